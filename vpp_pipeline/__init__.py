@@ -1,0 +1,1 @@
+"""A virtual power plant as a data pipeline; see docs/architecture.md for the house."""

@@ -1,0 +1,1 @@
+"""Dagster, and only Dagster: thin assets, checks, schedules and sensors."""

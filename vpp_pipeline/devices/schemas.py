@@ -1,0 +1,33 @@
+"""The frames that come from devices.
+
+Belongs here: what a reading is. Does not: how it was got (the drivers), what it means later.
+"""
+
+from __future__ import annotations
+
+import dataframely as dy
+
+_UTC = {"time_zone": "UTC", "time_unit": "us"}
+
+
+class Telemetry(dy.Schema):
+    """One row a device and measurement. Positive power injects, negative draws.
+
+    `energy_kwh` is the store's content: a battery's or vehicle's kWh, a flexible load's kWh
+    consumed in its window; heat pumps report `temperature_c`. `target_energy_kwh` is what the
+    store must hold at `deadline` (a vehicle's departure, the end of a load's window).
+    """
+
+    device_id = dy.String(primary_key=True)
+    measured_at = dy.Datetime(primary_key=True, **_UTC)
+    power_kw = dy.Float64(nullable=True)
+    setpoint_kw = dy.Float64(nullable=True)  # null: none in force
+    energy_kwh = dy.Float64(nullable=True)
+    temperature_c = dy.Float64(nullable=True)
+    plugged_in = dy.Bool(nullable=True)
+    target_energy_kwh = dy.Float64(nullable=True)
+    deadline = dy.Datetime(nullable=True, **_UTC)
+    available_power_kw = dy.Float64(nullable=True)  # what PV or wind could give, uncurtailed
+    heartbeat = dy.Int64(nullable=True)
+    status = dy.Enum(["ok", "local", "fault", "offline"])
+    known_at = dy.Datetime(**_UTC)

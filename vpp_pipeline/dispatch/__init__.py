@@ -1,0 +1,1 @@
+"""From schedule to device: commands, guard, ledger and verification."""

@@ -1,0 +1,1 @@
+"""What the plant is: sites, grid connections, devices, connections, groups and tags."""

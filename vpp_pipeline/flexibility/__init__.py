@@ -1,0 +1,1 @@
+"""What each device and group could do: power and energy envelopes."""

@@ -1,0 +1,54 @@
+"""The frames that flexibility makes.
+
+Belongs here: what an envelope is. Does not: how it is computed (`envelopes`).
+"""
+
+from __future__ import annotations
+
+import dataframely as dy
+import polars as pl
+
+_UTC = {"time_zone": "UTC", "time_unit": "us"}
+
+
+class Envelopes(dy.Schema):
+    """One row a device and quarter-hour: what it could do. Positive power injects.
+
+    Energies are the store's content at the interval's END, reachable from the state now and
+    viable for what must still be met; null for devices without a store. A heat pump's energy is
+    kWh thermal above `comfort_min_c`. `retention` (a) and `drift_kwh` (d) complete the store's
+    step: e_end = a·e + eta_c·charge_kwh - discharge_kwh/eta_d + d.
+    `required_end_kwh` is what is owed at the interval's end (a departure), else null.
+    """
+
+    device_id = dy.String(primary_key=True)
+    interval_start = dy.Datetime(primary_key=True, **_UTC)
+    min_power_kw = dy.Float64()
+    max_power_kw = dy.Float64()
+    expected_power_kw = dy.Float64()  # what it would do if nobody steered: PV, load; else 0
+    min_energy_kwh = dy.Float64(nullable=True)
+    max_energy_kwh = dy.Float64(nullable=True)
+    initial_energy_kwh = dy.Float64(nullable=True)  # content at the horizon's (or session's) start
+    session_start = dy.Bool()  # the store is replaced here: a vehicle arrives with initial_energy
+    retention = dy.Float64(min=0, max=1)
+    drift_kwh = dy.Float64()
+    required_end_kwh = dy.Float64(nullable=True)
+    available = dy.Bool()  # false: out of service or stale; it is expected to do its default
+
+    @dy.rule()
+    def power_bounds_ordered(cls) -> pl.Expr:  # noqa: N805
+        """min_power_kw <= max_power_kw."""
+        return pl.col("min_power_kw") <= pl.col("max_power_kw")
+
+
+class GroupEnvelopes(dy.Schema):
+    """One row a group and quarter-hour: the OUTER bound, summed over its devices."""
+
+    group_id = dy.String(primary_key=True)
+    interval_start = dy.Datetime(primary_key=True, **_UTC)
+    devices = dy.Int64(min=0)
+    min_power_kw = dy.Float64()
+    max_power_kw = dy.Float64()
+    expected_power_kw = dy.Float64()
+    min_energy_kwh = dy.Float64(nullable=True)
+    max_energy_kwh = dy.Float64(nullable=True)

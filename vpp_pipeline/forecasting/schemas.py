@@ -1,0 +1,69 @@
+"""The frames that forecasting makes.
+
+Belongs here: what a forecast is and its quantiles' rule. Does not: how it is made.
+"""
+
+from __future__ import annotations
+
+import dataframely as dy
+import polars as pl
+
+_UTC = {"time_zone": "UTC", "time_unit": "us"}
+
+
+class Forecasts(dy.Schema):
+    """One row a target, subject, quarter-hour and the moment it was made.
+
+    Targets: `load`, `pv`, `wind` (signed kW of device `subject_id`: a load is negative),
+    `temperature` (outdoor °C, subject a site), `price` (EUR/MWh, subject a market).
+    """
+
+    target = dy.Enum(["load", "pv", "wind", "temperature", "price"], primary_key=True)
+    subject_id = dy.String(primary_key=True)
+    interval_start = dy.Datetime(primary_key=True, **_UTC)
+    p10 = dy.Float64()
+    p50 = dy.Float64()
+    p90 = dy.Float64()
+    model = dy.String()  # which model, or which fallback, answered
+    known_at = dy.Datetime(primary_key=True, **_UTC)
+
+    @dy.rule()
+    def quantiles_ascend(cls) -> pl.Expr:  # noqa: N805
+        """p10 <= p50 <= p90."""
+        return (pl.col("p10") <= pl.col("p50")) & (pl.col("p50") <= pl.col("p90"))
+
+
+class SessionForecasts(dy.Schema):
+    """One row an expected EV session; `probability` that it happens at all.
+
+    `energy_*` is what the vehicle will ask to be charged (kWh in the vehicle).
+    """
+
+    device_id = dy.String(primary_key=True)
+    arrival_p10 = dy.Datetime(**_UTC)
+    arrival_p50 = dy.Datetime(primary_key=True, **_UTC)
+    arrival_p90 = dy.Datetime(**_UTC)
+    departure_p10 = dy.Datetime(**_UTC)
+    departure_p50 = dy.Datetime(**_UTC)
+    departure_p90 = dy.Datetime(**_UTC)
+    energy_p10_kwh = dy.Float64(min=0)
+    energy_p50_kwh = dy.Float64(min=0)
+    energy_p90_kwh = dy.Float64(min=0)
+    probability = dy.Float64(min=0, max=1)
+    model = dy.String()
+    known_at = dy.Datetime(primary_key=True, **_UTC)
+
+
+class ForecastErrors(dy.Schema):
+    """One row a target, subject and delivery day: how wrong the forecast was."""
+
+    target = dy.String(primary_key=True)
+    subject_id = dy.String(primary_key=True)
+    delivery_day = dy.Date(primary_key=True)
+    model = dy.String(primary_key=True)
+    known_at = dy.Datetime(primary_key=True, **_UTC)  # when the forecast was made
+    intervals = dy.Int64(min=1)
+    mae = dy.Float64(min=0)
+    bias = dy.Float64()
+    pinball = dy.Float64(min=0)
+    coverage_p10_p90 = dy.Float64(min=0, max=1)

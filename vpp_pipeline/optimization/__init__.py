@@ -1,0 +1,1 @@
+"""The plan: the model in cvxpy, its solvers and the certificate."""

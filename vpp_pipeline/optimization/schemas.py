@@ -1,0 +1,43 @@
+"""The frames that a plan is.
+
+Belongs here: schedules and the plan's certificate. Does not: the model (`model`), the solving.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import dataframely as dy
+
+_UTC = {"time_zone": "UTC", "time_unit": "us"}
+
+
+class Schedules(dy.Schema):
+    """One row a device and quarter-hour: the set-point and what follows from it.
+
+    For PV and wind `power_kw` is the expected injection after curtailment and `limit_kw` the cap
+    to command; for all others `limit_kw` is null and `power_kw` the set-point.
+    """
+
+    device_id = dy.String(primary_key=True)
+    interval_start = dy.Datetime(primary_key=True, **_UTC)
+    power_kw = dy.Float64()
+    limit_kw = dy.Float64(nullable=True)
+    energy_kwh = dy.Float64(nullable=True)  # the store's content at the interval's end
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """How good a plan is, measured on the repaired schedule by code that did not make it."""
+
+    label: str  # "optimal", "feasible" (gap not proven) or "fallback: <why>"
+    solver: str
+    solver_status: str
+    objective_eur: float  # of the repaired schedule; lower is better
+    bound_eur: float | None  # no feasible plan is below it; null when none was proven
+    gap: float | None  # (objective - bound) / max(1, |objective|)
+    worst_violation_kw: float
+    worst_violation_kwh: float
+    simultaneous_steps: int  # device-steps that charge and discharge at once, after repair
+    unmet_kwh: float  # energy owed to vehicles and loads that the plan can't deliver
+    solve_seconds: float

@@ -1,0 +1,1 @@
+"""What it was worth: delivery, cost, the unmanaged fleet and perfect foresight."""

@@ -1,0 +1,1 @@
+"""The simulated fleet: device physics behind the real protocols."""

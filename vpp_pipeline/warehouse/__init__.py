@@ -1,0 +1,1 @@
+"""DuckDB behind one read()/write(), the landing zone, quarantine and migrations."""
