@@ -138,8 +138,8 @@ CREATE TABLE plans (
     UNIQUE (delivery_day, revision)
 );
 
-CREATE TABLE plan_envelopes (
-    plan_id            VARCHAR NOT NULL,
+-- What each device could do, as it was known; a plan stands on the newest with known_at <= as_of.
+CREATE TABLE envelopes (
     device_id          VARCHAR NOT NULL,
     interval_start     TIMESTAMPTZ NOT NULL,
     min_power_kw       DOUBLE NOT NULL,
@@ -152,7 +152,8 @@ CREATE TABLE plan_envelopes (
     retention          DOUBLE NOT NULL,
     drift_kwh          DOUBLE NOT NULL,
     required_end_kwh   DOUBLE,
-    available          BOOLEAN NOT NULL
+    available          BOOLEAN NOT NULL,
+    known_at           TIMESTAMPTZ NOT NULL
 );
 
 CREATE TABLE schedules (
@@ -211,14 +212,27 @@ CREATE TABLE delivery (
     settled_at      TIMESTAMPTZ NOT NULL
 );
 
+-- The day's cost, one row a way to run it: managed, unmanaged, perfect_foresight.
 CREATE TABLE settlements (
-    delivery_day            DATE NOT NULL,
-    settled_at              TIMESTAMPTZ NOT NULL,
-    managed_cost_eur        DOUBLE NOT NULL,
-    unmanaged_cost_eur      DOUBLE NOT NULL,
-    perfect_foresight_cost_eur DOUBLE NOT NULL,
-    planned_energy_kwh      DOUBLE NOT NULL,
-    delivered_energy_kwh    DOUBLE NOT NULL,
-    delivery_error          DOUBLE NOT NULL,
+    delivery_day  DATE NOT NULL,
+    basis         VARCHAR NOT NULL,
+    energy_eur    DOUBLE NOT NULL,
+    wear_eur      DOUBLE NOT NULL,
+    fuel_eur      DOUBLE NOT NULL,
+    unmet_eur     DOUBLE NOT NULL,
+    inventory_eur DOUBLE NOT NULL,
+    total_eur     DOUBLE NOT NULL,
+    settled_at    TIMESTAMPTZ NOT NULL,
+    PRIMARY KEY (delivery_day, basis, settled_at)
+);
+
+CREATE TABLE delivery_errors (
+    delivery_day         DATE NOT NULL,
+    planned_energy_kwh   DOUBLE NOT NULL,
+    delivered_energy_kwh DOUBLE NOT NULL,
+    net_error            DOUBLE NOT NULL,   -- |delivered - planned| / |planned|, over the day
+    absolute_error       DOUBLE NOT NULL,   -- the same, quarter-hour by quarter-hour
+    excluded_intervals   BIGINT NOT NULL,   -- device-intervals left out for a known outage
+    settled_at           TIMESTAMPTZ NOT NULL,
     PRIMARY KEY (delivery_day, settled_at)
 );
