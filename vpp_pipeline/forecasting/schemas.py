@@ -5,10 +5,12 @@ Belongs here: what a forecast is and its quantiles' rule. Does not: how it is ma
 
 from __future__ import annotations
 
+from typing import Any
+
 import dataframely as dy
 import polars as pl
 
-_UTC = {"time_zone": "UTC", "time_unit": "us"}
+_UTC: dict[str, Any] = {"time_zone": "UTC", "time_unit": "us"}
 
 
 class Forecasts(dy.Schema):

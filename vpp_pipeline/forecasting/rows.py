@@ -1,0 +1,68 @@
+"""The rows every forecast starts from and ends in: what is asked, what is known, what is answered.
+
+Belongs here: the grid of asked rows, the cut at `known_at`, the stamp on an answer. Does not:
+any model (`similar_day`, `generation`, `sessions`).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from vpp_pipeline.delivery_day import STEP
+from vpp_pipeline.forecasting.schemas import Forecasts
+
+if TYPE_CHECKING:
+    import dataframely as dy
+
+MEMORY = timedelta(days=28)
+"""How far back every model looks."""
+
+
+def asked(subjects: pl.Series, intervals: pl.Series) -> pl.DataFrame:
+    """Return one row a subject and quarter-hour: `subject_id`, `interval_start`."""
+    return (
+        subjects.rename("subject_id")
+        .unique()
+        .sort()
+        .to_frame()
+        .join(
+            intervals.rename("interval_start").dt.cast_time_unit("us").unique().sort().to_frame(),
+            how="cross",
+        )
+    )
+
+
+def ended_by(history: pl.DataFrame, known_at: datetime) -> pl.DataFrame:
+    """Return the quarter-hours of the last four weeks that had ended, and were known, by then.
+
+    A mean over a quarter-hour is not known before its end; rows that carry a `known_at` of
+    their own must meet it too.
+    """
+    start = pl.col("interval_start")
+    ended = history.filter(start + STEP <= known_at, start >= known_at - MEMORY)
+    return ended.filter(pl.col("known_at") <= known_at) if "known_at" in ended.columns else ended
+
+
+def measured(history: pl.DataFrame, value: pl.Expr, subject: str) -> pl.DataFrame:
+    """Return `subject_id`, `interval_start`, `value`, without the rows that hold no number."""
+    rows = history.select(
+        pl.col(subject).alias("subject_id"), "interval_start", value.cast(pl.Float64).alias("value")
+    )
+    return rows.filter(pl.col("value").is_finite())
+
+
+def as_forecasts(answers: pl.DataFrame, target: str, known_at: datetime) -> dy.DataFrame[Forecasts]:
+    """Stamp answers (`subject_id`, `interval_start`, `p10`, `p50`, `p90`, `model`) and check them.
+
+    Raises `dataframely.exc.ValidationError` if quantiles don't ascend or a row stands twice.
+    """
+    stamped = answers.with_columns(
+        pl.lit(target).alias("target"),
+        pl.lit(known_at).dt.cast_time_unit("us").alias("known_at"),
+    )
+    return Forecasts.validate(
+        stamped.select(Forecasts.column_names()).sort("subject_id", "interval_start"), cast=True
+    )
