@@ -1,0 +1,29 @@
+"""The registry's devices as the drivers need them.
+
+Belongs here: `DeviceFrame` → `DeviceLink`, and who may be written. Does not: connections.
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from vpp_pipeline.devices.protocol import DeviceLink
+
+
+def device_links(devices: pl.DataFrame) -> list[DeviceLink]:
+    """Return a link for each row of a `DeviceFrame` whose endpoint is known.
+
+    A device is writable if it can be controlled and is simulated, or real and marked `live`. A
+    device without an endpoint (its simulator has not started) has no link.
+    """
+    rows = devices.filter(pl.col("endpoint").is_not_null()).select(
+        "device_id",
+        device_type=pl.col("device_type").cast(pl.String),
+        protocol=pl.col("protocol").cast(pl.String),
+        endpoint="endpoint",
+        unit_id="unit_id",
+        max_inject_kw="max_inject_kw",
+        max_draw_kw="max_draw_kw",
+        writable=pl.col("controllable") & (pl.col("simulated") | pl.col("live")),
+    )
+    return [DeviceLink(**row) for row in rows.iter_rows(named=True)]
