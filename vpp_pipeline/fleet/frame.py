@@ -5,7 +5,16 @@ Belongs here: the schema and `Fleet` → frame. Does not: state that changes (te
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import dataframely as dy
+import polars as pl
+
+from vpp_pipeline.fleet.model import Fleet
+from vpp_pipeline.fleet.table import table_of
+
+_NAMED_AT_MOST = 10
 
 
 class DeviceFrame(dy.Schema):
@@ -56,3 +65,104 @@ class DeviceFrame(dy.Schema):
     marginal_cost_eur_per_mwh = dy.Float64(nullable=True)  # CHP
     tilt_deg = dy.Float64(nullable=True)
     azimuth_deg = dy.Float64(nullable=True)
+
+
+def device_frame(fleet: Fleet) -> dy.DataFrame[DeviceFrame]:
+    """Return a fleet's devices in the registry's order, one row each."""
+    return frame_of(table_of(fleet))
+
+
+def frame_of(table: pl.DataFrame) -> dy.DataFrame[DeviceFrame]:
+    """Return the devices of a checked flat table (`table.COLUMNS`, defaults filled in).
+
+    A simulated device has no endpoint yet; see `with_endpoints`.
+    """
+    kind, protocol = pl.col("type"), pl.col("connection_protocol")
+    rated = pl.col("rated_power_kw")
+    simulated = protocol == "simulated"
+    thermal_kwh = (pl.col("comfort_max_c") - pl.col("comfort_min_c")) * pl.col(
+        "thermal_capacity_kwh_per_k"
+    )
+    capacity = pl.coalesce("energy_capacity_kwh", "vehicle_capacity_kwh", thermal_kwh, "energy_kwh")
+    frame = table.select(
+        "device_id",
+        "site_id",
+        "latitude",
+        "longitude",
+        "timezone",
+        "groups",
+        "live",
+        "thermal_resistance_k_per_kw",
+        "thermal_capacity_kwh_per_k",
+        "comfort_min_c",
+        "comfort_max_c",
+        "marginal_cost_eur_per_mwh",
+        "tilt_deg",
+        "azimuth_deg",
+        device_type=kind,
+        protocol=pl.when(simulated).then("connection_over").otherwise(protocol),
+        endpoint=pl.coalesce(
+            "connection_url",
+            pl.format("{}:{}", pl.col("connection_host"), pl.col("connection_port")),
+        ),
+        unit_id=pl.col("connection_unit_id"),
+        simulated=simulated,
+        controllable=kind != "load",
+        tags=pl.concat_list("tags", "site_tags").list.unique().list.sort(),
+        site_import_limit_kw=pl.col("import_limit_kw"),
+        site_export_limit_kw=pl.col("export_limit_kw"),
+        max_inject_kw=pl.coalesce(
+            "max_discharge_kw", pl.when(kind.is_in(["pv", "wind", "chp"])).then(rated), 0.0
+        ),
+        max_draw_kw=pl.coalesce(
+            "max_charge_kw",
+            "max_power_kw",
+            pl.when(kind.is_in(["heat_pump", "flexible_load"])).then(rated),
+            0.0,
+        ),
+        min_active_kw=pl.coalesce("min_charge_kw", "min_power_kw", 0.0),
+        energy_capacity_kwh=capacity,
+        min_energy_kwh=pl.coalesce(pl.col("min_soc") * capacity, capacity * 0),
+        max_energy_kwh=pl.coalesce(pl.col("max_soc") * capacity, capacity),
+        charge_efficiency=pl.coalesce(
+            "charge_efficiency", "cop", pl.when(kind == "flexible_load").then(1.0)
+        ),
+        discharge_efficiency=pl.coalesce(
+            "discharge_efficiency", pl.when(kind.is_in(["heat_pump", "flexible_load"])).then(1.0)
+        ),
+        wear_cost_eur_per_kwh=pl.coalesce("wear_cost_eur_per_kwh", 0.0),
+        unmet_cost_eur_per_kwh=pl.coalesce("unmet_cost_eur_per_kwh", "discomfort_cost_eur_per_kwh"),
+        required_energy_kwh=pl.col("energy_kwh"),
+        window_start=pl.col("earliest"),
+        window_end=pl.col("latest"),
+        ramp_kw_per_min=pl.coalesce("ramp_kw_per_min", pl.col("ramp_kw_per_s") * 60),
+    )
+    return DeviceFrame.validate(frame, cast=True)
+
+
+def with_endpoints(
+    devices: dy.DataFrame[DeviceFrame], endpoints: Mapping[str, Mapping[str, Any]]
+) -> dy.DataFrame[DeviceFrame]:
+    """Return the devices with the addresses that a simulator has told.
+
+    `endpoints` maps a device to `{"endpoint": host:port or URL, "unit_id": Modbus unit or None}`;
+    real devices keep their own. Raises ValueError naming the devices that are left without one.
+    """
+    told = pl.DataFrame(
+        [(name, told["endpoint"], told.get("unit_id")) for name, told in endpoints.items()],
+        schema={"device_id": pl.String, "told": pl.String, "told_unit": pl.Int64},
+        orient="row",
+    )
+    merged = devices.join(told, on="device_id", how="left", maintain_order="left").with_columns(
+        endpoint=pl.when("simulated").then("told").otherwise("endpoint"),
+        unit_id=pl.when("simulated").then("told_unit").otherwise("unit_id"),
+    )
+    silent = merged.filter(pl.col("endpoint").is_null())["device_id"].to_list()
+    if silent:
+        names = ", ".join(silent[:_NAMED_AT_MOST])
+        raise ValueError(
+            f"{len(silent)} devices have no endpoint: {names}"
+            f"{' …' if len(silent) > _NAMED_AT_MOST else ''};"
+            " start the simulator with this fleet, or give them a real connection"
+        )
+    return DeviceFrame.validate(merged.select(devices.columns))

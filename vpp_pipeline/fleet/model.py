@@ -10,30 +10,68 @@ Powers are magnitudes in kW here; signs (positive injects) begin where set-point
 from __future__ import annotations
 
 from datetime import time
-from typing import Annotated, Literal, Self
+from functools import cache
+from typing import Annotated, Literal
 from zoneinfo import available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    StrictBool,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
 
+Number = Annotated[float, Strict()]  # else `true` would be read as 1
+WholeNumber = Annotated[int, Strict()]
 Identifier = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-PowerKw = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
-PowerKwOrZero = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
-EnergyKwh = Annotated[float, Field(gt=0, le=1e7, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Efficiency = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+PowerKw = Annotated[Number, Field(gt=0, le=1e6, allow_inf_nan=False)]
+PowerKwOrZero = Annotated[Number, Field(ge=0, le=1e6, allow_inf_nan=False)]
+EnergyKwh = Annotated[Number, Field(gt=0, le=1e7, allow_inf_nan=False)]
+Fraction = Annotated[Number, Field(ge=0, le=1, allow_inf_nan=False)]
+Host = Annotated[str, Field(pattern=r"^\S+$")]
+Efficiency = Annotated[Number, Field(gt=0, le=1, allow_inf_nan=False)]
+
+
+@cache
+def time_zones() -> frozenset[str]:
+    """Return the names of the time zones a site may stand in (IANA)."""
+    return frozenset(available_timezones())
+
+
+def _broken(reason: str, remedy: str) -> PydanticCustomError:
+    """Return the error of a rule between fields; `registry` reads the remedy from its context."""
+    return PydanticCustomError("rule", "{reason}", {"reason": reason, "remedy": remedy})
+
+
+def _check_above(value: float, low: float | None, low_name: str) -> None:
+    """Refuse an upper bound not above its lower one; a lower one that is invalid is None here."""
+    if low is not None and value <= low:
+        raise _broken(f"is not above {low_name} ({low:g})", f"raise it or lower {low_name}")
+
+
+def _check_at_most(value: float, high: float | None, high_name: str) -> None:
+    """Refuse a lower bound above its upper one; an upper one that is invalid is None here."""
+    if high is not None and value > high:
+        raise _broken(f"is above {high_name} ({high:g})", f"lower it or raise {high_name}")
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )
 
 
 class ModbusConnection(_Record):
     """A SunSpec device behind Modbus TCP."""
 
     protocol: Literal["modbus"] = "modbus"
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=1, le=65535)] = 502
-    unit_id: Annotated[int, Field(ge=1, le=247)] = 1
+    host: Host = "127.0.0.1"
+    port: Annotated[WholeNumber, Field(ge=1, le=65535)] = 502
+    unit_id: Annotated[WholeNumber, Field(ge=1, le=247)] = 1
     base_address: Literal[0, 40000, 50000] = 40000
 
 
@@ -41,15 +79,15 @@ class MqttConnection(_Record):
     """A device on a broker, under the topics `vpp/v1/<device>/…`."""
 
     protocol: Literal["mqtt"] = "mqtt"
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=1, le=65535)] = 1883
+    host: Host = "127.0.0.1"
+    port: Annotated[WholeNumber, Field(ge=1, le=65535)] = 1883
 
 
 class HttpConnection(_Record):
     """A device behind a REST interface."""
 
     protocol: Literal["http"] = "http"
-    url: Annotated[str, Field(pattern=r"^https?://")]
+    url: Annotated[str, Field(pattern=r"^https?://[^\s/]\S*$")]
 
 
 class SimulatedConnection(_Record):
@@ -68,15 +106,18 @@ Connection = Annotated[
 class _Device(_Record):
     device_id: Identifier
     connection: Connection
-    live: bool = False
+    live: StrictBool = False
     """A real device may be written only where this is true; a simulated one never is live."""
     tags: tuple[Identifier, ...] = ()
 
-    @model_validator(mode="after")
-    def _live_is_not_simulated(self) -> Self:
-        if self.live and isinstance(self.connection, SimulatedConnection):
-            raise ValueError("a simulated device can't be live: remove `live` or name its address")
-        return self
+    @field_validator("live")
+    @classmethod
+    def _live_is_not_simulated(cls, live: bool, info: ValidationInfo) -> bool:
+        if live and isinstance(info.data.get("connection"), SimulatedConnection):
+            raise _broken(
+                "a simulated device can't be live", "remove `live` or name the device's address"
+            )
+        return live
 
 
 class Battery(_Device):
@@ -90,14 +131,14 @@ class Battery(_Device):
     max_soc: Fraction = 0.95
     charge_efficiency: Efficiency = 0.95
     discharge_efficiency: Efficiency = 0.95
-    wear_cost_eur_per_kwh: Annotated[float, Field(ge=0, le=10)] = 0.02
+    wear_cost_eur_per_kwh: Annotated[Number, Field(ge=0, le=10)] = 0.02
     ramp_kw_per_s: PowerKw | None = None
 
-    @model_validator(mode="after")
-    def _soc_window(self) -> Self:
-        if self.min_soc >= self.max_soc:
-            raise ValueError(f"min_soc {self.min_soc} is not below max_soc {self.max_soc}")
-        return self
+    @field_validator("max_soc")
+    @classmethod
+    def _soc_window(cls, max_soc: float, info: ValidationInfo) -> float:
+        _check_above(max_soc, info.data.get("min_soc"), "min_soc")
+        return max_soc
 
 
 class PvInverter(_Device):
@@ -105,8 +146,8 @@ class PvInverter(_Device):
 
     type: Literal["pv"] = "pv"
     rated_power_kw: PowerKw
-    tilt_deg: Annotated[float, Field(ge=0, le=90)] = 30.0
-    azimuth_deg: Annotated[float, Field(ge=0, lt=360)] = 180.0
+    tilt_deg: Annotated[Number, Field(ge=0, le=90)] = 30.0
+    azimuth_deg: Annotated[Number, Field(ge=0, lt=360)] = 180.0
 
 
 class WindTurbine(_Device):
@@ -126,16 +167,14 @@ class EvCharger(_Device):
     vehicle_capacity_kwh: EnergyKwh = 60.0
     charge_efficiency: Efficiency = 0.92
     discharge_efficiency: Efficiency = 0.92
-    wear_cost_eur_per_kwh: Annotated[float, Field(ge=0, le=10)] = 0.05
-    unmet_cost_eur_per_kwh: Annotated[float, Field(ge=0, le=100)] = 1.0
+    wear_cost_eur_per_kwh: Annotated[Number, Field(ge=0, le=10)] = 0.05
+    unmet_cost_eur_per_kwh: Annotated[Number, Field(ge=0, le=100)] = 1.0
 
-    @model_validator(mode="after")
-    def _minimum_below_maximum(self) -> Self:
-        if self.min_charge_kw > self.max_charge_kw:
-            raise ValueError(
-                f"min_charge_kw {self.min_charge_kw} is above max_charge_kw {self.max_charge_kw}"
-            )
-        return self
+    @field_validator("min_charge_kw")
+    @classmethod
+    def _minimum_below_maximum(cls, min_charge_kw: float, info: ValidationInfo) -> float:
+        _check_at_most(min_charge_kw, info.data.get("max_charge_kw"), "max_charge_kw")
+        return min_charge_kw
 
 
 class HeatPump(_Device):
@@ -146,20 +185,18 @@ class HeatPump(_Device):
 
     type: Literal["heat_pump"] = "heat_pump"
     rated_power_kw: PowerKw
-    cop: Annotated[float, Field(ge=1, le=8)] = 3.2
-    thermal_resistance_k_per_kw: Annotated[float, Field(gt=0, le=1000)] = 6.0
-    thermal_capacity_kwh_per_k: Annotated[float, Field(gt=0, le=1000)] = 4.0
-    comfort_min_c: Annotated[float, Field(ge=-30, le=95)] = 20.0
-    comfort_max_c: Annotated[float, Field(ge=-30, le=95)] = 22.5
-    discomfort_cost_eur_per_kwh: Annotated[float, Field(ge=0, le=100)] = 0.5
+    cop: Annotated[Number, Field(ge=1, le=8)] = 3.2
+    thermal_resistance_k_per_kw: Annotated[Number, Field(gt=0, le=1000)] = 6.0
+    thermal_capacity_kwh_per_k: Annotated[Number, Field(gt=0, le=1000)] = 4.0
+    comfort_min_c: Annotated[Number, Field(ge=-30, le=95)] = 20.0
+    comfort_max_c: Annotated[Number, Field(ge=-30, le=95)] = 22.5
+    discomfort_cost_eur_per_kwh: Annotated[Number, Field(ge=0, le=100)] = 0.5
 
-    @model_validator(mode="after")
-    def _comfort_band(self) -> Self:
-        if self.comfort_min_c >= self.comfort_max_c:
-            raise ValueError(
-                f"comfort_min_c {self.comfort_min_c} is not below comfort_max_c {self.comfort_max_c}"
-            )
-        return self
+    @field_validator("comfort_max_c")
+    @classmethod
+    def _comfort_band(cls, comfort_max_c: float, info: ValidationInfo) -> float:
+        _check_above(comfort_max_c, info.data.get("comfort_min_c"), "comfort_min_c")
+        return comfort_max_c
 
 
 class FlexibleLoad(_Device):
@@ -173,7 +210,14 @@ class FlexibleLoad(_Device):
     energy_kwh: EnergyKwh
     earliest: time = time(8)
     latest: time = time(20)
-    unmet_cost_eur_per_kwh: Annotated[float, Field(ge=0, le=100)] = 1.0
+    unmet_cost_eur_per_kwh: Annotated[Number, Field(ge=0, le=100)] = 1.0
+
+    @field_validator("earliest", "latest")
+    @classmethod
+    def _local_time(cls, moment: time) -> time:
+        if moment.tzinfo is not None:
+            raise _broken("has a time zone", "write the site's local time, such as '20:00'")
+        return moment
 
 
 class Chp(_Device):
@@ -183,15 +227,13 @@ class Chp(_Device):
     rated_power_kw: PowerKw
     min_power_kw: PowerKwOrZero = 0.0
     ramp_kw_per_min: PowerKw | None = None
-    marginal_cost_eur_per_mwh: Annotated[float, Field(ge=-1000, le=5000)] = 60.0
+    marginal_cost_eur_per_mwh: Annotated[Number, Field(ge=-1000, le=5000)] = 60.0
 
-    @model_validator(mode="after")
-    def _minimum_below_rated(self) -> Self:
-        if self.min_power_kw > self.rated_power_kw:
-            raise ValueError(
-                f"min_power_kw {self.min_power_kw} is above rated_power_kw {self.rated_power_kw}"
-            )
-        return self
+    @field_validator("min_power_kw")
+    @classmethod
+    def _minimum_below_rated(cls, min_power_kw: float, info: ValidationInfo) -> float:
+        _check_at_most(min_power_kw, info.data.get("rated_power_kw"), "rated_power_kw")
+        return min_power_kw
 
 
 class Load(_Device):
@@ -219,8 +261,8 @@ class Site(_Record):
 
     site_id: Identifier
     name: str = ""
-    latitude: Annotated[float, Field(ge=-90, le=90)]
-    longitude: Annotated[float, Field(ge=-180, le=180)]
+    latitude: Annotated[Number, Field(ge=-90, le=90)]
+    longitude: Annotated[Number, Field(ge=-180, le=180)]
     timezone: str = "Europe/Berlin"
     grid: GridConnection
     tags: tuple[Identifier, ...] = ()
@@ -229,8 +271,8 @@ class Site(_Record):
     @field_validator("timezone")
     @classmethod
     def _known_zone(cls, name: str) -> str:
-        if name not in available_timezones():
-            raise ValueError(f"{name!r} is no IANA time zone; write one such as Europe/Berlin")
+        if name not in time_zones():
+            raise _broken("is no IANA time zone", "write one such as Europe/Berlin")
         return name
 
 
