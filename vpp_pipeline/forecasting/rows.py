@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 MEMORY = timedelta(days=28)
 """How far back every model looks."""
 
+QUANTILES = {"p10": 0.1, "p50": 0.5, "p90": 0.9}
+
 
 def asked(subjects: pl.Series, intervals: pl.Series) -> pl.DataFrame:
     """Return one row a subject and quarter-hour: `subject_id`, `interval_start`."""
@@ -52,6 +54,11 @@ def measured(history: pl.DataFrame, value: pl.Expr, subject: str) -> pl.DataFram
         pl.col(subject).alias("subject_id"), "interval_start", value.cast(pl.Float64).alias("value")
     )
     return rows.filter(pl.col("value").is_finite())
+
+
+def quantiles(value: str) -> list[pl.Expr]:
+    """Return the aggregations `p10`, `p50` and `p90` of a column."""
+    return [pl.col(value).quantile(q, "linear").alias(name) for name, q in QUANTILES.items()]
 
 
 def as_forecasts(answers: pl.DataFrame, target: str, known_at: datetime) -> dy.DataFrame[Forecasts]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from vpp_pipeline.forecasting.rows import asked
+from vpp_pipeline.forecasting.rows import QUANTILES, asked, quantiles
 
 _RECENCY_DAYS = 14.0
 """A day's weight falls by e in this time."""
@@ -21,7 +21,6 @@ _LEVEL_WINDOW_H = 24.0
 _LEVEL_LIFE_H = 24.0
 _ENOUGH_DAYS = 2
 _ENOUGH_RESIDUALS = 8
-_QUANTILES = {"p10": 0.1, "p50": 0.5, "p90": 0.9}
 _ALONE = 1e-6
 """A value that is its own mean leaves no residual."""
 _SATURDAY = 6
@@ -63,7 +62,7 @@ def similar_day(
     ).select(
         "subject_id",
         "interval_start",
-        *((point + pl.col(name)).alias(name) for name in _QUANTILES),
+        *((point + pl.col(name)).alias(name) for name in QUANTILES),
         pl.when(pl.col("p50").is_not_null()).then("model").alias("model"),
     )
 
@@ -133,12 +132,12 @@ def _with_level(rows: pl.DataFrame, residuals: pl.DataFrame, habit: Habit) -> pl
 
 
 def _with_spread(rows: pl.DataFrame, residuals: pl.DataFrame) -> pl.DataFrame:
-    spread = [pl.col("residual").quantile(q, "linear").alias(n) for n, q in _QUANTILES.items()]
+    spread = quantiles("residual")
     alike = ["subject_id", "weekend", "hour"]
     hourly = residuals.group_by(alike).agg(*spread, pl.len().alias("residuals"))
     overall = residuals.group_by("subject_id").agg(spread)
     return (
         rows.join(hourly.filter(pl.col("residuals") >= _ENOUGH_RESIDUALS), on=alike, how="left")
         .join(overall, on="subject_id", how="left", suffix="_overall")
-        .with_columns([pl.coalesce(name, f"{name}_overall").alias(name) for name in _QUANTILES])
+        .with_columns([pl.coalesce(name, f"{name}_overall").alias(name) for name in QUANTILES])
     )
