@@ -1,0 +1,170 @@
+"""All devices of a fleet moving together through the recorded world.
+
+Belongs here: which physics runs which device, and the devices' state as one thing. Does not:
+the physics of a type (`physics`), clocks, set-points' timers and outages (`plant`).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import polars as pl
+
+from vpp_pipeline.delivery_day import STEP
+from vpp_pipeline.simulation.physics import (
+    Batteries,
+    Chps,
+    EvChargers,
+    FlexibleLoads,
+    Generators,
+    HeatPumps,
+    Loads,
+)
+from vpp_pipeline.simulation.stays import Stays
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from vpp_pipeline.simulation.physics import Values
+    from vpp_pipeline.simulation.world import Drive, World
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+REPORTED = (
+    "energy_kwh",
+    "temperature_c",
+    "plugged_in",
+    "target_energy_kwh",
+    "deadline_s",
+    "available_power_kw",
+)
+"""What a device may tell beside its power, as numbers; NaN where it does not."""
+_REMEMBERED = ("energy_kwh", "power_kw", "temperature_c", "heating")
+
+
+class _Machine(Protocol):
+    def power(self, at_s: float, setpoint_kw: Values, hours: float) -> Values: ...
+
+    def step(self, at_s: float, setpoint_kw: Values, hours: float) -> Values: ...
+
+    def report(self) -> dict[str, Values]: ...
+
+
+class Machines:
+    """The physics of every device of a DeviceFrame; arrays are in the frame's order."""
+
+    def __init__(
+        self, devices: pl.DataFrame, world: World, at: datetime, rng: np.random.Generator
+    ) -> None:
+        self.device_ids = devices["device_id"]
+        kinds = devices["device_type"].cast(pl.String).to_numpy()
+        self._rows = {kind: np.flatnonzero(kinds == kind) for kind in sorted(set(kinds.tolist()))}
+        self._machines = {
+            kind: _machine(kind, devices[rows], world, rng) for kind, rows in self._rows.items()
+        }
+        nobody = np.full(len(devices), np.nan)
+        self.power(at, nobody, np.zeros(len(devices), bool), timedelta(seconds=1))
+
+    def power(
+        self, at: datetime, setpoint_kw: Values, out: NDArray[np.bool_], held: timedelta
+    ) -> Values:
+        """Return the powers the devices take up at `at` and can hold for `held`; nothing moves."""
+        return self._each("power", at, setpoint_kw, out, held)
+
+    def step(
+        self, at: datetime, setpoint_kw: Values, out: NDArray[np.bool_], held: timedelta
+    ) -> Values:
+        """Move on from `at` by `held` and return the powers held meanwhile."""
+        return self._each("step", at, setpoint_kw, out, held)
+
+    def report(self) -> dict[str, Values]:
+        """Return `REPORTED`, one array each, as of the last `power` or `step`."""
+        told = {name: np.full(len(self.device_ids), np.nan) for name in REPORTED}
+        for kind, machine in self._machines.items():
+            for name, values in machine.report().items():
+                told[name][self._rows[kind]] = values
+        return told
+
+    def state(self) -> dict[str, dict[str, float]]:
+        """Return what each device remembers, by device and name."""
+        remembered: dict[str, dict[str, float]] = {}
+        for kind, machine in self._machines.items():
+            ids = self.device_ids.gather(self._rows[kind]).to_list()
+            for name in _REMEMBERED:
+                for device_id, value in zip(ids, getattr(machine, name, ()), strict=False):
+                    if not np.isnan(value):
+                        remembered.setdefault(device_id, {})[name] = float(value)
+        return remembered
+
+    def restore(self, state: Mapping[str, Mapping[str, float]]) -> None:
+        """Go on from a state; devices it does not name keep their own."""
+        for kind, machine in self._machines.items():
+            ids = self.device_ids.gather(self._rows[kind]).to_list()
+            for name in _REMEMBERED:
+                if hasattr(machine, name):
+                    own = getattr(machine, name)
+                    setattr(machine, name, _restored(ids, state, name, own))
+
+    def _each(
+        self,
+        move: str,
+        at: datetime,
+        setpoint_kw: Values,
+        out: NDArray[np.bool_],
+        held: timedelta,
+    ) -> Values:
+        at_s, hours = (at - EPOCH).total_seconds(), held / timedelta(hours=1)
+        obeyed = np.where(out, 0.0, setpoint_kw)
+        power_kw = np.zeros(len(self.device_ids))
+        for kind, machine in self._machines.items():
+            rows = self._rows[kind]
+            if isinstance(machine, HeatPumps):
+                machine.out_of_service = out[rows]
+            power_kw[rows] = getattr(machine, move)(at_s, obeyed[rows], hours)
+        return power_kw
+
+
+def _restored(
+    ids: Sequence[str], state: Mapping[str, Mapping[str, float]], name: str, own: Values
+) -> Values:
+    values = [state.get(d, {}).get(name, mine) for d, mine in zip(ids, own, strict=True)]
+    return np.array(values, dtype=own.dtype)
+
+
+def _machine(kind: str, devices: pl.DataFrame, world: World, rng: np.random.Generator) -> _Machine:
+    if kind == "battery":
+        return Batteries(devices, rng)
+    if kind == "ev_charger":
+        return EvChargers(devices, Stays(devices["device_id"], world.vehicle_stays))
+    if kind == "heat_pump":
+        return HeatPumps(
+            devices, _Outside(world, world.outdoor, world.site_ids, devices["site_id"]), rng
+        )
+    if kind == "flexible_load":
+        return FlexibleLoads(devices, Stays(devices["device_id"], world.load_windows))
+    if kind == "chp":
+        return Chps(devices)
+    available = _Outside(world, world.available, world.driven_ids, devices["device_id"])
+    return Loads(available) if kind == "load" else Generators(available)
+
+
+class _Outside:
+    """What some subjects are exposed to, looked up once a quarter-hour."""
+
+    def __init__(self, world: World, drive: Drive, known: pl.Series, subjects: pl.Series) -> None:
+        order = {subject: row for row, subject in enumerate(known.to_list())}
+        self._rows = np.array([order[subject] for subject in subjects.to_list()], np.int64)
+        self._world, self._drive = world, drive
+        self._from_s = self._to_s = 0.0
+        self._values = np.zeros(len(subjects))
+
+    def __call__(self, at_s: float) -> Values:
+        if not self._from_s <= at_s < self._to_s:
+            step = self._world.step_of(EPOCH + timedelta(seconds=at_s))
+            self._from_s = (self._world.start + step * STEP - EPOCH).total_seconds()
+            self._to_s = self._from_s + STEP.total_seconds()
+            self._values = self._drive.at(step, self._rows)
+        return self._values
