@@ -1,14 +1,36 @@
 """The frames that flexibility makes.
 
-Belongs here: what an envelope is. Does not: how it is computed (`envelopes`).
+Belongs here: what a state and an envelope are. Does not: how they are computed (`states`,
+`envelopes`).
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import dataframely as dy
 import polars as pl
 
-_UTC = {"time_zone": "UTC", "time_unit": "us"}
+_UTC: dict[str, Any] = {"time_zone": "UTC", "time_unit": "us"}
+
+
+class States(dy.Schema):
+    """One row a device: what may be believed of it. Positive power injects.
+
+    `energy_kwh` is the store's content, for a heat pump kWh thermal above `comfort_min_c`; it is
+    null where there is no store now, or none that is known. `why` is empty where `available`.
+    """
+
+    device_id = dy.String(primary_key=True)
+    valid_at = dy.Datetime(**_UTC)  # the moment described: measured, or projected to
+    energy_kwh = dy.Float64(nullable=True)
+    temperature_c = dy.Float64(nullable=True)
+    plugged_in = dy.Bool(nullable=True)
+    target_energy_kwh = dy.Float64(nullable=True)
+    deadline = dy.Datetime(nullable=True, **_UTC)
+    power_kw = dy.Float64(nullable=True)
+    available = dy.Bool()
+    why = dy.String()
 
 
 class Envelopes(dy.Schema):

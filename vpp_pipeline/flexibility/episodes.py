@@ -1,0 +1,251 @@
+"""From when to when a store exists, what it begins with and what it owes at its end.
+
+Belongs here: a battery's and a building's whole horizon, a vehicle's sessions, a flexible load's
+windows, each as one row. Does not: powers and energies on the grid of quarter-hours
+(`envelopes`).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Literal
+
+import dataframely as dy
+import polars as pl
+
+from vpp_pipeline.delivery_day import STEP, STEP_H
+
+_HOUR = pl.duration(hours=1)
+_LIKELY = 0.5  # a session less probable than this is not planned for
+
+
+class Episodes(dy.Schema):
+    """One row a store's life within the horizon: quarter-hours [first_step, end_step)."""
+
+    device_id = dy.String()
+    first_step = dy.Int64(min=0)
+    end_step = dy.Int64(min=1)
+    initial_kwh = dy.Float64()
+    required_kwh = dy.Float64(nullable=True)  # owed at the last quarter-hour's end
+    arrives = dy.Bool()  # false: the store exists before the horizon's start
+
+
+def standing(devices: pl.DataFrame, states: pl.DataFrame, steps: int) -> dy.DataFrame[Episodes]:
+    """Return the stores that are always there: batteries and the buildings behind heat pumps."""
+    return Episodes.validate(
+        devices.filter(pl.col("device_type").cast(pl.String).is_in(["battery", "heat_pump"]))
+        .select("device_id")
+        .join(states.filter("available"), on="device_id")
+        .select(
+            "device_id",
+            first_step=pl.lit(0, pl.Int64),
+            end_step=pl.lit(steps, pl.Int64),
+            initial_kwh="energy_kwh",
+            required_kwh=pl.lit(None, pl.Float64),
+            arrives=pl.lit(value=False),
+        )
+    )
+
+
+def vehicle_sessions(
+    devices: pl.DataFrame,
+    states: pl.DataFrame,
+    forecasts: pl.DataFrame,
+    start: datetime,
+    end: datetime,
+) -> dy.DataFrame[Episodes]:
+    """Return the vehicles' sessions in [start, end): the one plugged in, and those expected.
+
+    A vehicle plugged in uses its own deadline and target; a deadline it lacks comes from the
+    forecast session that covers `start`, else it stays to the end; without a target it is to be
+    full. Expected sessions (`SessionForecasts`, probability >= 0.5, median
+    times) begin after the state was valid and don't overlap; their vehicles arrive so empty that
+    they leave full. Of a session that begins between the state and `start`, the vehicle is taken
+    to have charged at once, as a charger does by itself.
+    """
+    chargers = (
+        devices.filter(pl.col("device_type").cast(pl.String) == "ev_charger")
+        .select(
+            "device_id",
+            "max_draw_kw",
+            "charge_efficiency",
+            full_kwh=pl.coalesce("max_energy_kwh", "energy_capacity_kwh"),
+        )
+        .join(states.filter("available"), on="device_id")
+    )
+    expected = (
+        forecasts.filter(pl.col("probability") >= _LIKELY)
+        .select(
+            "device_id",
+            arrival="arrival_p50",
+            departure="departure_p50",
+            asked_kwh="energy_p50_kwh",
+        )
+        .filter(pl.col("departure") > start, pl.col("arrival") < end)
+        .sort("device_id", "arrival")
+    )
+    covering = (
+        expected.filter(pl.col("arrival") <= start)
+        .group_by("device_id")
+        .agg(forecast_deadline=pl.col("departure").first())
+    )
+    present = (
+        chargers.filter(pl.col("energy_kwh").is_not_null())
+        .join(covering, on="device_id", how="left")
+        .with_columns(
+            departure=pl.coalesce(
+                "deadline",
+                "forecast_deadline",
+                pl.when("plugged_in").then(pl.lit(end, pl.Datetime("us", "UTC"))),
+            )
+        )
+        .filter(pl.col("departure") > start)
+        .select(
+            "device_id",
+            "departure",
+            "max_draw_kw",
+            "charge_efficiency",
+            arrival=pl.lit(start, pl.Datetime("us", "UTC")),
+            initial_kwh="energy_kwh",
+            target_kwh=pl.coalesce("target_energy_kwh", "full_kwh"),
+            arrives=pl.lit(value=False),
+        )
+    )
+    head_start_h = (pl.lit(start) - pl.col("arrival")).dt.total_seconds() / 3600
+    arrived_kwh = (pl.col("full_kwh") - pl.col("asked_kwh")).clip(lower_bound=0)
+    future = (
+        chargers.join(
+            present.select("device_id", busy_until="departure"), on="device_id", how="left"
+        )
+        .with_columns(busy_until=pl.coalesce("busy_until", "valid_at"))
+        .join(expected, on="device_id")
+        .filter(pl.col("arrival") >= pl.col("busy_until"))
+        .sort("device_id", "arrival")
+        .with_columns(
+            earlier=pl.col("departure").cum_max().shift(1).over("device_id"),
+            charged_kwh=head_start_h.clip(lower_bound=0)
+            * pl.col("max_draw_kw")
+            * pl.col("charge_efficiency"),
+        )
+        .filter((pl.col("arrival") >= pl.col("earlier")).fill_null(value=True))
+        .select(
+            "device_id",
+            "departure",
+            "max_draw_kw",
+            "charge_efficiency",
+            arrival=pl.col("arrival").clip(lower_bound=start),
+            initial_kwh=pl.min_horizontal(arrived_kwh + pl.col("charged_kwh"), "full_kwh"),
+            target_kwh=pl.min_horizontal(arrived_kwh + pl.col("asked_kwh"), "full_kwh"),
+            arrives=pl.col("arrival") >= start,
+        )
+    )
+    sessions = pl.concat([present, future.select(present.columns)])
+    return _on_grid(sessions, start, end)
+
+
+def load_windows(
+    devices: pl.DataFrame, states: pl.DataFrame, start: datetime, end: datetime
+) -> dy.DataFrame[Episodes]:
+    """Return the flexible loads' windows in [start, end), by each site's own clock.
+
+    A window whose end is not after its start ends on the next day. A local time that a day lacks
+    is moved on by an hour; of one that it has twice, a window has both. In a window that began
+    after the state was valid, the load is taken to have run at once, as it does by itself; one
+    that runs now with an unknown content is not planned.
+    """
+    loads = (
+        devices.filter(pl.col("device_type").cast(pl.String) == "flexible_load")
+        .select(
+            "device_id",
+            "timezone",
+            "max_draw_kw",
+            "charge_efficiency",
+            "window_start",
+            "window_end",
+            target_kwh="required_energy_kwh",
+        )
+        .join(states.filter("available"), on="device_id")
+    )
+    windows = pl.concat(
+        [
+            _windows_in_zone(of_zone, str(zone), start, end)
+            for (zone,), of_zone in loads.partition_by("timezone", as_dict=True).items()
+        ]
+        or [_windows_in_zone(loads, "UTC", start, end)]
+    )
+    elapsed_h = (pl.lit(start) - pl.col("arrival")).dt.total_seconds() / 3600
+    by_itself = pl.min_horizontal("target_kwh", elapsed_h * pl.col("max_draw_kw"))
+    return _on_grid(
+        windows.with_columns(
+            arrives=pl.col("arrival") >= start,
+            initial_kwh=pl.when(pl.col("arrival") >= start)
+            .then(0.0)
+            .when(pl.col("arrival") > pl.col("valid_at"))
+            .then(by_itself)
+            .otherwise("energy_kwh"),
+        )
+        .with_columns(arrival=pl.col("arrival").clip(lower_bound=start))
+        .filter(pl.col("initial_kwh").is_not_null()),
+        start,
+        end,
+    )
+
+
+def _windows_in_zone(
+    loads: pl.DataFrame, zone: str, start: datetime, end: datetime
+) -> pl.DataFrame:
+    horizon = pl.Series([start, end]).dt.convert_time_zone(zone).dt.date()
+    days = pl.date_range(horizon[0] - timedelta(days=1), horizon[1], "1d", eager=True).alias("day")
+    local_start = pl.col("day").dt.combine(pl.col("window_start"), "us")
+    end_day = (
+        pl.when(pl.col("window_end") <= pl.col("window_start"))
+        .then(pl.col("day").dt.offset_by("1d"))
+        .otherwise("day")
+    )
+    local_end = end_day.dt.combine(pl.col("window_end"), "us")
+    return (
+        loads.join(days.to_frame(), how="cross")
+        .with_columns(
+            arrival=_instant(local_start, zone, "earliest"),
+            departure=_instant(local_end, zone, "latest"),
+        )
+        .filter(pl.col("departure") > start, pl.col("arrival") < end)
+    )
+
+
+def _instant(local: pl.Expr, zone: str, ambiguous: Literal["earliest", "latest"]) -> pl.Expr:
+    def told(moment: pl.Expr) -> pl.Expr:
+        return moment.dt.replace_time_zone(zone, ambiguous=ambiguous, non_existent="null")
+
+    return pl.coalesce(told(local), told(local + _HOUR)).dt.convert_time_zone("UTC")
+
+
+def _on_grid(sessions: pl.DataFrame, start: datetime, end: datetime) -> dy.DataFrame[Episodes]:
+    """Round sessions inwards to whole quarter-hours; what is owed later, reduce to what is now.
+
+    A session that outlasts the horizon owes at the horizon's end what can't be charged after it.
+    """
+    step_us = STEP // STEP.resolution
+
+    def steps(moment: pl.Expr) -> pl.Expr:
+        return (moment - pl.lit(start)).dt.total_microseconds()
+
+    last = steps(pl.lit(end)) // step_us
+    whole_end = steps(pl.col("departure")) // step_us
+    later_kwh = (
+        (whole_end - last).clip(lower_bound=0)
+        * STEP_H
+        * pl.col("max_draw_kw")
+        * pl.col("charge_efficiency")
+    )
+    owed = pl.col("target_kwh") - later_kwh
+    return Episodes.validate(
+        sessions.select(
+            "device_id",
+            first_step=-(-steps(pl.col("arrival")) // step_us),
+            end_step=pl.min_horizontal(whole_end, last),
+            initial_kwh="initial_kwh",
+            required_kwh=pl.when((whole_end <= last) | (owed > pl.col("initial_kwh"))).then(owed),
+            arrives="arrives",
+        ).filter(pl.col("first_step") < pl.col("end_step"))
+    )

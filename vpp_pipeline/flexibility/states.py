@@ -1,0 +1,155 @@
+"""What may be believed of each device: telemetry → states.
+
+Belongs here: which readings count, and where a device is expected to be at a later start. Does
+not: what it could do from there (`envelopes`), forecasts.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from vpp_pipeline.delivery_day import STEP
+from vpp_pipeline.flexibility.schemas import States
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+    import dataframely as dy
+
+    from vpp_pipeline.devices.schemas import Telemetry
+    from vpp_pipeline.fleet.frame import DeviceFrame
+
+_OVERFULL = 1.01  # a battery may report a little more than its nameplate
+
+
+def usable_states(
+    devices: dy.DataFrame[DeviceFrame],
+    telemetry_latest: dy.DataFrame[Telemetry] | pl.DataFrame,
+    as_of: datetime,
+    max_age: timedelta,
+) -> dy.DataFrame[States]:
+    """Return one state a device; `why` tells what makes a reading unusable.
+
+    `telemetry_latest` holds at most one row a device. A reading older than `max_age`, from after
+    `as_of`, of a device that is offline, at fault or under local control, or without the store's
+    content, makes the device unavailable: what is missing is never read as 0.
+    """
+    kind = pl.col("device_type").cast(pl.String)
+    status = pl.col("status").cast(pl.String)
+    joined = (
+        devices.select(
+            "device_id",
+            "device_type",
+            "energy_capacity_kwh",
+            "comfort_min_c",
+            "thermal_capacity_kwh_per_k",
+        )
+        .join(telemetry_latest, on="device_id", how="left", validate="1:1", maintain_order="left")
+        .with_columns(
+            pl.col("energy_kwh", "temperature_c", "target_energy_kwh", "power_kw").fill_nan(None)
+        )
+        .with_columns(
+            energy_kwh=pl.when(kind == "heat_pump")
+            .then(
+                (pl.col("temperature_c") - pl.col("comfort_min_c"))
+                * pl.col("thermal_capacity_kwh_per_k")
+            )
+            .when(kind.is_in(["battery", "flexible_load"]) | pl.col("plugged_in"))
+            .then("energy_kwh")
+        )
+    )
+    energy, measured_at = pl.col("energy_kwh"), pl.col("measured_at")
+    why = pl.coalesce(
+        pl.when(measured_at.is_null()).then(pl.lit("no reading")),
+        pl.when(measured_at > as_of).then(
+            pl.format("reading from the future: {}", measured_at.dt.to_string("iso:strict"))
+        ),
+        pl.when(measured_at < as_of - max_age).then(
+            pl.format("reading too old: {}", measured_at.dt.to_string("iso:strict"))
+        ),
+        pl.when(status != "ok").then(pl.format("status {}", status)),
+        pl.when((kind == "battery") & energy.is_null()).then(pl.lit("no state of charge")),
+        pl.when(
+            (kind == "battery") & ~energy.is_between(0, pl.col("energy_capacity_kwh") * _OVERFULL)
+        ).then(pl.format("implausible energy: {} kWh", energy)),
+        pl.when((kind == "heat_pump") & energy.is_null()).then(pl.lit("no temperature")),
+        pl.when((kind == "ev_charger") & pl.col("plugged_in").is_null()).then(
+            pl.lit("unknown whether a vehicle is plugged in")
+        ),
+        pl.when((kind == "ev_charger") & pl.col("plugged_in") & energy.is_null()).then(
+            pl.lit("no state of charge of the vehicle")
+        ),
+        pl.when((kind == "ev_charger") & (energy < 0)).then(
+            pl.format("implausible energy: {} kWh", energy)
+        ),
+        pl.lit(""),
+    )
+    return States.validate(
+        joined.with_columns(why=why, valid_at=pl.lit(as_of, pl.Datetime("us", "UTC")))
+        .with_columns(available=pl.col("why") == "")
+        .select(States.column_names()),
+        cast=True,
+    )
+
+
+def project(
+    states: dy.DataFrame[States],
+    devices: dy.DataFrame[DeviceFrame],
+    schedules: pl.DataFrame,
+    at: datetime,
+) -> dy.DataFrame[States]:
+    """Return the states expected at `at`, if what is scheduled until then is done.
+
+    `schedules` has the columns of `Schedules`, one row a device and quarter-hour. Where it holds
+    the store's content at the end of the interval before `at`, that is the state; elsewhere the
+    state stays as it is. A vehicle whose deadline is not after `at` has left; of one that only
+    the schedule expects, `plugged_in` and `deadline` are null.
+    """
+    planned = schedules.filter(pl.col("interval_start") == at - STEP).select(
+        "device_id",
+        pl.col("energy_kwh").alias("planned_kwh"),
+        pl.col("power_kw").alias("planned_kw"),
+    )
+    is_vehicle = pl.col("device_type").cast(pl.String) == "ev_charger"
+    left = is_vehicle & pl.col("plugged_in") & (pl.col("deadline") <= at).fill_null(value=False)
+    moved = (
+        states.join(planned, on="device_id", how="left", validate="1:1", maintain_order="left")
+        .join(
+            devices.select(
+                "device_id", "device_type", "comfort_min_c", "thermal_capacity_kwh_per_k"
+            ),
+            on="device_id",
+            how="left",
+            maintain_order="left",
+        )
+        .with_columns(
+            plugged_in=pl.when(left).then(pl.lit(value=False)).otherwise("plugged_in"),
+            energy_kwh=pl.when(left).then(None).otherwise("energy_kwh"),
+            target_energy_kwh=pl.when(left).then(None).otherwise("target_energy_kwh"),
+            deadline=pl.when(left).then(None).otherwise("deadline"),
+        )
+        .with_columns(known=pl.col("planned_kwh").is_not_null() & pl.col("available"))
+    )
+    return States.validate(
+        moved.with_columns(
+            energy_kwh=pl.when("known").then("planned_kwh").otherwise("energy_kwh"),
+            plugged_in=pl.when("plugged_in")
+            .then("plugged_in")
+            .when(~(pl.col("known") & is_vehicle))
+            .then("plugged_in"),
+            temperature_c=pl.when("known")
+            .then(
+                pl.col("comfort_min_c")
+                + pl.col("planned_kwh") / pl.col("thermal_capacity_kwh_per_k")
+            )
+            .otherwise(None)
+            .fill_null(pl.col("temperature_c")),
+            power_kw=pl.coalesce("planned_kw", "power_kw"),
+            valid_at=pl.when("known")
+            .then(pl.lit(at, pl.Datetime("us", "UTC")))
+            .otherwise("valid_at"),
+        ).select(States.column_names()),
+        cast=True,
+    )
