@@ -47,18 +47,20 @@ TRANSITIONS: dict[State | None, frozenset[State]] = {
     None: frozenset({State.PLANNED}),
     State.PLANNED: frozenset({State.SENT, State.REJECTED, State.EXPIRED}),
     State.SENT: _AFTER_SEND,
-    State.UNKNOWN: _AFTER_SEND - {State.UNKNOWN} | {State.SENT},
+    State.UNKNOWN: _AFTER_SEND | {State.SENT},
     State.FAILED: frozenset({State.SENT, State.REJECTED, State.EXPIRED}),
-    State.ACKED: frozenset(
-        {State.APPLIED, State.VERIFIED, State.REJECTED, State.EXPIRED, State.OVERRIDDEN}
-    ),
-    State.APPLIED: frozenset({State.VERIFIED, State.EXPIRED, State.OVERRIDDEN}),
+    State.ACKED: _AFTER_SEND - {State.FAILED, State.UNKNOWN},
+    State.APPLIED: frozenset({State.APPLIED, State.VERIFIED, State.EXPIRED, State.OVERRIDDEN}),
     State.VERIFIED: frozenset({State.OVERRIDDEN}),  # found by a later re-check
     State.REJECTED: frozenset(),
     State.EXPIRED: frozenset(),
     State.OVERRIDDEN: frozenset(),
 }
-"""Which states may follow; the key None is a command the ledger does not know."""
+"""Which states may follow; the key None is a command the ledger does not know.
+
+ACKED, APPLIED and UNKNOWN may repeat: a later look that found nothing better, with its words.
+SENT may not, so that marking a command as SENT is a claim only one run can make.
+"""
 
 
 def is_legal(before: State | None, after: State) -> bool:

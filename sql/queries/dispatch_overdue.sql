@@ -1,0 +1,9 @@
+-- Commands of the day before $now whose interval is over while they are in no final state.
+SELECT command_id, arg_max(state, event_id) AS state
+FROM commands
+JOIN command_events USING (command_id)
+WHERE interval_start + INTERVAL 15 MINUTE <= $now
+    AND interval_start > $now - INTERVAL 1 DAY
+GROUP BY command_id
+HAVING NOT list_contains($final, arg_max(state, event_id))
+ORDER BY command_id

@@ -1,0 +1,137 @@
+"""What a read-back says of a command.
+
+Belongs here: from a device's answer to the command's next state. Does not: asking the device or
+storing the answer (`push`), comparing raw registers (the drivers: `ReadBack.matches`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from vpp_pipeline.devices.protocol import ReadBack, Unreachable
+from vpp_pipeline.dispatch.lifecycle import State
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+_SAME_KW = 0.01  # two set-points closer than this, or than 1 %, are one
+_SAME_SHARE = 0.01
+
+_ANSWERS = {
+    "command_id": pl.String,
+    "reachable": pl.Boolean,
+    "matches": pl.Boolean,
+    "reported_kw": pl.Float64,
+    "reported_id": pl.String,
+    "timer_s": pl.Float64,
+    "raw": pl.String,
+    "told": pl.String,
+}
+
+
+def answers_frame(answers: Mapping[str, ReadBack | Unreachable]) -> pl.DataFrame:
+    """Return the devices' answers, by command id, as a frame for `judge`."""
+    return pl.DataFrame(
+        [
+            (command_id, False, False, None, None, None, "", answer.reason)
+            if isinstance(answer, Unreachable)
+            else (
+                command_id,
+                True,
+                answer.matches,
+                answer.setpoint_kw,
+                answer.command_id,
+                answer.timer_remaining_s,
+                answer.raw,
+                answer.detail,
+            )
+            for command_id, answer in answers.items()
+        ],
+        schema=_ANSWERS,
+        orient="row",
+    )
+
+
+def judge(
+    asked: pl.DataFrame,
+    answers: pl.DataFrame,
+    standing: pl.DataFrame,
+    now: datetime,
+    *,
+    last_look: bool,
+) -> pl.DataFrame:
+    """Return for each command asked about its `verdict` (null: look again), and `absent`.
+
+    `asked` has `command_id`, `device_id`, `state`, `offered_kw` and `valid_until`; `standing`
+    the newest set-point of other commands (`Ledger.standing`). Columns returned: those of
+    `asked`, `verdict`, `absent`, `words` and `raw`.
+
+    VERIFIED needs a match and, where the device names a command, this one. After a lost answer
+    the timer must cover half of the time left as well: an equal set-point of the interval before
+    would soon run out. `absent` says that a command in UNKNOWN does not stand and may be sent
+    again. On the `last_look`, a set-point that is neither ours nor the one before is OVERRIDDEN,
+    and all others keep their state, with the device's words.
+    """
+    left_s = (pl.col("valid_until") - now).dt.total_microseconds() / 1e6
+    doubtful = pl.col("state") == State.UNKNOWN.value
+    names_it = pl.col("reported_id") == pl.col("command_id")
+    covers = ~doubtful | (pl.col("timer_s") >= left_s / 2).fill_null(value=True)
+    proven = pl.col("matches") & names_it.fill_null(value=True) & covers
+    applied = (
+        names_it.fill_null(value=False) & pl.col("reported_kw").is_not_null() & ~pl.col("matches")
+    )
+    same = (pl.col("reported_kw") - pl.col("previous_kw")).abs() <= pl.max_horizontal(
+        pl.lit(_SAME_KW), pl.col("previous_kw").abs() * _SAME_SHARE
+    )
+    before = same.fill_null(value=False) | (
+        pl.col("reported_id").is_not_null()
+        & (pl.col("reported_id") == pl.col("previous_id")).fill_null(value=False)
+    )
+    equal_but_not_ours = pl.col("matches") & names_it.is_null()
+    foreign = (
+        pl.col("reported_kw").is_not_null()
+        & ~names_it.fill_null(value=False)
+        & ~before
+        & ~equal_but_not_ours
+    )
+    return (
+        asked.join(answers, on="command_id", how="inner", maintain_order="left")
+        .join(
+            standing.select("device_id", previous_id="command_id", previous_kw="setpoint_kw"),
+            on="device_id",
+            how="left",
+            maintain_order="left",
+        )
+        .with_columns(proven=pl.col("reachable") & proven, applied=pl.col("reachable") & applied)
+        .with_columns(
+            verdict=pl.when("proven")
+            .then(pl.lit(State.VERIFIED.value))
+            .when("applied")
+            .then(pl.lit(State.APPLIED.value))
+            .when(pl.lit(last_look) & pl.col("reachable") & foreign)
+            .then(pl.lit(State.OVERRIDDEN.value))
+            .when(pl.lit(last_look))
+            .then("state"),
+            absent=doubtful & pl.col("reachable") & ~pl.col("proven") & ~pl.col("applied"),
+            words=_words(),
+        )
+        .select(*asked.columns, "verdict", "absent", "words", "raw")
+    )
+
+
+def _words() -> pl.Expr:
+    told = pl.when(pl.col("told") != "").then(pl.format(" ({})", "told")).otherwise(pl.lit(""))
+    return (
+        pl.when(~pl.col("reachable"))
+        .then(pl.format("not read back: {}", "told"))
+        .when("proven")
+        .then("told")
+        .when(pl.col("reported_kw").is_null())
+        .then(pl.format("asked {} kW, no set-point is in force{}", "offered_kw", told))
+        .otherwise(
+            pl.format("asked {} kW, the device reports {} kW{}", "offered_kw", "reported_kw", told)
+        )
+    )
