@@ -7,11 +7,13 @@ Does not: the physics itself, any wire format.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from vpp_pipeline.clock import Clock
-from vpp_pipeline.devices.protocol import Reading
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from vpp_pipeline.clock import Clock
+    from vpp_pipeline.devices.protocol import Reading
 
 
 class Refused(Exception):  # noqa: N818 - a device's answer, not a program's failure

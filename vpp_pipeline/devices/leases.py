@@ -1,0 +1,124 @@
+"""Endpoint leases: one process at a time speaks to a host:port, however many would.
+
+Belongs here: the lease and who holds it. Does not: connections (`modbus_session`).
+
+A lease is an exclusive `flock` on a file an endpoint, so that the operating system gives it back
+when its holder dies. The file's first line is `<token> <pid> <owner>`; the token grows with each
+lease and tells which of two writers came later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+_POLL_S = 0.02
+
+
+class LeaseHeld(Exception):  # noqa: N818 - names the state that was found
+    """Somebody else holds the endpoint; the text says who."""
+
+
+class LeaseFileDamaged(Exception):  # noqa: N818 - names the state that was found
+    """The lease file does not hold what a lease writes; the text names it and the remedy."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to speak to an endpoint, until `release` or the end of the process."""
+
+    endpoint: str
+    token: int
+    descriptor: int
+
+    def release(self) -> None:
+        """Give the endpoint back. Called once."""
+        os.close(self.descriptor)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+class Leases:
+    """The leases that `owner` takes, from files in `directory` that all processes share."""
+
+    def __init__(self, directory: Path, owner: str) -> None:
+        self._directory = directory
+        self._owner = " ".join(owner.split())
+        directory.mkdir(parents=True, exist_ok=True)
+
+    async def acquire(self, endpoint: str, timeout_s: float) -> Lease:
+        """Wait for the endpoint's lease without blocking the event loop.
+
+        Raises `LeaseHeld` when another holds it for all of `timeout_s` (at least one attempt is
+        made), `LeaseFileDamaged` when the token in the file can't be read.
+        """
+        path = self._directory / f"{quote(endpoint, safe='')}.lease"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            await _lock(descriptor, endpoint, timeout_s)
+            token = _last_token(descriptor, path) + 1
+            line = f"{token} {os.getpid()} {self._owner}\n".encode()
+            os.pwrite(descriptor, line, 0)
+            os.ftruncate(descriptor, len(line))
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return Lease(endpoint, token, descriptor)
+
+
+async def _lock(descriptor: int, endpoint: str, timeout_s: float) -> None:
+    now = asyncio.get_running_loop().time
+    deadline = now() + timeout_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if now() >= deadline:
+                raise LeaseHeld(
+                    f"endpoint {endpoint} is leased by {_holder(descriptor)}; "
+                    "retry when it is done, or stop that process"
+                ) from None
+            await asyncio.sleep(_POLL_S)
+        else:
+            return
+
+
+def _first_line(descriptor: int) -> str:
+    return os.pread(descriptor, 4096, 0).decode(errors="replace").partition("\n")[0]
+
+
+def _holder(descriptor: int) -> str:
+    match _first_line(descriptor).split(" ", 2):
+        case [_, pid, owner]:
+            return f"{owner} (pid {pid})"
+        case _:
+            return "another process"
+
+
+def _last_token(descriptor: int, path: Path) -> int:
+    line = _first_line(descriptor)
+    if not line:
+        return 0
+    try:
+        return int(line.split(" ", 1)[0])
+    except ValueError:
+        raise LeaseFileDamaged(
+            f"lease file {path}: first line {line!r} does not start with a token; delete the file"
+        ) from None

@@ -1,0 +1,236 @@
+"""One Modbus connection to one endpoint: requests, discovery, whole SunSpec blocks.
+
+Belongs here: what can go wrong on the wire, named. Does not: what registers mean (`sunspec_*`),
+many endpoints at once (`modbus`), leases (`leases`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pymodbus.client import AsyncModbusTcpClient
+from pymodbus.constants import ExcCodes
+from pymodbus.exceptions import ModbusException
+from pymodbus.pdu import ExceptionResponse, ModbusPDU
+from pymodbus.pdu.register_message import (
+    ReadHoldingRegistersRequest,
+    WriteMultipleRegistersRequest,
+)
+
+from vpp_pipeline.devices import sunspec
+from vpp_pipeline.devices.sunspec import Block
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+BASE_ADDRESSES = (40000, 0, 50000)
+_MOST_REGISTERS = 125  # a Modbus read
+_MOST_MODELS = 100  # a longer chain is no SunSpec map
+_TIMEOUTS_UNTIL_CLOSE = 2
+_NOT_THERE = frozenset(
+    {ExcCodes.ILLEGAL_FUNCTION, ExcCodes.ILLEGAL_ADDRESS, ExcCodes.ILLEGAL_VALUE}
+)
+_EXCEPTIONS = {
+    1: "illegal function",
+    2: "illegal address",
+    3: "illegal value",
+    4: "device failure",
+    5: "acknowledged, still working",
+    6: "device busy",
+    10: "gateway path unavailable",
+    11: "the gateway's target did not answer",
+}
+
+
+class LinkError(Exception):
+    """The device can't be spoken to; the text says what happened and what to do."""
+
+
+class NoAnswer(LinkError):  # noqa: N818 - names what happened
+    """A request went out and nothing came back: it may or may not have arrived."""
+
+
+class EndpointLost(LinkError):  # noqa: N818 - names what happened
+    """There is no connection (any more): this and every other device behind it is out of reach."""
+
+
+class Refusal(LinkError):  # noqa: N818 - names what happened
+    """The device, or the gateway before it, answered with a Modbus exception."""
+
+    def __init__(self, code: int, what: str) -> None:
+        super().__init__(f"Modbus exception {code} ({_EXCEPTIONS.get(code, 'unknown')}) on {what}")
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A model as discovered: its first register and the length its header tells."""
+
+    address: int
+    length: int
+
+
+Models = dict[int, Placed]
+
+
+@dataclass
+class Session:
+    """A connection with one request in flight. Open it with `open_session`, end it with `close`.
+
+    `discovered` (models by unit) may outlive the session: every block carries its own header, so
+    a unit that changed its map is noticed and discovered again.
+    """
+
+    client: AsyncModbusTcpClient
+    endpoint: str
+    discovered: dict[int, Models]
+    timeouts: int = field(default=0, init=False)
+
+    async def models(self, unit_id: int) -> Models:
+        """Return the models of a unit, from the device the first time. Raises `LinkError`."""
+        if unit_id not in self.discovered:
+            self.discovered[unit_id] = await self._discover(unit_id)
+        return self.discovered[unit_id]
+
+    async def blocks(self, unit_id: int, lengths: Mapping[int, int]) -> dict[int, Block]:
+        """Read those of the models that the unit has, `lengths` registers of each, fewest requests.
+
+        Raises `LinkError`.
+        """
+        try:
+            return await self._blocks(unit_id, lengths)
+        except (_Moved, Refusal) as error:
+            if isinstance(error, Refusal) and error.code not in _NOT_THERE:
+                raise
+        self.discovered.pop(unit_id, None)
+        try:
+            return await self._blocks(unit_id, lengths)
+        except _Moved as error:
+            raise LinkError(f"{error}, even after it was discovered again") from error
+
+    async def write(self, request: WriteMultipleRegistersRequest) -> None:
+        """Send a write. Raises `LinkError`: `Refusal` if the device said no."""
+        what = f"the write of {request.count} registers at {request.address}"
+        await self._execute(request, what)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.client.close()
+
+    async def _blocks(self, unit_id: int, lengths: Mapping[int, int]) -> dict[int, Block]:
+        models = await self.models(unit_id)
+        wanted = sorted(
+            (
+                placed.address,
+                min(lengths[model_id], placed.length + sunspec.HEADER_LENGTH),
+                model_id,
+            )
+            for model_id, placed in models.items()
+            if model_id in lengths
+        )
+        registers: dict[int, int] = {}
+        for address, count in _spans([(address, count) for address, count, _ in wanted]):
+            words = await self._read(unit_id, address, count)
+            registers.update(enumerate(words, address))
+        blocks: dict[int, Block] = {}
+        for address, count, model_id in wanted:
+            block = Block(model_id, tuple(registers[address + i] for i in range(count)))
+            if (block.raw("ID"), block.raw("L")) != (model_id, models[model_id].length):
+                raise _Moved(f"model {model_id} is not at {address} any more")
+            blocks[model_id] = block
+        return blocks
+
+    async def _discover(self, unit_id: int) -> Models:
+        for base in BASE_ADDRESSES:
+            try:
+                marker = await self._read(unit_id, base, len(sunspec.MARKER))
+            except Refusal as refusal:
+                if refusal.code not in _NOT_THERE:
+                    raise
+                continue
+            if tuple(marker) == sunspec.MARKER:
+                return await self._walk(unit_id, base + len(sunspec.MARKER))
+        raise LinkError(
+            f"unit {unit_id} at {self.endpoint} has no SunSpec map at "
+            f"{', '.join(map(str, BASE_ADDRESSES))}; check its unit id and address"
+        )
+
+    async def _walk(self, unit_id: int, address: int) -> Models:
+        models: Models = {}
+        for _ in range(_MOST_MODELS):
+            (model_id,) = await self._read(unit_id, address, 1)
+            if model_id == sunspec.END_MODEL:
+                return models
+            # Some devices give the end model no length: it is read apart from the id.
+            (length,) = await self._read(unit_id, address + 1, 1)
+            models.setdefault(model_id, Placed(address, length))
+            address += sunspec.HEADER_LENGTH + length
+        raise LinkError(f"unit {unit_id} at {self.endpoint} ends its SunSpec map nowhere")
+
+    async def _read(self, unit_id: int, address: int, count: int) -> list[int]:
+        what = f"the read of {count} registers at {address}"
+        request = ReadHoldingRegistersRequest(address=address, count=count, dev_id=unit_id)
+        registers = list((await self._execute(request, what)).registers)
+        if len(registers) != count:
+            raise LinkError(f"{self.endpoint} answered {what} with {len(registers)} of them")
+        return registers
+
+    async def _execute(self, request: ModbusPDU, what: str) -> ModbusPDU:
+        if not self.client.connected:
+            raise EndpointLost(
+                f"the connection to {self.endpoint} is closed; the next call reopens it"
+            )
+        try:
+            response: ModbusPDU = await self.client.execute(
+                no_response_expected=False, request=request
+            )
+        except (ModbusException, OSError) as error:
+            self.timeouts += 1
+            if self.timeouts >= _TIMEOUTS_UNTIL_CLOSE:
+                self.client.close()
+            raise NoAnswer(
+                f"unit {request.dev_id} at {self.endpoint} did not answer {what}"
+            ) from error
+        self.timeouts = 0
+        if isinstance(response, ExceptionResponse):
+            raise Refusal(response.exception_code, f"{what} of unit {request.dev_id}")
+        if response.function_code != request.function_code:
+            raise LinkError(
+                f"{self.endpoint} answered {what} with function {response.function_code}"
+            )
+        return response
+
+
+class _Moved(Exception):  # noqa: N818 - names what happened
+    """A model's header is not where it was discovered."""
+
+
+async def open_session(
+    endpoint: str, discovered: dict[int, Models], request_timeout_s: float
+) -> Session:
+    """Connect to `host:port`. Raises `EndpointLost` where nobody answers."""
+    host, _, port = endpoint.rpartition(":")
+    if not host or not port.isdecimal():
+        raise EndpointLost(f"endpoint {endpoint!r} is no host:port; correct the fleet's connection")
+    client = AsyncModbusTcpClient(
+        host, port=int(port), timeout=request_timeout_s, retries=0, reconnect_delay=0
+    )
+    if not await client.connect():
+        client.close()
+        raise EndpointLost(
+            f"{endpoint} refuses the connection or is not there; check power, network and port"
+        )
+    return Session(client, endpoint, discovered)
+
+
+def _spans(pieces: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Join sorted (address, count) pieces into as few reads as Modbus allows."""
+    spans: list[tuple[int, int]] = []
+    for address, count in pieces:
+        if spans and address + count - spans[-1][0] <= _MOST_REGISTERS:
+            start = spans[-1][0]
+            spans[-1] = (start, max(sum(spans[-1]), address + count) - start)
+        else:
+            spans.append((address, count))
+    return spans

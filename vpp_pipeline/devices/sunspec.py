@@ -1,0 +1,172 @@
+"""SunSpec registers: where a model keeps its points, and what their bits mean.
+
+Belongs here: layouts (from pysunspec2's model files), decoding a block, packing a frame. Does
+not: what the points mean for a plant (`sunspec_control`, `sunspec_reading`), any connection.
+
+Rules from the SunSpec Information Model Specification: a point that is not implemented holds its
+type's sentinel; a scaled value is `raw · 10^sf`, sf in -10..10.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from sunspec2 import device, mb
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+MARKER = (0x5375, 0x6E53)  # "SunS"
+END_MODEL = 0xFFFF
+HEADER_LENGTH = 2  # ID and L, which a model's own length leaves out
+_LARGEST_SCALE = 10
+
+
+class NotEncodable(ValueError):  # noqa: N818 - names what the value is
+    """A value that the registers can't say; the text names point, value and why."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a point lies in its model (registers from the model's ID) and how it is coded."""
+
+    name: str
+    offset: int
+    length: int
+    kind: str  # SunSpec's type: int16, uint32, enum16, …
+    scale: str | None
+    writable: bool
+
+    @property
+    def end(self) -> int:
+        """The register behind the point's last."""
+        return self.offset + self.length
+
+    @property
+    def coding(self) -> Any:
+        """pysunspec2's coding of the point's type."""
+        return mb.point_type_info[self.kind]
+
+
+@cache
+def layout(model_id: int) -> Mapping[str, Point]:
+    """Return the top-level points of a SunSpec model by name, in register order.
+
+    Raises `ValueError` for a model that pysunspec2 does not know.
+    """
+    model = device.Model(model_id)
+    if model.error_info:
+        raise ValueError(f"SunSpec model {model_id}: {model.error_info.strip()}")
+    return MappingProxyType(
+        {
+            name: Point(
+                name=name,
+                offset=point.offset,
+                length=point.len,
+                kind=point.pdef["type"],
+                scale=point.pdef.get("sf"),
+                writable=point.pdef.get("access") == "RW",
+            )
+            for name, point in model.points.items()
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Block:
+    """A model's registers as read, from its ID on; it may end before the model does."""
+
+    model_id: int
+    registers: tuple[int, ...]
+
+    def raw(self, name: str) -> int | None:
+        """Return a numeric point as its registers say it; None where not implemented or not read."""
+        point = layout(self.model_id)[name]
+        words = self.registers[point.offset : point.end]
+        if len(words) < point.length:
+            return None
+        value: int = point.coding.data_to(to_bytes(words))
+        return value if point.coding.is_impl(value) else None
+
+    def value(self, name: str) -> float | None:
+        """Return a point in its unit; None where it or its scale factor is not implemented."""
+        raw, scale = self.raw(name), self.scale(name)
+        return None if raw is None or scale is None else scaled(raw, scale)
+
+    def scale(self, name: str) -> int | None:
+        """Return the scale factor of a point (0 where it has none); None where not usable."""
+        factor = layout(self.model_id)[name].scale
+        if factor is None:
+            return 0
+        scale = self.raw(factor)
+        return scale if scale is not None and abs(scale) <= _LARGEST_SCALE else None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Neighbouring points and their raw values, to be written as one request."""
+
+    model_id: int
+    values: tuple[tuple[str, int], ...]
+
+    @property
+    def offset(self) -> int:
+        """The first register, counted from the model's ID."""
+        return layout(self.model_id)[self.values[0][0]].offset
+
+    @property
+    def registers(self) -> tuple[int, ...]:
+        """The registers from `offset` on.
+
+        Raises `NotEncodable` where a value is out of its type's range or equals its sentinel.
+        """
+        return tuple(word for name, raw in self.values for word in pack(self.model_id, name, raw))
+
+
+def pack(model_id: int, name: str, raw: int) -> tuple[int, ...]:
+    """Return the registers of one point's raw value.
+
+    Raises `NotEncodable` where it is out of the type's range or equals the type's sentinel.
+    """
+    coding = layout(model_id)[name].coding
+    try:
+        data = coding.to_data(raw)
+    except struct.error as error:
+        raise NotEncodable(f"{name} of model {model_id} can't hold {raw}: {error}") from error
+    if not coding.is_impl(raw):
+        raise NotEncodable(f"{name} of model {model_id} can't hold {raw}: it means 'no value'")
+    return to_registers(data)
+
+
+def not_implemented(model_id: int, name: str) -> tuple[int, ...]:
+    """Return the registers that say a numeric point is not implemented."""
+    return to_registers(mb.create_unimpl_value(layout(model_id)[name].kind))
+
+
+def scaled(raw: int, scale: int) -> float:
+    """Return `raw · 10^scale`, dividing where that keeps decimal values exact."""
+    return float(raw * 10**scale) if scale >= 0 else raw / 10**-scale
+
+
+def unscaled(value: float, scale: int) -> int:
+    """Return the raw number for a finite value, rounded towards zero: never more than asked.
+
+    A millionth of a step is granted, so that 4.35 kW are 4350 W whatever a double makes of it.
+    """
+    steps = abs(value) / 10**scale if scale >= 0 else abs(value) * 10**-scale
+    raw = int(steps + 1e-6)
+    return -raw if value < 0 else raw
+
+
+def to_registers(data: bytes) -> tuple[int, ...]:
+    """Return big-endian bytes as 16-bit registers."""
+    return struct.unpack(f">{len(data) // 2}H", data)
+
+
+def to_bytes(registers: Sequence[int]) -> bytes:
+    """Return 16-bit registers as big-endian bytes."""
+    return struct.pack(f">{len(registers)}H", *registers)
