@@ -192,7 +192,7 @@ CREATE TABLE command_events (
     event_id   BIGINT PRIMARY KEY,
     command_id VARCHAR NOT NULL,
     state      VARCHAR NOT NULL,
-    at         TIMESTAMPTZ NOT NULL,
+    "at"       TIMESTAMPTZ NOT NULL,         -- quoted: a word of DuckDB's own
     actor      VARCHAR NOT NULL,             -- the run or process
     detail     VARCHAR NOT NULL,             -- why, in words
     sent       VARCHAR NOT NULL,             -- bytes or payload

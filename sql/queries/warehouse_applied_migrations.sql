@@ -1,0 +1,2 @@
+-- One row an applied migration.
+SELECT version, checksum FROM schema_migrations ORDER BY version
