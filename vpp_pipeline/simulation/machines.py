@@ -124,7 +124,7 @@ class Machines:
             if isinstance(machine, HeatPumps):
                 machine.out_of_service = out[rows]
             power_kw[rows] = getattr(machine, move)(at_s, obeyed[rows], hours)
-        return power_kw
+        return power_kw + 0.0  # no negative zeros
 
 
 def _restored(

@@ -206,7 +206,7 @@ class Plant:
             raise Refused("read-only: this device takes no set-points")
         if not math.isfinite(setpoint_kw):
             raise Refused(f"set-point {setpoint_kw} kW is not a number a device can obey")
-        lowest, highest = -float(self._max_draw_kw[row]), float(self._max_inject_kw[row])
+        lowest, highest = 0.0 - float(self._max_draw_kw[row]), float(self._max_inject_kw[row])
         if not lowest - _TOLERANCE_KW <= setpoint_kw <= highest + _TOLERANCE_KW:
             raise Refused(f"set-point {setpoint_kw:g} kW is outside {lowest:g} to {highest:g} kW")
         if until <= self._clock.now():
