@@ -109,16 +109,13 @@ class _Push:
         if self._clock.now() < self._start:
             await self._offer(ahead=True)
             await asyncio.to_thread(self._clock.sleep_until, self._start)
-        absent = await self._read_back([State.UNKNOWN])
+        absent: list[str] = []
         for round_ in range(self._settings.rounds):
             await self._offer(absent)
             if await self._is_done():
                 break
             await self._wait(self._settings.settle_s * 2**round_)
-            absent = await self._read_back(
-                [State.ACKED, State.APPLIED, State.UNKNOWN],
-                last_look=round_ == self._settings.rounds - 1,
-            )
+            absent = await self._read_back(last_look=round_ == self._settings.rounds - 1)
         await self._expire()
         return push_report(self._plan, self._start, self._due, await self._states())
 
@@ -197,7 +194,7 @@ class _Push:
             timeout_s=timeout_s,
         )
         answers = pl.DataFrame(
-            [(r.command_id, r.outcome.value, r.sent, r.detail) for r in results.values()],
+            [(id_, r.outcome.value, r.sent, r.detail) for id_, r in results.items()],
             schema=["command_id", "outcome", "wire", "words"],
             orient="row",
             schema_overrides=dict.fromkeys(["command_id", "outcome", "wire", "words"], pl.String),
@@ -248,9 +245,10 @@ class _Push:
             .then("note")
         )
 
-    async def _read_back(self, in_states: Sequence[State], *, last_look: bool = False) -> list[str]:
-        """Read back the commands in these states; return those that may be sent again."""
-        rows = (await self._states()).filter(pl.col("state").is_in(list(in_states)))
+    async def _read_back(self, *, last_look: bool) -> list[str]:
+        """Read back what may stand at its device; return those that may be sent again."""
+        looked_at = [State.ACKED, State.APPLIED, State.UNKNOWN]
+        rows = (await self._states()).filter(pl.col("state").is_in(looked_at))
         if rows.is_empty() or self._clock.now() >= self._end:
             return []
         asked = rows.join(self._wires, on="device_id", how="inner", maintain_order="left").filter(
