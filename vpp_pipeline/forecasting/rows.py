@@ -49,11 +49,14 @@ def ended_by(history: pl.DataFrame, known_at: datetime) -> pl.DataFrame:
 
 
 def measured(history: pl.DataFrame, value: pl.Expr, subject: str) -> pl.DataFrame:
-    """Return `subject_id`, `interval_start`, `value`, without the rows that hold no number."""
+    """Return `subject_id`, `interval_start`, `value`, without the rows that hold no number.
+
+    Sorted, so that sums come out the same to the last bit whatever order the rows came in.
+    """
     rows = history.select(
         pl.col(subject).alias("subject_id"), "interval_start", value.cast(pl.Float64).alias("value")
     )
-    return rows.filter(pl.col("value").is_finite())
+    return rows.filter(pl.col("value").is_finite()).sort("subject_id", "interval_start")
 
 
 def quantiles(value: str) -> list[pl.Expr]:

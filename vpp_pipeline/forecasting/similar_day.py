@@ -50,8 +50,8 @@ def similar_day(
     this time of day), else null.
     """
     known = _clocked(history, timezone, habit)
-    newest = known.select(pl.col("interval_start").max()).item()
-    age_days = (pl.lit(newest) - pl.col("interval_start")) / pl.duration(days=1)
+    start = pl.col("interval_start")
+    age_days = (start.max() - start) / pl.duration(days=1)
     known = known.with_columns((-age_days / _RECENCY_DAYS).exp().alias("weight"))
     grid = _clocked(asked(subjects, intervals), timezone, habit)
 

@@ -1,0 +1,190 @@
+"""When vehicles will come and go, and what they will ask for.
+
+Belongs here: the sessions expected of each charger. Does not: the sessions that were (`stays`),
+what a vehicle that is there now can do (`flexibility`).
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+import polars as pl
+
+from vpp_pipeline.delivery_day import STEP, STEP_H
+from vpp_pipeline.forecasting.rows import QUANTILES, ended_by
+from vpp_pipeline.forecasting.schemas import SessionForecasts
+from vpp_pipeline.forecasting.stays import past_sessions
+
+if TYPE_CHECKING:
+    from datetime import date, datetime
+
+    import dataframely as dy
+
+_ENOUGH_DAYS = 3
+_LEAST_PROBABILITY = 0.05
+_SATURDAY = 6
+_TYPICAL = {
+    "probability": 0.5,
+    "arrival_p10": 16 * 60.0,
+    "arrival_p50": 18 * 60.0,
+    "arrival_p90": 21 * 60.0,
+    "departure_p10": 30 * 60.0,
+    "departure_p50": 31 * 60.0,
+    "departure_p90": 33 * 60.0,
+    "energy_p10_kwh": 4.0,
+    "energy_p50_kwh": 10.0,
+    "energy_p90_kwh": 25.0,
+}
+"""An evening at home, for a plant that has never seen a vehicle; minutes from midnight, kWh."""
+_INSTANTS = [f"{event}_{name}" for event in ("arrival", "departure") for name in QUANTILES]
+_ENERGIES = [f"energy_{name}_kwh" for name in QUANTILES]
+
+
+def session_forecast(
+    telemetry: pl.DataFrame, start: datetime, end: datetime, timezone: str, known_at: datetime
+) -> dy.DataFrame[SessionForecasts]:
+    """Forecast the sessions, still to come at `known_at`, that touch [start, end).
+
+    `telemetry` holds the chargers' quarter-hours: `device_id`, `interval_start`, `power_kw`,
+    `plugged_in`, `energy_kwh`, `target_energy_kwh`, `deadline`. The nth session of a workday or
+    weekend day is expected as the nth ones of the last four weeks were, by local clock time:
+    `probability` is the share of days that had one (`own-days`). A charger with fewer than three
+    days of the type answers as the whole fleet does (`fleet`), a fleet without a session as a
+    typical household (`typical`). Sessions of one charger never overlap: what the present
+    vehicle's deadline, or a session expected before, leaves no room for is dropped.
+    """
+    chargers = telemetry.select(pl.col("device_id").unique().sort())
+    known = ended_by(telemetry, known_at)
+    here = _local_day(known, "interval_start", timezone)
+    zone = ZoneInfo(timezone)
+    today = known_at.astimezone(zone).date()
+    past = _local_day(past_sessions(known), "arrival", timezone).with_columns(
+        pl.col("arrival", "departure")
+        .dt.convert_time_zone(timezone)
+        .dt.replace_time_zone(None)
+        .name.suffix("_local"),
+        nth=pl.col("arrival").rank("ordinal").over("device_id", "day").cast(pl.Int64),
+    )
+    came_today = past.filter(pl.col("day") == today).group_by("device_id").agg(came=pl.len())
+    there = past.filter("ongoing").select("device_id", there_until="deadline")
+
+    first_day = max(start.astimezone(zone).date() - timedelta(days=1), today)
+    days = pl.date_range(first_day, end.astimezone(zone).date(), eager=True).alias("day")
+    expected = (
+        _habits(chargers, here, past, today)
+        .join(days.to_frame().with_columns(weekend=_weekend()), on="weekend")
+        .join(came_today, on="device_id", how="left")
+        .join(there, on="device_id", how="left")
+        .filter((pl.col("day") > today) | (pl.col("nth") > pl.col("came").fill_null(0)))
+        .with_columns(_instant(pl.col("day"), pl.col(name), timezone) for name in _INSTANTS)
+        .filter(pl.col("arrival_p90") >= known_at)
+        .with_columns(pl.col(f"arrival_{q}").clip(lower_bound=known_at) for q in QUANTILES)
+        .with_columns(
+            pl.max_horizontal(f"departure_{q}", pl.col(f"arrival_{q}") + STEP).alias(
+                f"departure_{q}"
+            )
+            for q in QUANTILES
+        )
+        .filter(~(pl.col("arrival_p50") < pl.col("there_until")).fill_null(value=False))
+        .sort("device_id", "arrival_p50", "nth")
+    )
+    ahead_until = pl.col("departure_p50").cum_max().shift(1).over("device_id")
+    answers = (
+        expected.filter((pl.col("arrival_p50") >= ahead_until).fill_null(value=True))
+        .filter(pl.col("departure_p50") > start, pl.col("arrival_p50") < end)
+        .with_columns(known_at=pl.lit(known_at))
+    )
+    return SessionForecasts.validate(
+        answers.select(SessionForecasts.column_names()).sort("device_id", "arrival_p50"), cast=True
+    )
+
+
+def _habits(
+    chargers: pl.DataFrame, here: pl.DataFrame, past: pl.DataFrame, today: date
+) -> pl.DataFrame:
+    """Return each charger's nth session of a day type: its probability and its quantiles."""
+    before = past.filter(pl.col("day") < today)
+    days = (
+        here.filter(pl.col("day") < today)
+        .group_by("device_id", "weekend")
+        .agg(days=pl.col("day").n_unique())
+    )
+    fleet_days = days.group_by("weekend").agg(pl.col("days").sum())
+    own = _shares(before, days, ["device_id", "weekend"])
+    fleet = _shares(before, fleet_days, ["weekend"])
+    typical = pl.DataFrame({"nth": [1], **{name: [value] for name, value in _TYPICAL.items()}})
+
+    kinds = (
+        chargers.join(pl.DataFrame({"weekend": [False, True]}), how="cross")
+        .join(days, on=["device_id", "weekend"], how="left")
+        .join(fleet_days, on="weekend", how="left", suffix="_fleet")
+    )
+    knows_itself = pl.col("days").fill_null(0) >= _ENOUGH_DAYS
+    knows_fleet = ~knows_itself & (pl.col("days_fleet").fill_null(0) >= _ENOUGH_DAYS)
+    columns = ["device_id", "weekend", "nth", "probability", *_INSTANTS, *_ENERGIES, "model"]
+    return pl.concat(
+        [
+            kinds.filter(knows_itself)
+            .join(own, on=["device_id", "weekend"])
+            .with_columns(model=pl.lit("own-days"))
+            .select(columns),
+            kinds.filter(knows_fleet)
+            .join(fleet, on="weekend")
+            .with_columns(model=pl.lit("fleet"))
+            .select(columns),
+            kinds.filter(~knows_itself & ~knows_fleet)
+            .join(typical.with_columns(pl.col("nth").cast(pl.Int64)), how="cross")
+            .with_columns(model=pl.lit("typical"))
+            .select(columns),
+        ]
+    ).filter(pl.col("probability") >= _LEAST_PROBABILITY)
+
+
+def _shares(before: pl.DataFrame, days: pl.DataFrame, alike: list[str]) -> pl.DataFrame:
+    midnight = pl.col("day").cast(pl.Datetime("us"))
+    charged_kwh = -pl.col("first_power_kw").fill_null(0.0).clip(upper_bound=0.0) * STEP_H
+    asked_kwh = pl.col("target_energy_kwh") - pl.col("first_energy_kwh") + charged_kwh
+    values = {
+        "arrival_{}": (pl.col("arrival_local") - midnight).dt.total_minutes().cast(pl.Float64),
+        "departure_{}": (pl.col("departure_local") - midnight).dt.total_minutes().cast(pl.Float64),
+        "energy_{}_kwh": asked_kwh.clip(lower_bound=0.0),
+    }
+    return (
+        before.group_by(*alike, "nth")
+        .agg(
+            pl.len().alias("sessions"),
+            *(
+                value.quantile(q, "linear").alias(name.format(p))
+                for name, value in values.items()
+                for p, q in QUANTILES.items()
+            ),
+        )
+        .join(days, on=alike)
+        .with_columns(
+            (pl.col("sessions") / pl.col("days")).clip(upper_bound=1.0).alias("probability"),
+            *(pl.col(name).fill_null(_TYPICAL[name]) for name in _ENERGIES),
+        )
+    )
+
+
+def _local_day(rows: pl.DataFrame, instant: str, timezone: str) -> pl.DataFrame:
+    local = pl.col(instant).dt.convert_time_zone(timezone)
+    return rows.with_columns(day=local.dt.date()).with_columns(weekend=_weekend())
+
+
+def _instant(day: pl.Expr, minutes: pl.Expr, timezone: str) -> pl.Expr:
+    """Return the UTC instant of a wall-clock time; one the clocks skip is an hour later."""
+    wall = day.cast(pl.Datetime("us")) + pl.duration(minutes=minutes.round().cast(pl.Int64))
+
+    def utc(clock: pl.Expr) -> pl.Expr:
+        placed = clock.dt.replace_time_zone(timezone, ambiguous="earliest", non_existent="null")
+        return placed.dt.convert_time_zone("UTC")
+
+    later = utc(wall + pl.duration(hours=1))
+    return pl.coalesce(utc(wall), later).alias(minutes.meta.output_name())
+
+
+def _weekend() -> pl.Expr:
+    return pl.col("day").dt.weekday() >= _SATURDAY

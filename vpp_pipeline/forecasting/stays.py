@@ -1,0 +1,50 @@
+"""The charging sessions that were, read from what the chargers told.
+
+Belongs here: quarter-hours of telemetry → sessions. Does not: sessions to come (`sessions`).
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from vpp_pipeline.delivery_day import STEP
+
+
+def past_sessions(telemetry: pl.DataFrame) -> pl.DataFrame:
+    """Return one row a session: from the first plugged-in quarter-hour to the end of the last.
+
+    `telemetry` holds `device_id`, `interval_start`, `power_kw`, `plugged_in`, `energy_kwh`,
+    `target_energy_kwh`, `deadline` (energies and states as last told in the quarter-hour). A
+    session begins where the quarter-hour told before was not plugged in, or where its deadline
+    has passed and another one is told: one vehicle followed the other. Quarter-hours that were
+    not told neither end a session nor begin one.
+
+    Returns `device_id`, `arrival`, `departure`, `first_energy_kwh` and `first_power_kw` (of the
+    first quarter-hour that told them), `last_energy_kwh`, `target_energy_kwh`, `deadline` and
+    `ongoing` (the charger's last word was plugged in).
+    """
+    told = telemetry.filter(pl.col("plugged_in").is_not_null()).sort("device_id", "interval_start")
+    before = pl.col("plugged_in", "deadline").shift(1).over("device_id").name.prefix("before_")
+    followed = (pl.col("deadline") != pl.col("before_deadline")) & (
+        pl.col("interval_start") >= pl.col("before_deadline")
+    )
+    begins = ~pl.col("before_plugged_in").fill_null(value=False) | followed.fill_null(value=False)
+    last_told = pl.col("interval_start").max().over("device_id")
+    return (
+        told.with_columns(before, last_told=last_told)
+        .filter("plugged_in")
+        .with_columns(nth=begins.cum_sum().over("device_id"))
+        .group_by("device_id", "nth")
+        .agg(
+            arrival=pl.col("interval_start").min(),
+            departure=pl.col("interval_start").max() + STEP,
+            first_energy_kwh=pl.col("energy_kwh").drop_nulls().first(),
+            first_power_kw=pl.col("power_kw").filter(pl.col("energy_kwh").is_not_null()).first(),
+            last_energy_kwh=pl.col("energy_kwh").drop_nulls().last(),
+            target_energy_kwh=pl.col("target_energy_kwh").drop_nulls().last(),
+            deadline=pl.col("deadline").drop_nulls().last(),
+            ongoing=(pl.col("interval_start") == pl.col("last_told")).any(),
+        )
+        .drop("nth")
+        .sort("device_id", "arrival")
+    )
