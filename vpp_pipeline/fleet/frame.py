@@ -5,14 +5,17 @@ Belongs here: the schema and `Fleet` → frame. Does not: state that changes (te
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dataframely as dy
 import polars as pl
 
-from vpp_pipeline.fleet.model import Fleet
 from vpp_pipeline.fleet.table import table_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from vpp_pipeline.fleet.model import Fleet
 
 _NAMED_AT_MOST = 10
 

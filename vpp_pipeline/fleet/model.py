@@ -216,7 +216,7 @@ class FlexibleLoad(_Device):
     @classmethod
     def _local_time(cls, moment: time) -> time:
         if moment.tzinfo is not None:
-            raise _broken("has a time zone", "write the site's local time, such as '20:00'")
+            raise _broken("is no local time of day", "write the site's local time, such as '20:00'")
         return moment
 
 

@@ -6,30 +6,42 @@ what a model refuses. Does not: finding problems (`yaml_file`, `table_file`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from pydantic_core import ErrorDetails
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pydantic_core import ErrorDetails
 
 _LONGEST_VALUE = 80
 
-_REMEDIES = {
-    "missing": "add it",
-    "invalid_key": "write the field's name as text",
-    "string_type": "write text; put quotes around a number",
-    "bool_type": "write true or false",
-    "bool_parsing": "write true or false",
-    "float_type": "write a number",
-    "float_parsing": "write a number, with a point for the decimals",
-    "finite_number": "write a finite number",
-    "int_type": "write a whole number",
-    "int_parsing": "write a whole number",
-    "int_from_float": "write a whole number",
-    "time_type": "write a time in quotes, such as '20:00'",
-    "time_parsing": "write a time in quotes, such as '20:00'",
-    "tuple_type": "write a list",
-    "model_type": "write a mapping of fields",
-    "model_attributes_type": "write a mapping of fields",
+_TIME = ("is no time of day", "write one in quotes, such as '20:00'")
+_NUMBER = ("is no number", "write a number, without quotes and with a point for its decimals")
+_WHOLE_NUMBER = ("is no whole number", "write a whole number, without quotes")
+_RECORD = ("is no record", "write a mapping of fields")
+_WORDS = {
+    "missing": ("is missing", "add it"),
+    "union_tag_not_found": ("is missing", "add it"),
+    "extra_forbidden": ("is no field of this record", "correct its name or remove it"),
+    "invalid_key": ("is no field's name", "write the name as text"),
+    "string_type": ("is no text", "write text; put quotes around a number"),
+    "bool_type": ("is neither true nor false", "write true or false, without quotes"),
+    "float_type": _NUMBER,
+    "finite_number": ("is not finite", "write a finite number"),
+    "int_type": _WHOLE_NUMBER,
+    "int_from_float": _WHOLE_NUMBER,
+    "time_type": _TIME,
+    "time_parsing": _TIME,
+    "tuple_type": ("is no list", "write a list"),
+    "model_type": _RECORD,
+    "model_attributes_type": _RECORD,
+}
+_BOUNDS = {
+    "greater_than": ("above", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("below", "lt"),
+    "less_than_equal": ("at most", "le"),
 }
 
 
@@ -107,18 +119,21 @@ def dotted(path: Sequence[str | int]) -> str:
     return "".join(parts).lstrip(".")
 
 
-def words(error: ErrorDetails) -> tuple[str, str]:
+def words(error: ErrorDetails) -> tuple[str, str]:  # noqa: PLR0911 - a table of cases
     """Return the reason and the remedy for what a model refused."""
     kind, context = error["type"], error.get("ctx", {})
+    if kind in _WORDS:
+        return _WORDS[kind]
+    if kind in _BOUNDS:
+        wording, key = _BOUNDS[kind]
+        bound = f"{wording} {context[key]:g}"
+        return f"is not {bound}", f"write a value {bound}"
     if kind == "rule":
         return context["reason"], context["remedy"]
-    if kind == "extra_forbidden":
-        return "is no field of this record", "correct its name or remove it"
     if kind == "union_tag_invalid":
         return "is not known", f"write one of {context['expected_tags']}"
-    if kind in {"missing", "union_tag_not_found"}:
-        return "is missing", "add it"
+    if kind == "literal_error":
+        return "is not known", f"write {context['expected']}"
     if kind == "string_pattern_mismatch":
         return "is malformed", f"write text that matches {context['pattern']}"
-    message = error["msg"].removeprefix("Input ").lower()
-    return message, _REMEDIES.get(kind, f"write a value that {message}")
+    return error["msg"].removeprefix("Input "), "correct it"

@@ -1,11 +1,8 @@
 """The registry as one flat table: a row a device, with its site and connection beside it.
 
-Belongs here: the table's columns, the defaults that the models give, and the way between a
-`Fleet` and the table. Does not: reading files (`table_file`), rules (`screen`), the frame that
-later stages work on (`frame`).
-
-Columns are the models' fields by their own names; a connection's are prefixed `connection_`,
-a site's name and tags `site_`. They are derived from the models, so the two can't drift apart.
+Belongs here: the defaults of the table's blanks, and the way between a `Fleet` and the table.
+Does not: which columns there are (`columns`), reading files (`table_file`), rules (`screen`), the
+frame that later stages work on (`frame`).
 """
 
 from __future__ import annotations
@@ -14,135 +11,36 @@ from itertools import groupby
 from typing import Any
 
 import polars as pl
-from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
 
-from vpp_pipeline.fleet.model import (
-    Battery,
-    Chp,
-    EvCharger,
-    Fleet,
-    FlexibleLoad,
-    GridConnection,
-    HeatPump,
-    HttpConnection,
-    Load,
-    ModbusConnection,
-    MqttConnection,
-    PvInverter,
-    SimulatedConnection,
-    Site,
-    WindTurbine,
+from vpp_pipeline.fleet.columns import (
+    COLUMNS,
+    CONNECTION,
+    DEVICE,
+    GRID_FIELDS,
+    GROUPS,
+    SITE,
+    SITE_FIELDS,
+    Column,
 )
+from vpp_pipeline.fleet.model import Fleet
 
-DEVICE_MODELS: dict[str, type[BaseModel]] = {
-    "battery": Battery,
-    "pv": PvInverter,
-    "wind": WindTurbine,
-    "ev_charger": EvCharger,
-    "heat_pump": HeatPump,
-    "flexible_load": FlexibleLoad,
-    "chp": Chp,
-    "load": Load,
-}
-CONNECTION_MODELS: dict[str, type[BaseModel]] = {
-    "modbus": ModbusConnection,
-    "mqtt": MqttConnection,
-    "http": HttpConnection,
-    "simulated": SimulatedConnection,
-}
-SITE_FIELDS = {
-    "site_id": "site_id",
-    "site_name": "name",
-    "latitude": "latitude",
-    "longitude": "longitude",
-    "timezone": "timezone",
-    "site_tags": "tags",
-}
-GRID_FIELDS = ("import_limit_kw", "export_limit_kw")
-SITE_COLUMNS = (*SITE_FIELDS, *GRID_FIELDS)
-
-
-def limits(model: type[BaseModel]) -> dict[str, dict[str, Any]]:
-    """Return each field's JSON Schema (type, bounds, pattern); of an optional one, its value's."""
-    properties: dict[str, dict[str, Any]] = model.model_json_schema()["properties"]
-    return {
-        name: next((s for s in field.get("anyOf", ()) if s["type"] != "null"), field)
-        for name, field in properties.items()
-    }
-
-
-def device_fields(device_type: str) -> dict[str, dict[str, Any]]:
-    """Return the schema of each column that a device type has of its own."""
-    fields = limits(DEVICE_MODELS[device_type])
-    return {name: schema for name, schema in fields.items() if name != "connection"}
-
-
-def connection_fields(protocol: str) -> dict[str, dict[str, Any]]:
-    """Return the schema of each column that a connection has of its own."""
-    fields = limits(CONNECTION_MODELS[protocol])
-    return {f"connection_{name}": schema for name, schema in fields.items()}
-
-
-def site_fields() -> dict[str, dict[str, Any]]:
-    """Return the schema of each column that describes the site."""
-    site = limits(Site)
-    return {column: site[name] for column, name in SITE_FIELDS.items()} | limits(GridConnection)
-
-
-def _dtype(schema: dict[str, Any]) -> pl.DataType:
-    if schema.get("format") == "time":
-        return pl.Time()
-    scalars: dict[str, pl.DataType] = {
-        "number": pl.Float64(),
-        "integer": pl.Int64(),
-        "boolean": pl.Boolean(),
-        "array": pl.List(pl.String),
-    }
-    return scalars.get(schema["type"], pl.String())
-
-
-def _columns() -> dict[str, pl.DataType]:
-    fields = site_fields()
-    for device_type in DEVICE_MODELS:
-        fields |= device_fields(device_type)
-    for protocol in CONNECTION_MODELS:
-        fields |= connection_fields(protocol)
-    return {name: _dtype(schema) for name, schema in fields.items()} | {
-        "groups": pl.List(pl.String)
-    }
-
-
-COLUMNS: dict[str, pl.DataType] = _columns()
+_DISCRIMINATORS = ("type", "connection_protocol")
 
 
 def with_defaults(table: pl.DataFrame) -> pl.DataFrame:
     """Fill the blanks for which a row's site, device type or protocol has a default."""
-    defaults: dict[str, list[pl.Expr]] = {}
-
-    def offer(column: str, model: type[BaseModel], name: str, applies: pl.Expr) -> None:
-        default = model.model_fields[name].default
-        if default is not PydanticUndefined and default is not None:
-            value = pl.lit(list(default) if isinstance(default, tuple) else default)
-            filled = pl.when(applies).then(value.cast(COLUMNS[column]))
-            defaults.setdefault(column, []).append(filled)
-
-    for column, name in SITE_FIELDS.items():
-        offer(column, Site, name, pl.lit(value=True))
-    for device_type in DEVICE_MODELS:
-        for column in device_fields(device_type):
-            if column != "type":
-                offer(column, DEVICE_MODELS[device_type], column, pl.col("type") == device_type)
-    for protocol in CONNECTION_MODELS:
-        for column in connection_fields(protocol):
-            if column != "connection_protocol":
-                name = column.removeprefix("connection_")
-                applies = pl.col("connection_protocol") == protocol
-                offer(column, CONNECTION_MODELS[protocol], name, applies)
-    return table.with_columns(
-        *(pl.coalesce(column, *values).alias(column) for column, values in defaults.items()),
-        pl.col("groups").fill_null(pl.lit([], dtype=pl.List(pl.String))),
-    )
+    always = pl.lit(value=True)
+    parts: list[tuple[dict[str, Column], pl.Expr]] = [(SITE, always), ({"groups": GROUPS}, always)]
+    parts += [(columns, pl.col("type") == name) for name, columns in DEVICE.items()]
+    parts += [(own, pl.col("connection_protocol") == name) for name, own in CONNECTION.items()]
+    offers: dict[str, list[pl.Expr]] = {}
+    for columns, applies in parts:
+        for name, column in columns.items():
+            if column.default is not None and name not in _DISCRIMINATORS:
+                default = list(column.default) if column.default == () else column.default
+                value = pl.lit(default, dtype=column.dtype)
+                offers.setdefault(name, []).append(pl.when(applies).then(value))
+    return table.with_columns(pl.coalesce(name, *values) for name, values in offers.items())
 
 
 def table_of(fleet: Fleet) -> pl.DataFrame:
@@ -156,9 +54,11 @@ def table_of(fleet: Fleet) -> pl.DataFrame:
         for device in site.devices
     ]
     table = pl.DataFrame(rows, schema=COLUMNS)
-    return table.drop("groups").join(
-        _memberships(fleet, table), on="device_id", how="left", maintain_order="left"
-    ).select(*(c for c in COLUMNS if c != "groups"), pl.col("groups").fill_null([]))
+    return (
+        table.drop("groups")
+        .join(_memberships(fleet, table), on="device_id", how="left", maintain_order="left")
+        .select(*(c for c in COLUMNS if c != "groups"), pl.col("groups").fill_null([]))
+    )
 
 
 def _memberships(fleet: Fleet, table: pl.DataFrame) -> pl.DataFrame:
@@ -192,7 +92,7 @@ def device_tree(row: dict[str, Any]) -> dict[str, Any]:
     given = {
         name: value
         for name, value in row.items()
-        if value is not None and name not in SITE_COLUMNS and name != "groups"
+        if value is not None and name not in SITE and name != "groups"
     }
     connection = {
         name.removeprefix("connection_"): given.pop(name)

@@ -1,0 +1,250 @@
+"""Small fleets, written by hand in YAML.
+
+Belongs here: reading the file with its line numbers, and every problem of it at once. Does not:
+what a record may be (`model`), rules over many devices (`across`), tables (`table_file`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import polars as pl
+import yaml
+from pydantic import ValidationError
+
+from vpp_pipeline.fleet.across import clashes
+from vpp_pipeline.fleet.model import Fleet, ModbusConnection
+from vpp_pipeline.fleet.problems import Problem, dotted, file_problem, location, shown, words
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator
+
+Place = tuple[str | int, ...]
+
+_ADDRESS = ("host", "port", "unit_id")
+_ADDRESS_SCHEMA = {
+    "row": pl.Int64,
+    "device_id": pl.String,
+    "connection_protocol": pl.String,
+    "connection_host": pl.String,
+    "connection_port": pl.Int64,
+    "connection_unit_id": pl.Int64,
+}
+_DEEPEST = 20
+_REMEDY = "correct the YAML at this line"
+
+
+class _CoreLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc] # libyaml is optional
+    """Scalars by YAML 1.2's core schema: `no` is text, and `20:00` is no number in base 60."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
+
+
+for _tag, _pattern, _first in (
+    ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
+    ("int", r"^[-+]?(?:0|[1-9][0-9]*)$", list("-+0123456789")),
+    (
+        "float",
+        (
+            r"^(?:[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?"
+            r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+        ),
+        list("-+.0123456789"),
+    ),
+    ("merge", r"^<<$", ["<"]),
+):
+    _CoreLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
+
+
+def read(content: bytes, file: str) -> tuple[Fleet | None, list[Problem]]:
+    """Return the fleet that a YAML document holds, or all its problems in the file's order."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        reason = f"is not text in UTF-8 (byte {error.start})"
+        return None, [file_problem(file, reason, "save the file as UTF-8 text")]
+    try:
+        if _depth(text) > _DEEPEST:
+            return None, [file_problem(file, "is nested too deeply", "write sites, then devices")]
+        loader = _CoreLoader(text)
+        root = loader.get_single_node()
+        if root is None:
+            return None, [file_problem(file, "is empty", "write `sites:` and the devices there")]
+        problems = list(_duplicate_keys(root, file))
+        data = loader.construct_document(root)
+    except (yaml.YAMLError, ValueError, KeyError, AttributeError) as error:
+        # The last three are how PyYAML refuses a scalar that its explicit tag does not fit.
+        return None, [_syntax_problem(error, file)]
+
+    def problem(place: Place, value: object, reason: str, remedy: str) -> Problem:
+        return Problem(file, _line(root, place), None, dotted(place), shown(value), reason, remedy)
+
+    fleet = None
+    try:
+        fleet = Fleet.model_validate(data)
+    except ValidationError as refusal:
+        problems += [
+            problem(location(broken), _refused(broken), *words(broken))
+            for broken in refusal.errors(include_url=False)
+        ]
+    problems += [problem(*clash) for clash in _broken_across(data)]
+    return (None if problems else fleet), sorted(problems, key=lambda p: (p.line or 0, p.field))
+
+
+def _depth(text: str) -> int:
+    """Return how deep the document nests: libyaml's composer dies, beyond catching, of too much."""
+    depth = deepest = 0
+    for event in yaml.parse(text, _CoreLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        deepest = max(deepest, depth)
+        if deepest > _DEEPEST:
+            break
+    return deepest
+
+
+def _refused(error: Any) -> object:
+    if error["type"] == "union_tag_invalid":
+        return error["ctx"]["tag"]
+    return None if error["type"] == "missing" else error["input"]
+
+
+def _syntax_problem(error: Exception, file: str) -> Problem:
+    mark = getattr(error, "problem_mark", None)
+    reason = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
+    return file_problem(file, f"is no YAML: {reason}", _REMEDY, mark.line + 1 if mark else None)
+
+
+def _duplicate_keys(root: yaml.Node, file: str) -> Iterator[Problem]:
+    """Yield a problem for each key that a mapping has twice; YAML would keep the last in silence."""
+    waiting: list[tuple[Place, yaml.Node]] = [((), root)]
+    seen: set[int] = set()
+    while waiting:
+        place, node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += [((*place, i), child) for i, child in enumerate(node.value)]
+        elif isinstance(node, yaml.MappingNode):
+            first_lines: dict[object, int] = {}
+            for key, child in node.value:
+                waiting.append(((*place, str(key.value)), child))
+                line = key.start_mark.line + 1
+                if isinstance(key, yaml.ScalarNode) and key.value in first_lines:
+                    reason = f"stands twice, first in line {first_lines[key.value]}"
+                    at = dotted((*place, key.value))
+                    yield Problem(file, line, None, at, "", reason, "keep one of the two")
+                first_lines.setdefault(_name(key), line)
+
+
+def _name(key: yaml.Node) -> Hashable:
+    return key.value if isinstance(key, yaml.ScalarNode) else id(key)
+
+
+def _line(root: yaml.Node, place: Place) -> int:
+    """Return the line of the key or item at a place, or of the record that lacks it."""
+    node, line = root, root.start_mark.line
+    for part in place:
+        if isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            node = node.value[part]
+            line = node.start_mark.line
+            continue
+        pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+        found = [(key, child) for key, child in pairs if key.value == str(part)]
+        if not found:
+            break
+        key, node = found[-1]
+        line = key.start_mark.line
+    return int(line) + 1
+
+
+def _broken_across(data: Any) -> Iterator[tuple[Place, object, str, str]]:
+    """Yield what breaks the rules across records, however malformed the records are."""
+    sites = list(_records(data, "sites"))
+    groups = list(_records(data, "groups"))
+    devices = [
+        (("sites", i, "devices", j), device)
+        for i, site in sites
+        for j, device in _records(site, "devices")
+    ]
+    yield from _repeated("sites", "site_id", sites)
+    yield from _repeated("groups", "group_id", groups)
+    if not devices:
+        yield ("sites",), None, "holds no device", "write at least one site with one device"
+    places = [place for place, _ in devices]
+    for clash in clashes(_addresses([device for _, device in devices])).to_dicts():
+        field = clash["field"].replace("connection_", "connection.")
+        first = dotted(places[clash["first_row"]])
+        yield (
+            (*places[clash["row"]], *field.split(".")),
+            clash["value"],
+            f"{clash['reason']}, first at {first}",
+            clash["remedy"],
+        )
+    device_ids = {device["device_id"] for _, device in devices if _is_text(device, "device_id")}
+    tags = {
+        tag
+        for record in [site for _, site in sites] + [device for _, device in devices]
+        for _, tag in _texts(record, "tags")
+    }
+    for i, group in groups:
+        for j, name in _texts(group, "devices"):
+            if name not in device_ids:
+                remedy = "name a device of this file or remove it"
+                yield ("groups", i, "devices", j), name, "is no device of this fleet", remedy
+        for j, tag in _texts(group, "tags"):
+            if tag not in tags:
+                remedy = "tag a device or a site with it or remove it"
+                yield ("groups", i, "tags", j), tag, "is carried by no device or site", remedy
+
+
+def _records(parent: Any, key: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the mappings in a record's list, with their positions; what is malformed is skipped."""
+    children = parent.get(key) if isinstance(parent, dict) else None
+    for i, child in enumerate(children if isinstance(children, list) else ()):
+        if isinstance(child, dict):
+            yield i, child
+
+
+def _texts(record: dict[str, Any], key: str) -> Iterator[tuple[int, str]]:
+    values = record.get(key)
+    for i, value in enumerate(values if isinstance(values, list) else ()):
+        if isinstance(value, str):
+            yield i, value
+
+
+def _is_text(record: dict[str, Any], key: str) -> bool:
+    return isinstance(record.get(key), str)
+
+
+def _repeated(
+    kind: str, key: str, records: list[tuple[int, dict[str, Any]]]
+) -> Iterator[tuple[Place, object, str, str]]:
+    first: dict[str, int] = {}
+    for i, record in records:
+        if _is_text(record, key):
+            if record[key] in first:
+                reason = f"is used twice, first at {kind}[{first[record[key]]}]"
+                yield (kind, i, key), record[key], reason, f"give each of the {kind} its own id"
+            first.setdefault(record[key], i)
+
+
+def _addresses(devices: list[dict[str, Any]]) -> pl.DataFrame:
+    """Return what `clashes` looks at, with a Modbus connection's defaults; the malformed is null."""
+    fields = ModbusConnection.model_fields
+    rows = []
+    for i, device in enumerate(devices):
+        given = device.get("connection")
+        connection = given if isinstance(given, dict) else {}
+        address = [connection.get(name, fields[name].default) for name in _ADDRESS]
+        values = [i, device.get("device_id"), connection.get("protocol"), *address]
+        rows.append(
+            [
+                value if isinstance(value, kind) else None
+                for value, kind in zip(values, (int, str, str, str, int, int), strict=True)
+            ]
+        )
+    return pl.DataFrame(rows, schema=_ADDRESS_SCHEMA, orient="row", strict=False)
