@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -71,7 +72,8 @@ class SystemClock:
 class ManualClock:
     """A clock that stands still until it is moved: simulated days and tests.
 
-    `sleep_until` moves it, so that code which waits for a boundary arrives there at once.
+    `sleep_until` moves it, so that code which waits for a boundary arrives there at once;
+    `on_move`, if set, is called after each move, so that a simulated plant arrives with it.
     """
 
     rate = 1.0
@@ -79,6 +81,7 @@ class ManualClock:
     def __init__(self, start: datetime) -> None:
         self._now = start
         self._lock = threading.Lock()
+        self.on_move: Callable[[], None] | None = None
 
     def now(self) -> datetime:
         """Return the time it was last moved to."""
@@ -88,4 +91,7 @@ class ManualClock:
     def sleep_until(self, moment: datetime) -> None:
         """Move to `moment`, never backwards."""
         with self._lock:
+            moved = moment > self._now
             self._now = max(self._now, moment)
+        if moved and self.on_move is not None:
+            self.on_move()

@@ -1,0 +1,4 @@
+-- Delivery days from $from_day on that have a released plan.
+SELECT DISTINCT delivery_day
+FROM plans JOIN plan_releases USING (plan_id)
+WHERE delivery_day >= $from_day

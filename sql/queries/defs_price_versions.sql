@@ -1,0 +1,3 @@
+-- Every known version of a market's prices in a span.
+SELECT * FROM prices
+WHERE market = $market AND interval_start >= $start AND interval_start < $end_ AND known_at <= $as_of

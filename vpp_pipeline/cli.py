@@ -1,0 +1,129 @@
+"""The `vpp` command.
+
+Belongs here: arguments, messages and exit codes. Does not: what the commands do.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from signal import SIGINT, SIGTERM, signal
+from threading import Event
+
+import click
+
+from vpp_pipeline import collector as collecting
+from vpp_pipeline import demo as demonstration
+from vpp_pipeline import up as live
+from vpp_pipeline.fleet import registry
+from vpp_pipeline.runtime import Runtime
+from vpp_pipeline.settings import DEMO_FLEET, Settings
+
+_LIVE_START = datetime(2020, 9, 14, 4, 0, tzinfo=UTC)
+_COLLECT_EVERY = timedelta(minutes=5)
+
+
+@click.group()
+def main() -> None:
+    """A virtual power plant: telemetry and prices in, a verified schedule for every device out."""
+
+
+@main.group()
+def fleet() -> None:
+    """The registry of sites and devices."""
+
+
+@fleet.command()
+@click.argument("file", type=click.Path(path_type=Path), default=DEMO_FLEET)
+def check(file: Path) -> None:
+    """Name every error in a fleet FILE (YAML, CSV or Parquet), with its place and remedy."""
+    problems = registry.check(file)
+    for problem in problems:
+        click.echo(str(problem), err=True)
+    if problems:
+        click.echo(f"{file}: {len(problems)} problems", err=True)
+        sys.exit(1)
+    devices = registry.read_devices(file)
+    click.echo(
+        f"{file}: {devices.height} devices at {devices['site_id'].n_unique()} sites, no problems"
+    )
+
+
+@main.command()
+@click.option(
+    "--home",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("var/demo"),
+    show_default=True,
+    help="Where the demo's files go; an earlier demo there is replaced.",
+)
+def demo(home: Path) -> None:
+    """Run a whole delivery day at high speed and report what it was worth."""
+    try:
+        passed = demonstration.run(home.resolve())
+    except live.StartError as error:
+        raise click.ClickException(str(error)) from error
+    sys.exit(0 if passed else 1)
+
+
+@main.command()
+@click.option("--speed", type=click.FloatRange(1, 300), default=10.0, show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True)
+@click.option(
+    "--home",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("var/up"),
+    show_default=True,
+)
+def up(speed: float, port: int, home: Path) -> None:
+    """Run a live simulated plant under the Dagster UI; Ctrl-C stops all of it.
+
+    The plant's clock starts in September 2020, where the shipped prices are, runs at SPEED times
+    the wall clock, and goes on where it was when it is started again.
+    """
+    environment = {"VPP_HOME": str(home.resolve()), "VPP_PRICES": "recorded"}
+    os.environ.update(environment)
+    settings = Settings.from_environment()
+    dagster_home = Path(os.environ.get("DAGSTER_HOME", live.REPOSITORY / "dagster_home")).resolve()
+    try:
+        live.prepare_dagster_home(dagster_home)
+        live.check_port_is_free(port)
+    except live.StartError as error:
+        raise click.ClickException(str(error)) from error
+    first = not settings.clock_file.exists()
+    live.resume_clock(settings, _LIVE_START, speed)
+    if first:
+        click.echo("first start: writing eight weeks of measured history …")
+        demonstration.seed_history(Runtime.of(settings))
+    click.echo(
+        f"Dagster UI: http://127.0.0.1:{port}   plant clock: "
+        f"{settings.clock().now():%Y-%m-%d %H:%M} UTC at {speed:g}×   Ctrl-C stops everything"
+    )
+    sys.exit(
+        live.run(settings, {**environment, "DAGSTER_HOME": str(dagster_home)}, live.parts(port))
+    )
+
+
+@main.command()
+def simulate() -> None:
+    """Run the simulated fleet on the real protocols, on loopback, until stopped."""
+    demonstration.simulate(Runtime.of(Settings.from_environment()), _until_stopped())
+
+
+@main.command()
+def collect() -> None:
+    """Poll every device and land its readings, until stopped."""
+    collecting.run(Runtime.of(Settings.from_environment()), _COLLECT_EVERY, _until_stopped())
+
+
+def _until_stopped() -> Event:
+    stopped = Event()
+    for number in (SIGINT, SIGTERM):
+        signal(number, lambda *_: stopped.set())
+    return stopped
+
+
+if __name__ == "__main__":
+    main()

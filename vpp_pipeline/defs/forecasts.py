@@ -1,0 +1,180 @@
+"""Forecasts in Dagster.
+
+Belongs here: the assets that make and judge forecasts. Does not: any model (`forecasting`).
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+
+import dagster as dg
+import polars as pl
+
+from vpp_pipeline import delivery_day as market_day
+from vpp_pipeline.defs.market import day_ahead_prices, weather
+from vpp_pipeline.defs.metadata import column_schema, owners, table
+from vpp_pipeline.defs.partitions import delivery_day, delivery_days
+from vpp_pipeline.defs.plant import fleet, telemetry
+from vpp_pipeline.forecasting.generation import generation_forecast as forecast_generation
+from vpp_pipeline.forecasting.load import load_forecast as forecast_load
+from vpp_pipeline.forecasting.prices import price_forecast as forecast_prices
+from vpp_pipeline.forecasting.schemas import Forecasts, SessionForecasts
+from vpp_pipeline.forecasting.sessions import session_forecast as forecast_sessions
+from vpp_pipeline.forecasting.temperature import temperature_forecast as forecast_temperature
+from vpp_pipeline.runtime import Runtime
+from vpp_pipeline.settings import MARKET, MARKET_TZ
+
+HISTORY = timedelta(days=28)
+
+
+@dg.asset(
+    group_name="forecasts",
+    partitions_def=delivery_days,
+    deps=[fleet, telemetry],
+    kinds={"polars", "duckdb"},
+    owners=owners(),
+    metadata=column_schema(Forecasts),
+)
+def load_forecast(
+    context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
+) -> dg.MaterializeResult:
+    """What every uncontrolled load will draw, from recent days of its kind."""
+    now = runtime.clock.now()
+    devices = runtime.devices(now)
+    history = _history(runtime, now, devices.filter(pl.col("device_type") == "load"))
+    return _store(
+        runtime,
+        forecast_load(
+            devices.filter(pl.col("device_type") == "load"),
+            history.select("device_id", "interval_start", "power_kw"),
+            _intervals(context),
+            MARKET_TZ,
+            now,
+        ),
+    )
+
+
+@dg.asset(
+    group_name="forecasts",
+    partitions_def=delivery_days,
+    deps=[fleet, telemetry, weather],
+    kinds={"polars", "duckdb"},
+    owners=owners(),
+    metadata=column_schema(Forecasts),
+)
+def generation_forecast(
+    context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
+) -> dg.MaterializeResult:
+    """What PV and wind could inject, uncurtailed."""
+    now = runtime.clock.now()
+    devices = runtime.devices(now).filter(
+        pl.col("device_type").cast(pl.String).is_in(["pv", "wind"])
+    )
+    with runtime.warehouse.read() as connection:
+        seen = connection.frame("warehouse_weather", start=now - HISTORY, end_=now, as_of=now)
+    return _store(
+        runtime,
+        forecast_generation(
+            devices, _history(runtime, now, devices), seen, _intervals(context), now
+        ),
+    )
+
+
+@dg.asset(
+    group_name="forecasts",
+    partitions_def=delivery_days,
+    deps=[weather],
+    kinds={"polars", "duckdb"},
+    owners=owners(),
+    metadata=column_schema(Forecasts),
+)
+def temperature_forecast(
+    context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
+) -> dg.MaterializeResult:
+    """Outdoor temperature at every site."""
+    now = runtime.clock.now()
+    sites = runtime.devices(now)["site_id"].unique().sort()
+    with runtime.warehouse.read() as connection:
+        seen = connection.frame("warehouse_weather", start=now - HISTORY, end_=now, as_of=now)
+    return _store(
+        runtime, forecast_temperature(sites, seen, _intervals(context), MARKET_TZ, now)
+    )
+
+
+@dg.asset(
+    group_name="forecasts",
+    partitions_def=delivery_days,
+    deps=[fleet, telemetry],
+    kinds={"polars", "duckdb"},
+    owners=owners(),
+    metadata=column_schema(SessionForecasts),
+)
+def ev_forecast(
+    context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
+) -> dg.MaterializeResult:
+    """When vehicles will come and leave, and what they will ask for."""
+    now = runtime.clock.now()
+    chargers = runtime.devices(now).filter(pl.col("device_type") == "ev_charger")
+    expected = forecast_sessions(
+        _history(runtime, now, chargers),
+        *market_day.bounds(delivery_day(context), MARKET_TZ),
+        MARKET_TZ,
+        now,
+    )
+    with runtime.warehouse.write() as connection:
+        connection.append("session_forecasts", expected)
+    return dg.MaterializeResult(
+        metadata={"dagster/row_count": expected.height, "sessions": table(expected)}
+    )
+
+
+@dg.asset(
+    group_name="forecasts",
+    partitions_def=delivery_days,
+    deps=[day_ahead_prices],
+    kinds={"polars", "duckdb"},
+    owners=owners(),
+    metadata=column_schema(Forecasts),
+)
+def price_forecast(
+    context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
+) -> dg.MaterializeResult:
+    """Prices of the day, for the plan that is made before the auction's results."""
+    now = runtime.clock.now()
+    _, end = market_day.bounds(delivery_day(context), MARKET_TZ)
+    with runtime.warehouse.read() as connection:
+        known = connection.frame(
+            "warehouse_prices", market=MARKET, start=now - HISTORY, end_=end, as_of=now
+        )
+    return _store(
+        runtime, forecast_prices(known, _intervals(context), MARKET, MARKET_TZ, now)
+    )
+
+
+def _intervals(context: dg.AssetExecutionContext) -> pl.Series:
+    return market_day.day_intervals(delivery_day(context), MARKET_TZ)
+
+
+def _history(runtime: Runtime, now: datetime, devices: pl.DataFrame) -> pl.DataFrame:
+    with runtime.warehouse.read() as connection:
+        history = connection.frame(
+            "warehouse_telemetry_15min", start=now - HISTORY, end_=now, as_of=now
+        )
+    return history.join(devices.select("device_id"), on="device_id", how="semi")
+
+
+def _store(runtime: Runtime, forecast: pl.DataFrame) -> dg.MaterializeResult:
+    with runtime.warehouse.write() as connection:
+        connection.append("forecasts", forecast)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": forecast.height,
+            "models": table(forecast.group_by("model").agg(rows=pl.len()).sort("model")),
+            "total": table(
+                forecast.group_by("interval_start")
+                .agg(pl.col("p10", "p50", "p90").sum())
+                .sort("interval_start"),
+                rows=100,
+            ),
+        }
+    )

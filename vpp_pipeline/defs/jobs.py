@@ -1,0 +1,109 @@
+"""The jobs that sensors and schedules launch.
+
+Belongs here: which assets run together, and in which lane. Does not: when (`sensors`).
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from vpp_pipeline.defs import dispatch, forecasts, market, planning, plant, settlement
+from vpp_pipeline.defs.partitions import delivery_days
+
+LANE = "vpp/lane"
+CAUSE = "vpp/cause"
+
+_FORECASTS = [
+    forecasts.load_forecast,
+    forecasts.generation_forecast,
+    forecasts.temperature_forecast,
+    forecasts.ev_forecast,
+]
+
+day_ahead = dg.define_asset_job(
+    "day_ahead",
+    selection=[
+        plant.fleet,
+        plant.telemetry,
+        market.day_ahead_prices,
+        market.weather,
+        *_FORECASTS,
+        forecasts.price_forecast,
+        planning.flexibility_envelopes,
+        planning.day_ahead_plan,
+        planning.device_schedules,
+    ],
+    partitions_def=delivery_days,
+    tags={LANE: "plan"},
+    description="Make the delivery day's plan from what is known now, and release it.",
+)
+
+re_plan = dg.define_asset_job(
+    "re_plan",
+    selection=[
+        plant.telemetry,
+        market.weather,
+        *_FORECASTS,
+        planning.flexibility_envelopes,
+        planning.intraday_plan,
+        planning.device_schedules,
+    ],
+    partitions_def=delivery_days,
+    tags={LANE: "plan"},
+    description="Plan what is left of the delivery day again, because the picture has changed.",
+)
+
+push_interval = dg.define_asset_job(
+    "push_interval",
+    selection=[dispatch.dispatch_ledger],
+    partitions_def=delivery_days,
+    tags={LANE: "dispatch"},
+    description="Push one quarter-hour's commands and verify them.",
+)
+
+collect_prices = dg.define_asset_job(
+    "collect_prices",
+    selection=[market.day_ahead_prices],
+    partitions_def=delivery_days,
+    tags={LANE: "market"},
+    description="Fetch the delivery day's auction prices.",
+)
+
+collect_dropped_prices = dg.define_asset_job(
+    "collect_dropped_prices",
+    selection=[market.dropped_prices],
+    tags={LANE: "market"},
+    description="Load the price files that were dropped.",
+)
+
+compact = dg.define_asset_job(
+    "compact",
+    selection=[plant.telemetry],
+    tags={LANE: "telemetry"},
+    description="Load landed telemetry into the warehouse, exactly once.",
+)
+
+settle = dg.define_asset_job(
+    "settle",
+    selection=[
+        plant.telemetry,
+        market.weather,
+        settlement.delivery,
+        settlement.settlement,
+        settlement.forecast_skill,
+        settlement.plan_report,
+    ],
+    partitions_def=delivery_days,
+    tags={LANE: "settlement"},
+    description="Say what the day was worth, and write its report.",
+)
+
+ALL = [
+    day_ahead,
+    re_plan,
+    push_interval,
+    collect_prices,
+    collect_dropped_prices,
+    compact,
+    settle,
+]

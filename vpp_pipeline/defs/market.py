@@ -1,0 +1,163 @@
+"""The market in Dagster: prices and weather.
+
+Belongs here: assets and checks of what comes in from outside. Does not: reading a feed
+(`markets`).
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+
+import dagster as dg
+import polars as pl
+import requests
+
+from vpp_pipeline import delivery_day as market_day
+from vpp_pipeline.defs.metadata import column_schema, owners, table
+from vpp_pipeline.defs.partitions import delivery_day, delivery_days
+from vpp_pipeline.markets import energy_charts, price_file, recorded
+from vpp_pipeline.markets.feeds import FeedError, FeedResult
+from vpp_pipeline.markets.schemas import Prices, Weather
+from vpp_pipeline.runtime import Runtime
+from vpp_pipeline.settings import MARKET, MARKET_TZ
+from vpp_pipeline.warehouse.quarantine import from_feed
+
+WEATHER_HISTORY = timedelta(days=28)
+PRICE_HISTORY = timedelta(days=21)
+
+
+@dg.asset(
+    group_name="market",
+    partitions_def=delivery_days,
+    kinds={"requests", "duckdb"},
+    owners=owners(),
+    metadata=column_schema(Prices),
+)
+def day_ahead_prices(
+    context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
+) -> dg.MaterializeResult:
+    """Auction prices of the delivery day, as far as they are published.
+
+    A feed that is late, wrong or absent leaves the last good prices in use; the check
+    `prices_are_published` tells it, and nothing else waits.
+    """
+    day = delivery_day(context)
+    now = runtime.clock.now()
+    try:
+        fetched = _fetch(runtime, day, now)
+        problem = ""
+    except FeedError as error:
+        context.log.warning("%s", error)
+        fetched, problem = None, str(error)
+    stored = 0 if fetched is None else _store(runtime, fetched, now)
+    return dg.MaterializeResult(
+        metadata={
+            "new_rows": stored,
+            "rejected": 0 if fetched is None else fetched.rejected.height,
+            "feed_problem": problem or "none",
+            "prices": table(_published(runtime, day, now), rows=100),
+        }
+    )
+
+
+@dg.asset_check(asset=day_ahead_prices, partitions_def=delivery_days)
+def prices_are_published(
+    context: dg.AssetCheckExecutionContext, runtime: dg.ResourceParam[Runtime]
+) -> dg.AssetCheckResult:
+    """Every quarter-hour of the day has a published price; until then the forecast stands in."""
+    day = delivery_day(context)
+    expected = market_day.day_intervals(day, MARKET_TZ).len()
+    published = _published(runtime, day, runtime.clock.now()).height
+    return dg.AssetCheckResult(
+        passed=published == expected,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"expected": expected, "published": published},
+    )
+
+
+@dg.asset(group_name="market", kinds={"csv", "duckdb"}, owners=owners())
+def dropped_prices(
+    context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
+) -> dg.MaterializeResult:
+    """Prices from files dropped into the drop folder; read ones move to `done/` or `refused/`."""
+    now = runtime.clock.now()
+    stored, rejected, refused = 0, 0, []
+    for path in sorted(runtime.settings.drop_dir.glob("*.*")):
+        try:
+            result = price_file.read_price_file(path, now)
+        except FeedError as error:
+            context.log.error("%s", error)
+            refused.append(str(error))
+            target = "refused"
+        else:
+            stored += _store(runtime, result, now)
+            rejected += result.rejected.height
+            target = "done"
+        folder = runtime.settings.drop_dir / target
+        folder.mkdir(exist_ok=True)
+        path.replace(folder / path.name)
+    return dg.MaterializeResult(
+        metadata={"new_rows": stored, "rejected": rejected, "refused_files": refused}
+    )
+
+
+@dg.asset(
+    group_name="market",
+    partitions_def=delivery_days,
+    kinds={"duckdb"},
+    owners=owners(),
+    metadata=column_schema(Weather),
+)
+def weather(
+    context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
+) -> dg.MaterializeResult:
+    """Outdoor temperature seen so far at every site."""
+    now = runtime.clock.now()
+    day_start, _ = market_day.bounds(delivery_day(context), MARKET_TZ)
+    sites = runtime.devices(now).select("site_id").unique().sort("site_id")
+    with runtime.warehouse.write() as connection:
+        last = connection.frame("defs_weather_known_until")["known_until"][0]
+        rows = recorded.temperature().filter(
+            pl.col("interval_start") > (last or day_start - WEATHER_HISTORY),
+            pl.col("interval_start") + market_day.STEP <= now,
+        )
+        new = sites.join(rows, how="cross").select(
+            "site_id",
+            "interval_start",
+            "temperature_c",
+            ghi_w_per_m2=pl.lit(None, pl.Float64),
+            kind=pl.lit("observed"),
+            source=pl.lit("recorded"),
+            known_at=pl.col("interval_start") + market_day.STEP,
+        )
+        connection.append("weather", Weather.validate(new, cast=True))
+    return dg.MaterializeResult(metadata={"dagster/row_count": new.height})
+
+
+def _fetch(runtime: Runtime, day: date, now: datetime) -> FeedResult:
+    """Fetch the day, and what is missing before it for the price forecast."""
+    first = day - PRICE_HISTORY if _published(runtime, day - PRICE_HISTORY, now).is_empty() else day
+    if runtime.settings.price_source == "recorded":
+        return recorded.day_ahead(first, day, now)
+    with requests.Session() as session:
+        return energy_charts.fetch_day_ahead(
+            session, runtime.settings.energy_charts_url, MARKET, first, day, now
+        )
+
+
+def _store(runtime: Runtime, result: FeedResult, now: datetime) -> int:
+    """Store what is new or changed, and quarantine what was refused."""
+    with runtime.warehouse.write() as connection:
+        new = connection.frame("defs_new_prices", frames={"fetched": result.rows}, as_of=now)
+        connection.append("prices", new)
+        if result.rejected.height:
+            connection.append("quarantine", from_feed("prices", result, now))
+    return new.height
+
+
+def _published(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
+    start, end = market_day.bounds(day, MARKET_TZ)
+    with runtime.warehouse.read() as connection:
+        return connection.frame(
+            "warehouse_prices", market=MARKET, start=start, end_=end, as_of=as_of
+        )

@@ -1,0 +1,21 @@
+"""The one partitioning of the pipeline: the delivery day.
+
+Belongs here: partitions and what a run says of its partition. Does not: the market's calendar
+(`delivery_day`).
+"""
+
+from __future__ import annotations
+
+from datetime import date
+
+import dagster as dg
+
+from vpp_pipeline.settings import MARKET_TZ
+
+# Tomorrow is a valid key: its plan is made today.
+delivery_days = dg.DailyPartitionsDefinition("2020-08-03", timezone=MARKET_TZ, end_offset=1)
+
+
+def delivery_day(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> date:
+    """Return the delivery day this run is about."""
+    return date.fromisoformat(context.partition_key)

@@ -1,0 +1,243 @@
+"""What makes runs happen: gate closures, published prices, changes of the picture, boundaries.
+
+Belongs here: schedules and sensors, each a thin question to a pure rule. Does not: the rules
+(`timetable`, `dispatch.due`, `dispatch.deviation`), the assets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta
+
+import dagster as dg
+
+from vpp_pipeline import delivery_day as market_day
+from vpp_pipeline.defs import jobs, timetable
+from vpp_pipeline.defs.dispatch import DispatchConfig
+from vpp_pipeline.dispatch import deviation, due
+from vpp_pipeline.flexibility.states import usable_states
+from vpp_pipeline.runtime import TELEMETRY_MAX_AGE, Runtime
+from vpp_pipeline.settings import MARKET, MARKET_TZ
+from vpp_pipeline.warehouse import landing
+
+_COMPACT_FROM_FILES = 30
+_LONGEST_TAG = 250
+
+
+@dg.schedule(
+    job=jobs.day_ahead,
+    cron_schedule=f"{timetable.PLAN_AT.minute} {timetable.PLAN_AT.hour} * * *",
+    execution_timezone=MARKET_TZ,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+def before_gate_closure(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    """Plan tomorrow at 11:00 market time, an hour before the day-ahead auction closes."""
+    tomorrow = market_day.delivery_day_of(
+        context.scheduled_execution_time, MARKET_TZ
+    ) + timedelta(days=1)
+    return dg.RunRequest(
+        run_key=f"day-ahead:{tomorrow}",
+        partition_key=str(tomorrow),
+        tags={jobs.CAUSE: "gate closure"},
+    )
+
+
+@dg.sensor(
+    job=jobs.day_ahead,
+    minimum_interval_seconds=10,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def unplanned_day(runtime: dg.ResourceParam[Runtime]) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """Ask for a plan that is due and missing: the schedule was down, or the clock is simulated."""
+    now = runtime.clock.now()
+    today = market_day.delivery_day_of(now, MARKET_TZ)
+    with runtime.warehouse.read() as connection:
+        planned = set(connection.frame("defs_planned_days", from_day=today)["delivery_day"])
+    due = [day for day in timetable.unplanned_days(now, planned) if _can_be_planned(day, runtime, now)]
+    if not due:
+        yield dg.SkipReason("every day that is due has a released plan")
+    for day in due:
+        yield dg.RunRequest(
+            run_key=f"day-ahead:{day}:{timetable.attempt(now)}",
+            partition_key=str(day),
+            tags={jobs.CAUSE: "no plan yet"},
+        )
+
+
+@dg.sensor(
+    job=jobs.collect_prices,
+    minimum_interval_seconds=10,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def published_prices(runtime: dg.ResourceParam[Runtime]) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """Fetch prices once they are due, and again until they are whole."""
+    now = runtime.clock.now()
+    today = market_day.delivery_day_of(now, MARKET_TZ)
+    priced = {
+        day for day in (today, today + timedelta(days=1)) if _is_priced(runtime, day, now)
+    }
+    due = timetable.unpriced_days(now, priced)
+    if not due:
+        yield dg.SkipReason("every day that is due has its prices")
+    for day in due:
+        yield dg.RunRequest(
+            run_key=f"prices:{day}:{timetable.attempt(now)}", partition_key=str(day)
+        )
+
+
+@dg.sensor(
+    job=jobs.collect_dropped_prices,
+    minimum_interval_seconds=10,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def dropped_price_files(runtime: dg.ResourceParam[Runtime]) -> dg.RunRequest | dg.SkipReason:
+    """Load price files as soon as they are dropped."""
+    found = sorted(runtime.settings.drop_dir.glob("*.*"))
+    if not found:
+        return dg.SkipReason("the drop folder is empty")
+    newest = max(path.stat().st_mtime_ns for path in found)
+    return dg.RunRequest(run_key=f"drop:{found[-1].name}:{newest}")
+
+
+@dg.sensor(
+    job=jobs.compact,
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def landed_telemetry(runtime: dg.ResourceParam[Runtime]) -> dg.RunRequest | dg.SkipReason:
+    """Compact telemetry when enough files have landed."""
+    files = landing.landed_files(runtime.settings.landing_dir, "telemetry")
+    if len(files) < _COMPACT_FROM_FILES:
+        return dg.SkipReason(f"{len(files)} files have landed, fewer than {_COMPACT_FROM_FILES}")
+    return dg.RunRequest(run_key=f"compact:{files[-1].name}")
+
+
+@dg.sensor(
+    job=jobs.push_interval,
+    minimum_interval_seconds=5,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def due_dispatch(runtime: dg.ResourceParam[Runtime]) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """Push the commands of the quarter-hour that runs or is about to begin.
+
+    The run key names plan, revision and quarter-hour: a newer plan is pushed over an older one,
+    and no push is asked for twice.
+    """
+    now = runtime.clock.now()
+    with runtime.warehouse.read() as connection:
+        plans = connection.frame(
+            "defs_released_plans", start=now, end_=now + runtime.dispatch_lead, as_of=now
+        )
+    pushes = due.due(plans, set(), now, runtime.dispatch_lead)
+    if not pushes:
+        yield dg.SkipReason("no released plan covers the quarter-hours that are due")
+    for push in pushes:
+        yield dg.RunRequest(
+            run_key=push.run_key,
+            partition_key=str(market_day.delivery_day_of(push.interval_start, MARKET_TZ)),
+            run_config=dg.RunConfig(
+                ops={
+                    "dispatch_ledger": DispatchConfig(
+                        plan_id=push.plan_id, interval_start=push.interval_start.isoformat()
+                    )
+                }
+            ),
+            tags={jobs.CAUSE: f"{push.plan_id} at {push.interval_start:%H:%M} UTC"},
+        )
+
+
+@dg.sensor(
+    job=jobs.re_plan,
+    minimum_interval_seconds=15,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def changed_picture(runtime: dg.ResourceParam[Runtime]) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """Plan again when prices, an outage, a vehicle or a deviation have changed the picture.
+
+    The run key names the plan that was found wanting and why: one cause asks once.
+    """
+    now = runtime.clock.now()
+    today = market_day.delivery_day_of(now, MARKET_TZ)
+    quiet = True
+    for day in (today, today + timedelta(days=1)):
+        causes = _causes(runtime, day, now) if _can_be_planned(day, runtime, now) else []
+        if causes:
+            quiet = False
+            words = "; ".join(cause.words for cause in causes)
+            yield dg.RunRequest(
+                run_key="|".join(sorted(cause.key for cause in causes)),
+                partition_key=str(day),
+                tags={jobs.CAUSE: words[:_LONGEST_TAG]},
+            )
+    if quiet:
+        yield dg.SkipReason("the picture is as planned")
+
+
+@dg.sensor(
+    job=jobs.settle,
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def finished_day(runtime: dg.ResourceParam[Runtime]) -> dg.RunRequest | dg.SkipReason:
+    """Settle yesterday, once its last telemetry has landed."""
+    now = runtime.clock.now()
+    today = market_day.delivery_day_of(now, MARKET_TZ)
+    since = today - timedelta(days=2)
+    with runtime.warehouse.read() as connection:
+        dispatched = set(connection.frame("defs_planned_days", from_day=since)["delivery_day"])
+        settled = set(connection.frame("defs_settled_days", from_day=since)["delivery_day"])
+    day = timetable.unsettled_day(now, dispatched, settled)
+    if day is None:
+        return dg.SkipReason("yesterday is settled, or was not dispatched")
+    return dg.RunRequest(
+        run_key=f"settle:{day}:{timetable.attempt(now)}", partition_key=str(day)
+    )
+
+
+SCHEDULES = [before_gate_closure]
+SENSORS = [
+    unplanned_day,
+    published_prices,
+    dropped_price_files,
+    landed_telemetry,
+    due_dispatch,
+    changed_picture,
+    finished_day,
+]
+
+
+def _can_be_planned(day: date, runtime: Runtime, now: datetime) -> bool:
+    """Tell whether enough of the day is left to plan, and the fleet was heard of."""
+    _, end = market_day.bounds(day, MARKET_TZ)
+    return now + runtime.plan_lead + market_day.STEP < end
+
+
+def _causes(runtime: Runtime, day: date, now: datetime) -> list[deviation.Cause]:
+    """Return why the newest plan of the day should be made again."""
+    with runtime.warehouse.read() as connection:
+        plans = connection.frame("defs_newest_released_plan", delivery_day=day, as_of=now)
+        if plans.is_empty():
+            return []
+        plan = plans.row(0, named=True)
+        span = {"start": plan["horizon_start"], "end_": plan["horizon_end"]}
+        in_force = deviation.PlanInForce(
+            plan["plan_id"],
+            plan["as_of"],
+            connection.frame("warehouse_schedule", plan_id=plan["plan_id"]),
+            connection.frame("defs_envelopes", **span, as_of=plan["as_of"]),
+        )
+        versions = connection.frame("defs_price_versions", market=MARKET, **span, as_of=now)
+    devices = runtime.devices(now)
+    states = usable_states(devices, runtime.latest_telemetry(now), now, TELEMETRY_MAX_AGE)
+    return deviation.deviations(
+        in_force, states, devices, versions, now=now, settings=deviation.DeviationSettings()
+    )
+
+
+def _is_priced(runtime: Runtime, day: date, now: datetime) -> bool:
+    start, end = market_day.bounds(day, MARKET_TZ)
+    with runtime.warehouse.read() as connection:
+        known = connection.frame(
+            "defs_priced_quarter_hours", market=MARKET, start=start, end_=end, as_of=now
+        )
+    return known.height == market_day.day_intervals(day, MARKET_TZ).len()

@@ -1,0 +1,190 @@
+"""The demo: one delivery day at high speed, through the real assets, sensors and protocols.
+
+Belongs here: the day's script (clock, surprise, outage) and the summary. Does not: anything a
+real day needs (the assets), the simulator's insides (`simulation`).
+
+The clock is moved by hand from boundary to boundary, and every sensor is asked as the daemon
+would ask it, so that the same seed gives the same day however slow the machine is.
+"""
+
+from __future__ import annotations
+
+import shutil
+from datetime import date, datetime, time, timedelta
+from pathlib import Path
+from threading import Event
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import polars as pl
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from vpp_pipeline import delivery_day as market_day
+from vpp_pipeline.clock import Clock, ManualClock
+from vpp_pipeline.collector import collect_once
+from vpp_pipeline.defs.stepped import SteppedDaemon, stepped_daemon
+from vpp_pipeline.fleet import registry
+from vpp_pipeline.fleet.frame import device_frame
+from vpp_pipeline.runtime import Runtime
+from vpp_pipeline.settings import DEMO_FLEET, MARKET, MARKET_TZ, Settings
+from vpp_pipeline.simulation.fleet import SimulatedFleet
+from vpp_pipeline.simulation.history import unmanaged_history
+from vpp_pipeline.simulation.world import recorded_world
+from vpp_pipeline.up import prepare_dagster_home
+from vpp_pipeline.warehouse import landing
+from vpp_pipeline.warehouse.store import Warehouse
+
+SEED = 20201004
+DAY = date(2020, 10, 4)
+HISTORY = timedelta(days=42)
+SURPRISE_AT = time(15, 5)
+SURPRISE = "the evening turns out far dearer than the auction said"
+OUTAGE_DEVICE = "battery-03"
+OUTAGE_FROM, OUTAGE_TO = time(17, 10), time(18, 40)
+
+_POLL_TIMEOUT_S = 5.0
+_POLLS = (timedelta(minutes=1), timedelta(minutes=6), timedelta(minutes=11))
+
+
+def run(home: Path) -> bool:
+    """Run the demo day under `home`, print its summary; True when its promises were kept."""
+    console = Console()
+    shutil.rmtree(home, ignore_errors=True)
+    prepare_dagster_home(home / "dagster")
+    settings = Settings(home, DEMO_FLEET, "recorded", "")
+    start, end = market_day.bounds(DAY, MARKET_TZ)
+    clock = ManualClock(_local(DAY - timedelta(days=1), time(10, 30)))
+    runtime = Runtime(settings, clock, Warehouse(settings.warehouse_dir))
+    fleet = open_fleet(runtime)
+    fleet.start(ticking=False)
+    clock.on_move = fleet.step
+    try:
+        with (
+            stepped_daemon(runtime, home / "dagster") as daemon,
+            _progress(console) as progress,
+        ):
+            task = progress.add_task("writing six weeks of measured history", total=100)
+            seed_history(runtime)
+            _day_before(runtime, fleet, daemon, clock, start)
+            quarter_hours = market_day.day_intervals(DAY, MARKET_TZ).to_list()
+            progress.update(task, total=len(quarter_hours))
+            for boundary in quarter_hours:
+                progress.update(
+                    task, advance=1, description=f"{boundary.astimezone(ZoneInfo(MARKET_TZ)):%H:%M}"
+                )
+                _quarter_hour(runtime, fleet, daemon, clock, boundary)
+            clock.sleep_until(end + timedelta(minutes=31))
+            daemon.ask("finished_day")
+    finally:
+        fleet.stop()
+    return summarise(runtime, console)
+
+
+def open_fleet(runtime: Runtime) -> SimulatedFleet:
+    """Return the simulated fleet of the registry in `runtime`, not yet started."""
+    devices = device_frame(registry.load(runtime.settings.fleet_file))
+    world = recorded_world(devices, np.random.default_rng(SEED))
+    return SimulatedFleet(
+        devices,
+        world,
+        runtime.clock,
+        np.random.default_rng(SEED + 1),
+        runtime.settings.simulation_dir,
+    )
+
+
+def seed_history(runtime: Runtime) -> None:
+    """Land what the meters would have seen in the weeks before now, with nobody steering."""
+    devices = device_frame(registry.load(runtime.settings.fleet_file))
+    world = recorded_world(devices, np.random.default_rng(SEED))
+    now = market_day.floor_interval(runtime.clock.now())
+    history = unmanaged_history(
+        devices, world, now - HISTORY, now, np.random.default_rng(SEED + 2)
+    )
+    landing.land(runtime.settings.landing_dir, "telemetry", history, now)
+
+
+def simulate(runtime: Runtime, stopped: Event) -> None:
+    """Run the simulated fleet on the plant's running clock until `stopped`."""
+    fleet = open_fleet(runtime)
+    fleet.start(ticking=True)
+    try:
+        stopped.wait()
+    finally:
+        fleet.stop()
+
+
+def _day_before(
+    runtime: Runtime, fleet: SimulatedFleet, daemon: SteppedDaemon, clock: ManualClock, start: datetime
+) -> None:
+    """Plan before gate closure on forecast prices, and again when the auction has spoken."""
+    eve = DAY - timedelta(days=1)
+    collect_once(runtime, "collector", _POLL_TIMEOUT_S)
+    daemon.launch("collect_prices", partition_key=str(eve))
+    clock.sleep_until(_local(eve, time(11, 0)))
+    collect_once(runtime, "collector", _POLL_TIMEOUT_S)
+    daemon.fire("before_gate_closure")
+    clock.sleep_until(_local(eve, time(12, 58)))
+    collect_once(runtime, "collector", _POLL_TIMEOUT_S)
+    daemon.ask("published_prices")
+    daemon.ask("changed_picture")
+    while clock.now() < start - timedelta(minutes=40):
+        clock.sleep_until(clock.now() + timedelta(minutes=30))
+    collect_once(runtime, "collector", _POLL_TIMEOUT_S)
+    daemon.ask("changed_picture")
+
+
+def _quarter_hour(
+    runtime: Runtime, fleet: SimulatedFleet, daemon: SteppedDaemon, clock: ManualClock, boundary: datetime
+) -> None:
+    """Push this quarter-hour's commands ahead of its start, then watch it pass."""
+    clock.sleep_until(boundary - runtime.dispatch_lead / 2)
+    daemon.ask("due_dispatch")
+    clock.sleep_until(boundary)
+    for after in _POLLS:
+        clock.sleep_until(boundary + after)
+        _happenings(runtime, fleet, clock)
+        collect_once(runtime, "collector", _POLL_TIMEOUT_S)
+    for sensor in ("dropped_price_files", "changed_picture", "landed_telemetry"):
+        daemon.ask(sensor)
+
+
+def _happenings(runtime: Runtime, fleet: SimulatedFleet, clock: Clock) -> None:
+    """Let the day's surprise and outage happen when their time has come."""
+    now = clock.now()
+    out = _local(DAY, OUTAGE_FROM) <= now < _local(DAY, OUTAGE_TO)
+    fleet.plant.set_outage(OUTAGE_DEVICE, out)
+    marker = runtime.settings.home / "surprise.csv"
+    if now >= _local(DAY, SURPRISE_AT) and not marker.exists():
+        rows = _dear_evening(runtime)
+        rows.write_csv(marker)
+        runtime.settings.drop_dir.mkdir(exist_ok=True)
+        shutil.copy(marker, runtime.settings.drop_dir / "evening-prices.csv")
+
+
+def _dear_evening(runtime: Runtime) -> pl.DataFrame:
+    """Return the evening's prices as a file drop: three times what the auction said."""
+    first, last = _local(DAY, time(18)), _local(DAY, time(21))
+    with runtime.warehouse.read() as connection:
+        known = connection.frame(
+            "warehouse_prices", market=MARKET, start=first, end_=last, as_of=runtime.clock.now()
+        )
+    return known.select(
+        "market",
+        start=pl.col("interval_start").dt.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        price_eur_per_mwh=(pl.col("price_eur_per_mwh") * 3 + 40).round(2),
+    )
+
+
+
+
+def _local(day: date, moment: time) -> datetime:
+    return datetime.combine(day, moment, ZoneInfo(MARKET_TZ)).astimezone(market_day.UTC)
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description:>12}"), BarColumn(), TimeElapsedColumn(), console=console
+    )

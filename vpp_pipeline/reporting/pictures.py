@@ -1,0 +1,160 @@
+"""Pictures of plans and days, as SVG or PNG bytes.
+
+Belongs here: drawing frames. Does not: deciding what to show where (`html`, the assets).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import matplotlib as mpl
+import polars as pl
+from matplotlib.dates import ConciseDateFormatter
+from matplotlib.figure import Figure
+
+from vpp_pipeline.delivery_day import STEP_H
+
+_COLOURS = {
+    "battery": "#2a9d8f",
+    "pv": "#e9c46a",
+    "wind": "#8ab6d6",
+    "ev_charger": "#9b5de5",
+    "heat_pump": "#e76f51",
+    "flexible_load": "#f4a261",
+    "chp": "#6d6875",
+    "load": "#b8b8b8",
+}
+_PRICE = "#264653"
+_MEASURED = "#d1495b"
+
+Format = Literal["svg", "png"]
+
+
+def prices_and_plan(
+    schedules: pl.DataFrame, prices: pl.DataFrame, timezone: str, form: Format = "svg"
+) -> bytes:
+    """Draw the plan stacked by device type under the price that shaped it.
+
+    `schedules`: (device_type, interval_start, power_kw); `prices`: (interval_start,
+    price_eur_per_mwh).
+    """
+    figure, (top, bottom) = _figure(2, (9, 5), (1, 2))
+    market = prices.sort("interval_start")
+    top.step(
+        _local(market, timezone), market["price_eur_per_mwh"], where="post", color=_PRICE, lw=1.5
+    )
+    top.axhline(0, color="#999", lw=0.6)
+    top.set_ylabel("EUR/MWh")
+    by_type = (
+        schedules.group_by("device_type", "interval_start")
+        .agg(pl.col("power_kw").sum())
+        .with_columns(pl.col("device_type").cast(pl.String))
+        .pivot("device_type", index="interval_start", values="power_kw")
+        .sort("interval_start")
+        .fill_null(0.0)
+    )
+    times = _local(by_type, timezone)
+    types = [name for name in _COLOURS if name in by_type.columns]
+    for clip in ("lower_bound", "upper_bound"):
+        parts = [by_type[name].clip(**{clip: 0.0}) for name in types]
+        bottom.stackplot(
+            times,
+            parts,
+            colors=[_COLOURS[name] for name in types],
+            labels=[name.replace("_", " ") for name in types] if clip == "lower_bound" else (),
+            step="post",
+        )
+    net = by_type.select(pl.sum_horizontal(types)).to_series()
+    bottom.step(times, net, where="post", color="black", lw=1.2, label="net")
+    bottom.axhline(0, color="#555", lw=0.6)
+    bottom.set_ylabel("kW (positive injects)")
+    bottom.legend(ncols=5, fontsize=7, loc="upper left", frameon=False)
+    return _bytes(figure, form, timezone)
+
+
+def stored_energy(
+    planned: pl.DataFrame, measured: pl.DataFrame, timezone: str, form: Format = "svg"
+) -> bytes:
+    """Draw the batteries' stored energy, planned against measured.
+
+    Both frames: (interval_start, energy_kwh), summed over the batteries.
+    """
+    figure, (axes,) = _figure(1, (9, 2.8), (1,))
+    for frame, colour, label in (
+        (planned, _PRICE, "planned"),
+        (measured, _MEASURED, "measured"),
+    ):
+        ordered = frame.sort("interval_start")
+        if ordered.height:
+            axes.plot(_local(ordered, timezone), ordered["energy_kwh"], color=colour, label=label)
+    axes.set_ylabel("kWh in batteries")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, fontsize=8)
+    return _bytes(figure, form, timezone)
+
+
+def delivered(delivery: pl.DataFrame, timezone: str, form: Format = "svg") -> bytes:
+    """Draw what the steered devices were planned to do against what they did.
+
+    `delivery`: (interval_start, day_ahead_kw, planned_kw, measured_kw), nulls as zero.
+    """
+    figure, (axes,) = _figure(1, (9, 3.2), (1,))
+    totals = (
+        delivery.group_by("interval_start")
+        .agg(pl.col("day_ahead_kw", "planned_kw", "measured_kw").sum())
+        .sort("interval_start")
+    )
+    times = _local(totals, timezone)
+    axes.step(times, totals["day_ahead_kw"], where="post", color="#bbb", lw=1, label="day-ahead")
+    axes.step(times, totals["planned_kw"], where="post", color=_PRICE, lw=1.6, label="in force")
+    axes.step(times, totals["measured_kw"], where="post", color=_MEASURED, lw=1, label="measured")
+    axes.axhline(0, color="#555", lw=0.6)
+    axes.set_ylabel("kW (positive injects)")
+    axes.legend(frameon=False, fontsize=8, ncols=3)
+    return _bytes(figure, form, timezone)
+
+
+def costs(named_costs_eur: dict[str, float]) -> bytes:
+    """Draw the day's cost of each way to run it, as SVG."""
+    figure = Figure(figsize=(9, 0.6 + 0.45 * len(named_costs_eur)), layout="constrained")
+    axes = figure.subplots()
+    names = list(named_costs_eur)
+    bars = axes.barh(names, list(named_costs_eur.values()), color=_PRICE, height=0.55)
+    axes.bar_label(bars, fmt="%.2f EUR", padding=4, fontsize=8)
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("cost, EUR (lower is better)")
+    return _save(figure, "svg")
+
+
+def _figure(
+    rows: int, size: tuple[float, float], heights: Sequence[float]
+) -> tuple[Figure, Sequence[Any]]:
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(rows, 1, sharex=True, height_ratios=list(heights), squeeze=False)
+    for ax in axes[:, 0]:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(axis="x", color="#eee")
+    return figure, axes[:, 0]
+
+
+def _local(frame: pl.DataFrame, timezone: str) -> list[Any]:
+    return frame["interval_start"].dt.convert_time_zone(timezone).to_list()
+
+
+def _bytes(figure: Figure, form: Format, timezone: str) -> bytes:
+    axis = figure.axes[-1].xaxis
+    axis.set_major_formatter(ConciseDateFormatter(axis.get_major_locator(), tz=timezone))
+    return _save(figure, form)
+
+
+def _save(figure: Figure, form: Format) -> bytes:
+    target = io.BytesIO()
+    # A fixed salt and no date make the same day the same file.
+    with mpl.rc_context({"svg.hashsalt": "vpp", "svg.fonttype": "none"}):
+        metadata = {"Date": None} if form == "svg" else None
+        figure.savefig(target, format=form, dpi=110, metadata=metadata)
+    return target.getvalue()

@@ -1,0 +1,98 @@
+"""What a process of the pipeline holds: settings, clock, warehouse, and the plant as it is now.
+
+Belongs here: putting parts together and the reads that need both warehouse and landing zone.
+Does not: any decision (the stages), Dagster (`defs`), the simulator.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import polars as pl
+
+from vpp_pipeline.clock import Clock
+from vpp_pipeline.devices.http import HttpDriver
+from vpp_pipeline.devices.modbus import ModbusDriver
+from vpp_pipeline.devices.mqtt import MqttDriver
+from vpp_pipeline.devices.protocol import Driver
+from vpp_pipeline.fleet import document
+from vpp_pipeline.fleet.frame import device_frame, with_endpoints
+from vpp_pipeline.settings import Settings
+from vpp_pipeline.warehouse import landing
+from vpp_pipeline.warehouse.store import Warehouse
+
+TELEMETRY_MAX_AGE = timedelta(minutes=20)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One plant's parts, as one process holds them."""
+
+    settings: Settings
+    clock: Clock
+    warehouse: Warehouse
+
+    @classmethod
+    def of(cls, settings: Settings) -> Runtime:
+        """Return the runtime of the plant under `settings.home`."""
+        return cls(settings, settings.clock(), Warehouse(settings.warehouse_dir))
+
+    @property
+    def dispatch_lead(self) -> timedelta:
+        """How long before a boundary its dispatch run is asked for.
+
+        A run needs some 10 s to start on a small machine, whatever the clock's speed.
+        """
+        return timedelta(seconds=max(60.0, 30.0 * self.clock.rate))
+
+    @property
+    def plan_lead(self) -> timedelta:
+        """How far ahead a re-plan begins, so that its dispatch is still in time."""
+        return 2 * self.dispatch_lead
+
+    def endpoints(self) -> Mapping[str, Mapping[str, object]]:
+        """Return the addresses a running simulator has told, by device."""
+        path = self.settings.simulation_dir / "endpoints.json"
+        told: Mapping[str, Mapping[str, object]] = (
+            json.loads(path.read_text()) if path.exists() else {}
+        )
+        return told
+
+    def devices(self, as_of: datetime) -> pl.DataFrame:
+        """Return the fleet known at `as_of` as a `DeviceFrame`, with its addresses."""
+        with self.warehouse.read() as connection:
+            versions = connection.frame("warehouse_fleet_at", as_of=as_of)
+        if versions.is_empty():
+            raise LookupError(
+                f"no fleet was known at {as_of:%Y-%m-%d %H:%M} UTC: materialise the `fleet` asset"
+            )
+        fleet = document.from_document(versions["document"][0])
+        return with_endpoints(device_frame(fleet), self.endpoints())
+
+    def latest_telemetry(self, as_of: datetime) -> pl.DataFrame:
+        """Return each device's newest reading known at `as_of`, compacted or just landed."""
+        # The landing zone first: a file compacted in between is seen twice, never missed.
+        landed = (
+            landing.landed(self.settings.landing_dir, "telemetry")
+            .filter(pl.col("known_at") <= as_of, pl.col("measured_at") <= as_of)
+            .with_columns(pl.col("status").cast(pl.String))
+            .collect()
+        )
+        with self.warehouse.read() as connection:
+            stored = connection.frame("warehouse_latest_telemetry", as_of=as_of)
+        return (
+            pl.concat([stored.select(landed.columns), landed])
+            .sort("device_id", "measured_at", "known_at")
+            .unique("device_id", keep="last", maintain_order=True)
+        )
+
+    def drivers(self, owner: str) -> dict[str, Driver]:
+        """Return a fresh driver for each protocol; the caller closes them."""
+        return {
+            "modbus": ModbusDriver(self.settings.lease_dir, owner, self.clock),
+            "mqtt": MqttDriver(owner, self.clock),
+            "http": HttpDriver(self.clock),
+        }

@@ -1,0 +1,94 @@
+"""What an operator may choose, read once from the environment.
+
+Belongs here: the pipeline's settings and where its files stand. Does not: anything a stage
+decides by itself, secrets (they are read where they are used).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, Self
+
+from vpp_pipeline.clock import Clock, ScaledClock, SystemClock
+
+MARKET = "DE-LU"
+MARKET_TZ = "Europe/Berlin"
+DEMO_FLEET = Path(__file__).parent / "fleet" / "demo.yaml"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`home` holds all that is written: the warehouse, the landing zone, reports, leases."""
+
+    home: Path
+    fleet_file: Path
+    price_source: Literal["energy-charts", "recorded"]
+    energy_charts_url: str
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
+        """Read VPP_HOME, VPP_FLEET, VPP_PRICES and VPP_ENERGY_CHARTS_URL."""
+        source = environment.get("VPP_PRICES", "energy-charts")
+        if source not in ("energy-charts", "recorded"):
+            raise ValueError(
+                f"VPP_PRICES is {source!r}: set it to energy-charts (live) or recorded (shipped)"
+            )
+        return cls(
+            home=Path(environment.get("VPP_HOME", "var/vpp")).resolve(),
+            fleet_file=Path(environment.get("VPP_FLEET", str(DEMO_FLEET))).resolve(),
+            price_source="recorded" if source == "recorded" else "energy-charts",
+            energy_charts_url=environment.get(
+                "VPP_ENERGY_CHARTS_URL", "https://api.energy-charts.info"
+            ),
+        )
+
+    @property
+    def warehouse_dir(self) -> Path:
+        """The DuckDB file and its lock."""
+        return self.home / "warehouse"
+
+    @property
+    def landing_dir(self) -> Path:
+        """Where telemetry lands before it is compacted."""
+        return self.home / "landing"
+
+    @property
+    def drop_dir(self) -> Path:
+        """Where a price file may be dropped."""
+        return self.home / "drop"
+
+    @property
+    def lease_dir(self) -> Path:
+        """Endpoint leases between processes."""
+        return self.home / "leases"
+
+    @property
+    def simulation_dir(self) -> Path:
+        """The simulated fleet's addresses and state."""
+        return self.home / "simulation"
+
+    @property
+    def report_dir(self) -> Path:
+        """Plan and settlement reports."""
+        return self.home / "reports"
+
+    @property
+    def clock_file(self) -> Path:
+        """The simulated clock that the processes of one plant share; absent for a real plant."""
+        return self.home / "clock.json"
+
+    def clock(self) -> Clock:
+        """Return the clock of this plant: simulated if one was set, else the machine's."""
+        if not self.clock_file.exists():
+            return SystemClock()
+        stored = json.loads(self.clock_file.read_text())
+        return ScaledClock(
+            start=datetime.fromisoformat(stored["start"]),
+            anchor_epoch_s=stored["anchor_epoch_s"],
+            rate=stored["rate"],
+        )
