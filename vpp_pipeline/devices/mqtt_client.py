@@ -45,7 +45,9 @@ class _VersionRefused(Exception):  # noqa: N818 - an answer, handled here
 class Handlers:
     """What a client's thread calls. None of them may raise or block."""
 
-    on_message: Callable[[MQTTMessage], None]
+    on_message: Callable[[Client, MQTTMessage], None]
+    on_connected: Callable[[Client], None] = lambda _client: None
+    """Subscriptions stand, for the first time or again."""
     on_published: Callable[[int, int, str], None] = lambda _mid, _code, _name: None
     """Packet id, reason code and its name (MQTT 3.1.1 knows only 0, Success)."""
     on_lost: Callable[[str], None] = lambda _reason: None
@@ -132,16 +134,20 @@ class _Connecting:
         elif self._topics:
             client.subscribe([(name, 1) for name in self._topics])
         else:
-            self.ready.set()
+            self._stand(client)
 
-    def on_subscribe(self, *_: Any) -> None:
-        self.ready.set()
+    def on_subscribe(self, client: Client, *_: Any) -> None:
+        self._stand(client)
 
     def on_disconnect(
         self, _client: Client, _userdata: Any, _flags: Any, reason: Any, _properties: Any
     ) -> None:
         self._fail(f"the connection ended: {reason}")
         self._handlers.on_lost(str(reason))
+
+    def _stand(self, client: Client) -> None:
+        self.ready.set()
+        self._handlers.on_connected(client)
 
     def _fail(self, reason: str) -> None:
         if not self.ready.is_set():
@@ -170,7 +176,7 @@ def _open(
     client.on_connect = connecting.on_connect
     client.on_subscribe = connecting.on_subscribe
     client.on_disconnect = connecting.on_disconnect
-    client.on_message = lambda _client, _userdata, message: handlers.on_message(message)
+    client.on_message = lambda client, _userdata, message: handlers.on_message(client, message)
     client.on_publish = lambda _client, _userdata, mid, reason, _properties: handlers.on_published(
         mid, reason.value, str(reason)
     )

@@ -56,7 +56,7 @@ class Session:
                 endpoint,
                 client_id,
                 [topic("+", kind) for kind in _LISTENS_TO],
-                Handlers(self._on_message, self._on_published, self._on_lost),
+                Handlers(self._on_message, on_published=self._on_published, on_lost=self._on_lost),
                 timeout_s,
                 reconnects=False,
             )
@@ -128,7 +128,7 @@ class Session:
         if self._client is not None:
             close_client(self._client)
 
-    def _on_message(self, message: MQTTMessage) -> None:
+    def _on_message(self, _client: Client, message: MQTTMessage) -> None:
         self._post(lambda: self._receive(message))
 
     def _on_published(self, mid: int, code: int, name: str) -> None:

@@ -57,7 +57,7 @@ class TelemetryStream:
             self._endpoint,
             unique_client_id(self._owner),
             [topic("+", "tele")],
-            Handlers(self._messages.append),
+            Handlers(lambda _client, message: self._messages.append(message)),
             timeout_s,
             reconnects=True,
         )

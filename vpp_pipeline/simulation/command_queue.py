@@ -1,0 +1,179 @@
+"""A simulated device's own judgement of commands: what it accepts, and when it acts.
+
+Belongs here: accepting, refusing, waiting for `valid_from`, remembering what was answered; the
+same for MQTT and HTTP. Does not: any wire format, the physics (`plant`).
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Literal
+
+from vpp_pipeline.devices.wire import (
+    SETPOINT_TOLERANCE_KW,
+    AckMessage,
+    CommandMessage,
+    CommandReport,
+)
+from vpp_pipeline.simulation.plant_protocol import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from vpp_pipeline.simulation.plant_protocol import Plant
+
+_REMEMBERED = timedelta(hours=1)
+"""How long after its end a command is still answered for."""
+
+
+@dataclass(frozen=True)
+class SimulatedDevice:
+    """What a device knows of itself: its nameplate, and whether it takes set-points at all."""
+
+    device_id: str
+    max_inject_kw: float
+    max_draw_kw: float
+    controllable: bool
+
+
+@dataclass
+class _Entry:
+    """A command and what became of it. The ack stays as it was first given."""
+
+    message: CommandMessage
+    ack: AckMessage
+    state: Literal["accepted", "applied", "rejected", "expired"] = "accepted"
+    reason: str = ""
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        return self.message.plan_version, self.message.sequence
+
+
+class CommandQueue:
+    """The commands of many devices. Every method is safe to call from any thread.
+
+    Per device `(plan_version, sequence)` must grow, both when a command is accepted and when it
+    is applied; one id is applied once and always gets the same ack.
+    """
+
+    def __init__(self, devices: Sequence[SimulatedDevice], plant: Plant) -> None:
+        self._devices = {device.device_id: device for device in devices}
+        self._plant = plant
+        self._lock = threading.RLock()
+        self._entries: dict[str, dict[str, _Entry]] = {d: {} for d in self._devices}
+        self._accepted: dict[str, tuple[int, int]] = {}
+        self._applied: dict[str, tuple[int, int]] = {}
+        # One item an entry, until it is forgotten; at one moment the newest plan comes first.
+        self._agenda: list[tuple[datetime, int, int, str, str]] = []
+
+    def offer(self, device_id: str, message: CommandMessage) -> AckMessage:
+        """Accept a command, and apply it if its time has come; or refuse it and say why."""
+        with self._lock:
+            entries = self._entries[device_id]
+            if message.command_id in entries:
+                return entries[message.command_id].ack
+            ack = AckMessage(command_id=message.command_id, accepted=True)
+            entry = entries[message.command_id] = _Entry(message, ack)
+            now = self._plant.clock.now()
+            if objection := self._objection(device_id, message, now):
+                self._end(device_id, entry, "rejected", objection)
+            elif message.valid_from <= now:
+                self._begin(device_id, entry)
+            else:
+                self._look_again(message.valid_from, device_id, entry)
+            if entry.state == "rejected":
+                entry.ack = ack.model_copy(update={"accepted": False, "reason": entry.reason})
+            else:
+                self._accepted[device_id] = entry.rank
+            return entry.ack
+
+    def release(self, device_id: str) -> None:
+        """Run the default at once and drop every command that waits."""
+        with self._lock:
+            for entry in self._entries[device_id].values():
+                if entry.state == "accepted":
+                    entry.state, entry.reason = "rejected", "the device was released meanwhile"
+            self._plant.release(device_id)
+
+    def report(self, device_id: str, command_id: str) -> CommandReport | None:
+        """Tell what became of a command; None if it is not known, or no longer."""
+        with self._lock:
+            entry = self._entries[device_id].get(command_id)
+            if entry is None:
+                return None
+            in_force = self._plant.setpoint(device_id)
+            obeyed = in_force is not None and in_force.command_id == command_id
+            return CommandReport(
+                command_id=command_id,
+                state=entry.state,
+                reason=entry.reason,
+                setpoint_kw=in_force.setpoint_kw if in_force and obeyed else None,
+            )
+
+    def tick(self) -> set[str]:
+        """Do what is due by the plant's clock; return the devices it concerned."""
+        touched: set[str] = set()
+        with self._lock:
+            now = self._plant.clock.now()
+            while self._agenda and self._agenda[0][0] <= now:
+                *_, device_id, command_id = heapq.heappop(self._agenda)
+                touched.add(device_id)
+                entry = self._entries[device_id][command_id]
+                if entry.state in {"rejected", "expired"}:
+                    del self._entries[device_id][command_id]
+                elif entry.message.valid_until <= now:
+                    self._end(device_id, entry, "expired", "its validity is over")
+                else:
+                    self._begin(device_id, entry)
+        return touched
+
+    def _objection(self, device_id: str, message: CommandMessage, now: datetime) -> str:
+        device = self._devices[device_id]
+        if not device.controllable:
+            return "read-only: this device takes no set-points"
+        if message.valid_until <= now:
+            return f"expired: valid until {message.valid_until.isoformat()}"
+        lowest_kw = -device.max_draw_kw - SETPOINT_TOLERANCE_KW
+        highest_kw = device.max_inject_kw + SETPOINT_TOLERANCE_KW
+        if not lowest_kw <= message.power_kw <= highest_kw:
+            return (
+                f"out of range: {message.power_kw:g} kW is not within"
+                f" {-device.max_draw_kw:g} to {device.max_inject_kw:g} kW"
+            )
+        rank, last = (message.plan_version, message.sequence), self._accepted.get(device_id)
+        if last is not None and rank <= last:
+            return f"stale: (plan_version, sequence) {rank} is not above {last}"
+        return ""
+
+    def _begin(self, device_id: str, entry: _Entry) -> None:
+        message = entry.message
+        newest = self._applied.get(device_id)
+        if newest is not None and entry.rank < newest:
+            self._end(device_id, entry, "rejected", f"superseded by plan version {newest[0]}")
+            return
+        try:
+            self._plant.apply(device_id, message.power_kw, message.valid_until, message.command_id)
+        except Refused as refusal:
+            self._end(device_id, entry, "rejected", str(refusal))
+            return
+        entry.state = "applied"
+        self._applied[device_id] = entry.rank
+        self._look_again(message.valid_until, device_id, entry)
+
+    def _end(
+        self, device_id: str, entry: _Entry, state: Literal["rejected", "expired"], reason: str
+    ) -> None:
+        entry.state, entry.reason = state, reason
+        self._look_again(self._plant.clock.now() + _REMEMBERED, device_id, entry)
+
+    def _look_again(self, moment: datetime, device_id: str, entry: _Entry) -> None:
+        plan_version, sequence = entry.rank
+        heapq.heappush(
+            self._agenda,
+            (moment, -plan_version, -sequence, device_id, entry.message.command_id),
+        )

@@ -1,0 +1,158 @@
+"""Simulated devices behind a REST interface: one gateway on the loopback for all of them.
+
+Belongs here: URLs, status codes, the server's thread. Does not: judging commands
+(`command_queue`), the physics (`plant`).
+
+    POST   /devices/<device>/commands               202 accepted, 409 refused, 400 malformed
+    GET    /devices/<device>/commands/<command_id>  what became of it
+    GET    /devices/<device>                        telemetry
+    DELETE /devices/<device>/setpoint               204, the device runs its default
+
+A dead device answers nothing, so that its gateway says 504; an unknown one is 404. Refusals
+are `{"reason": ...}`.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from vpp_pipeline.devices.wire import CommandMessage, MalformedMessage, parse, telemetry_message
+from vpp_pipeline.simulation.command_queue import CommandQueue, SimulatedDevice
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from starlette.requests import Request
+
+    from vpp_pipeline.devices.wire import Message
+    from vpp_pipeline.simulation.plant_protocol import Plant
+
+_HOST = "127.0.0.1"
+_BACKLOG = 1024
+
+
+class PortTaken(RuntimeError):  # noqa: N818 - names what was found
+    """The fixed port is in use; the text names the remedy."""
+
+
+class _Gone(Exception):  # noqa: N818 - an answer, not a failure
+    """Nobody to answer: the response to give instead."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        self.response = JSONResponse({"reason": reason}, status)
+
+
+class HttpDevices:
+    """The wire side of many devices; call `tick` after each step of the plant."""
+
+    def __init__(self, devices: Sequence[SimulatedDevice], plant: Plant) -> None:
+        self._known = frozenset(device.device_id for device in devices)
+        self._plant = plant
+        self._queue = CommandQueue(devices, plant)
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self, port: int = 0) -> str:
+        """Serve in a thread and return the base URL; port 0 takes a free one.
+
+        Raises `PortTaken`.
+        """
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((_HOST, port))
+        except OSError as error:
+            listener.close()
+            raise PortTaken(
+                f"can't listen on {_HOST}:{port}: {error.strerror}; stop what listens there or let"
+                " the HTTP devices have a free port"
+            ) from error
+        listener.listen(_BACKLOG)  # from here on a client waits instead of being refused
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                self._application(),
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                ws="none",
+                timeout_graceful_shutdown=1,
+            )
+        )
+        self._thread = threading.Thread(
+            target=self._server.run, args=([listener],), name="http-devices", daemon=True
+        )
+        self._thread.start()
+        return f"http://{_HOST}:{listener.getsockname()[1]}"
+
+    def tick(self) -> None:
+        """Begin and end what is due by the plant's clock."""
+        self._queue.tick()
+
+    def stop(self) -> None:
+        """Close the port and end the thread. May be called twice."""
+        if self._server is not None and self._thread is not None:
+            self._server.should_exit = True
+            self._thread.join()
+            self._server = self._thread = None
+
+    def _application(self) -> Starlette:
+        return Starlette(
+            routes=[
+                Route("/devices/{device}", self._telemetry, methods=["GET"]),
+                Route("/devices/{device}/commands", self._command, methods=["POST"]),
+                Route("/devices/{device}/commands/{command}", self._report, methods=["GET"]),
+                Route("/devices/{device}/setpoint", self._release, methods=["DELETE"]),
+            ],
+            exception_handlers={_Gone: _say_gone},
+        )
+
+    async def _command(self, request: Request) -> Response:
+        device_id = self._present(request)
+        try:
+            message = parse(CommandMessage, await request.body())
+        except MalformedMessage as error:
+            return JSONResponse({"reason": str(error)}, 400)
+        ack = self._queue.offer(device_id, message)
+        if not ack.accepted:
+            return JSONResponse({"command_id": ack.command_id, "reason": ack.reason}, 409)
+        return self._reported(device_id, message.command_id, 202)
+
+    async def _report(self, request: Request) -> Response:
+        return self._reported(self._present(request), request.path_params["command"], 200)
+
+    async def _telemetry(self, request: Request) -> Response:
+        return _json(telemetry_message(self._plant.reading(self._present(request))))
+
+    async def _release(self, request: Request) -> Response:
+        self._queue.release(self._present(request))
+        return Response(status_code=204)
+
+    def _reported(self, device_id: str, command_id: str, status: int) -> Response:
+        report = self._queue.report(device_id, command_id)
+        if report is None:
+            raise _Gone(404, "no such command, or it is long over")
+        return _json(report, status)
+
+    def _present(self, request: Request) -> str:
+        device_id: str = request.path_params["device"]
+        if device_id not in self._known:
+            raise _Gone(404, f"no device {device_id}")
+        if self._plant.is_out(device_id):
+            raise _Gone(504, f"device {device_id} does not answer its gateway")
+        return device_id
+
+
+def _json(message: Message, status: int = 200) -> Response:
+    return Response(message.model_dump_json(), status, media_type="application/json")
+
+
+async def _say_gone(_request: Request, gone: Exception) -> Response:
+    assert isinstance(gone, _Gone)
+    return gone.response
