@@ -191,6 +191,13 @@ def test_a_dead_device_forgets_its_setpoint_stands_still_and_comes_back():
     assert not plant.is_out("battery")
 
 
+def test_a_device_told_to_be_in_service_when_it_is_keeps_its_setpoint():
+    plant = new_plant()
+    plant.apply("battery", 2.0, T0 + 60 * MINUTE)
+    plant.set_outage("battery", False)
+    assert plant.setpoint("battery").setpoint_kw == 2.0
+
+
 def test_a_vehicle_arrives_charges_and_leaves():
     plant = new_plant()
     assert plant.reading("ev").plugged_in is False

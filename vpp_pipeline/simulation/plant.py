@@ -141,10 +141,12 @@ class Plant:
             return AppliedSetpoint(float(self._setpoint_kw[row]), until, self._command_id.get(row))
 
     def set_outage(self, device_id: str, out: bool) -> None:
-        """Take a device out of service, or bring it back."""
+        """Take a device out of service, or bring it back; nothing changes if it is so already."""
         with self._lock:
-            self.advance()
             row = self._row_of(device_id)
+            if self._out[row] == out:
+                return
+            self.advance()
             self._out[row] = out
             self._forget(np.array([row]))
 
