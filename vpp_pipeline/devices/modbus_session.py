@@ -6,6 +6,7 @@ many endpoints at once (`modbus`), leases (`leases`).
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -24,10 +25,14 @@ from vpp_pipeline.devices.sunspec import Block
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+# Every failure is told by a result; without a handler pymodbus would print it to stderr as well.
+logging.getLogger("pymodbus").addHandler(logging.NullHandler())
+
 BASE_ADDRESSES = (40000, 0, 50000)
 _MOST_REGISTERS = 125  # a Modbus read
 _MOST_MODELS = 100  # a longer chain is no SunSpec map
 _TIMEOUTS_UNTIL_CLOSE = 2
+_BUFFER_BYTES = 4096
 _NOT_THERE = frozenset(
     {ExcCodes.ILLEGAL_FUNCTION, ExcCodes.ILLEGAL_ADDRESS, ExcCodes.ILLEGAL_VALUE}
 )
@@ -216,6 +221,8 @@ async def open_session(
     client = AsyncModbusTcpClient(
         host, port=int(port), timeout=request_timeout_s, retries=0, reconnect_delay=0
     )
+    # pymodbus throws away what is longer than one frame: a late answer and the one after it.
+    client.ctx.max_buffer_size = _BUFFER_BYTES
     if not await client.connect():
         client.close()
         raise EndpointLost(
