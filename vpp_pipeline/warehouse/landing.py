@@ -13,6 +13,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC
+from io import BytesIO
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -58,9 +59,10 @@ def land(directory: Path, kind: str, frame: pl.DataFrame, known_at: datetime) ->
     folder.mkdir(parents=True, exist_ok=True)
     stamp = known_at.astimezone(UTC).strftime("%Y%m%dT%H%M%S%fZ")
     path = folder / f"{stamp}-{uuid4().hex}.parquet"
-    plain = frame.with_columns((cs.enum() | cs.categorical()).cast(pl.String))
+    content = BytesIO()
+    frame.with_columns((cs.enum() | cs.categorical()).cast(pl.String)).write_parquet(content)
     with replace_durably(path) as temporary:
-        plain.write_parquet(temporary)
+        temporary.write_bytes(content.getbuffer())
     return path
 
 

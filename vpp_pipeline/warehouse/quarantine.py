@@ -41,6 +41,7 @@ def from_failures(
         for details in failures
         for rule in details.columns
         if rule not in {*schema.column_names(), "file_name", "row_number"}
+        and "invalid" in details[rule]
     ]
     return _as_quarantine(records).sort("source", "row_number", maintain_order=True)
 

@@ -88,6 +88,10 @@ class Connection:
     def _told_as(self, what: str) -> Iterator[None]:
         try:
             yield
+        except duckdb.IOException as error:
+            raise WarehouseError(
+                f"{what}: {error}; if the disk is full, free space and do it again"
+            ) from error
         except duckdb.Error as error:
             raise WarehouseError(f"{what}: {error}") from error
 
