@@ -25,7 +25,7 @@ from vpp_pipeline.simulation.physics import (
 from vpp_pipeline.simulation.stays import Stays
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -72,13 +72,41 @@ class Machines:
         self, at: datetime, setpoint_kw: Values, out: NDArray[np.bool_], held: timedelta
     ) -> Values:
         """Return the powers the devices take up at `at` and can hold for `held`; nothing moves."""
+        at_s, hours = _numbers(at, held)
+        return self._each(setpoint_kw, out, lambda device, kw: device.power(at_s, kw, hours))
+
+    def step(self, at_s: float, setpoint_kw: Values, hours: float) -> Values: ...
+
+    def report(self) -> dict[str, Values]: ...
+
+
+class Machines:
+    """The physics of every device of a DeviceFrame; arrays are in the frame's order."""
+
+    def __init__(
+        self, devices: pl.DataFrame, world: World, at: datetime, rng: np.random.Generator
+    ) -> None:
+        self.device_ids = devices["device_id"]
+        kinds = devices["device_type"].cast(pl.String).to_numpy()
+        self._rows = {kind: np.flatnonzero(kinds == kind) for kind in sorted(set(kinds.tolist()))}
+        self._machines = {
+            kind: _machine(kind, devices[rows], world, rng) for kind, rows in self._rows.items()
+        }
+        nobody = np.full(len(devices), np.nan)
+        self.power(at, nobody, np.zeros(len(devices), bool), timedelta(seconds=1))
+
+    def power(
+        self, at: datetime, setpoint_kw: Values, out: NDArray[np.bool_], held: timedelta
+    ) -> Values:
+        """Return the powers the devices take up at `at` and can hold for `held`; nothing moves."""
         return self._each("power", at, setpoint_kw, out, held)
 
     def step(
         self, at: datetime, setpoint_kw: Values, out: NDArray[np.bool_], held: timedelta
     ) -> Values:
         """Move on from `at` by `held` and return the powers held meanwhile."""
-        return self._each("step", at, setpoint_kw, out, held)
+        at_s, hours = _numbers(at, held)
+        return self._each(setpoint_kw, out, lambda device, kw: device.step(at_s, kw, hours))
 
     def report(self) -> dict[str, Values]:
         """Return `REPORTED`, one array each, as of the last `power` or `step`."""
@@ -110,21 +138,23 @@ class Machines:
 
     def _each(
         self,
-        move: str,
-        at: datetime,
         setpoint_kw: Values,
         out: NDArray[np.bool_],
-        held: timedelta,
+        move: Callable[[_Machine, Values], Values],
     ) -> Values:
-        at_s, hours = (at - EPOCH).total_seconds(), held / timedelta(hours=1)
+        """Let each type obey its set-points; a dead device obeys zero."""
         obeyed = np.where(out, 0.0, setpoint_kw)
         power_kw = np.zeros(len(self.device_ids))
         for kind, machine in self._machines.items():
             rows = self._rows[kind]
             if isinstance(machine, HeatPumps):
                 machine.out_of_service = out[rows]
-            power_kw[rows] = getattr(machine, move)(at_s, obeyed[rows], hours)
+            power_kw[rows] = move(machine, obeyed[rows])
         return power_kw + 0.0  # no negative zeros
+
+
+def _numbers(at: datetime, held: timedelta) -> tuple[float, float]:
+    return (at - EPOCH).total_seconds(), held / timedelta(hours=1)
 
 
 def _restored(

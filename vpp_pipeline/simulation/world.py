@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _WEEK_STEPS = 7 * 96
-_HOMES = 5
 _HOME_WEEKS = 12
-_HOME_COLUMNS = range(_HOMES)
+_HOMES = 5  # the first columns of the base; PV and wind follow
 _PV_COLUMN = _HOMES
 _WIND_COLUMN = _HOMES + 1
 
@@ -177,7 +176,7 @@ def _available(driven: pl.DataFrame, site_ids: pl.Series, rng: np.random.Generat
     home = rng.integers(0, _HOMES, n)
     site = np.searchsorted(site_ids.to_numpy(), driven["site_id"].to_numpy())
     site_factor = rng.uniform(0.92, 1.0, len(site_ids))[site]
-    peak_kw = base[:, list(_HOME_COLUMNS)].max(axis=0)[home]
+    peak_kw = base[:, :_HOMES].max(axis=0)[home]
     weeks = rng.integers(0, _HOME_WEEKS, n)
     draw = driven["max_draw_kw"].to_numpy() * rng.uniform(0.6, 0.9, n) / peak_kw
     return Drive(
