@@ -75,32 +75,6 @@ class Machines:
         at_s, hours = _numbers(at, held)
         return self._each(setpoint_kw, out, lambda device, kw: device.power(at_s, kw, hours))
 
-    def step(self, at_s: float, setpoint_kw: Values, hours: float) -> Values: ...
-
-    def report(self) -> dict[str, Values]: ...
-
-
-class Machines:
-    """The physics of every device of a DeviceFrame; arrays are in the frame's order."""
-
-    def __init__(
-        self, devices: pl.DataFrame, world: World, at: datetime, rng: np.random.Generator
-    ) -> None:
-        self.device_ids = devices["device_id"]
-        kinds = devices["device_type"].cast(pl.String).to_numpy()
-        self._rows = {kind: np.flatnonzero(kinds == kind) for kind in sorted(set(kinds.tolist()))}
-        self._machines = {
-            kind: _machine(kind, devices[rows], world, rng) for kind, rows in self._rows.items()
-        }
-        nobody = np.full(len(devices), np.nan)
-        self.power(at, nobody, np.zeros(len(devices), bool), timedelta(seconds=1))
-
-    def power(
-        self, at: datetime, setpoint_kw: Values, out: NDArray[np.bool_], held: timedelta
-    ) -> Values:
-        """Return the powers the devices take up at `at` and can hold for `held`; nothing moves."""
-        return self._each("power", at, setpoint_kw, out, held)
-
     def step(
         self, at: datetime, setpoint_kw: Values, out: NDArray[np.bool_], held: timedelta
     ) -> Values:
