@@ -81,9 +81,8 @@ def due_commands(
         interval_start="interval_start",
         valid_from="interval_start",
         valid_until=pl.col("interval_start") + STEP + grace,
-        # Adding zero turns a rounded -0.0 into 0.0.
-        planned_kw=pl.col("planned_kw").round(_NOISE_DECIMALS) + 0.0,
-        setpoint_kw=pl.col("planned_kw").round(_NOISE_DECIMALS) + 0.0,
+        planned_kw=pl.col("planned_kw").round(_NOISE_DECIMALS),
+        setpoint_kw=pl.col("planned_kw").round(_NOISE_DECIMALS),
         guard_reason=pl.lit(""),
     )
     refused = rows.filter(pl.col("reason").is_not_null()).select(

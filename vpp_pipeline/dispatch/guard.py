@@ -89,7 +89,7 @@ def guard(
             .otherwise(_change()),
         )
     )
-    return GuardedCommands.validate(guarded.select(GuardedCommands.column_names()))
+    return guarded.select(GuardedCommands.column_names())
 
 
 def _latest(states: pl.DataFrame) -> pl.DataFrame:

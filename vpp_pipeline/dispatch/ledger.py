@@ -130,7 +130,4 @@ def events(
 
 
 def _append(connection: Connection, rows: pl.DataFrame) -> None:
-    numbered = connection.frame(
-        "dispatch_numbered_events", frames={"events": rows.with_row_index("position")}
-    )
-    connection.append("command_events", numbered)
+    connection.execute("dispatch_append_events", frames={"events": rows.with_row_index("position")})

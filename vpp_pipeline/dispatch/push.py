@@ -179,7 +179,7 @@ class _Push:
             admitted,
             State.SENT,
             detail=pl.col("note"),
-            sent=pl.format('{"power_kw":{}}', "offered_kw"),
+            sent=pl.struct(power_kw="offered_kw").struct.json_encode(),
         )
         claimed = admitted.join(refused, on="command_id", how="anti", maintain_order="left")
         timeout_s = self._timeout_s()

@@ -51,7 +51,11 @@ def power_verified(
     )
     excess_kw = pl.when("is_cap").then(above_kw).otherwise(above_kw.abs())
     # A comparison with NaN is true in Polars: what is not finite verifies nothing.
-    verified = pl.col("excess_kw").is_finite() & (pl.col("excess_kw") <= allowed_kw)
+    verified = (
+        pl.col("is_cap").is_not_null()
+        & pl.col("excess_kw").is_finite()
+        & (pl.col("excess_kw") <= allowed_kw)
+    )
     return (
         facts.with_columns(excess_kw=excess_kw)
         .with_columns(power_verified=verified.fill_null(value=False))
