@@ -114,7 +114,9 @@ def test_only_known_tables_and_columns_are_appended_to(tmp_path):
 
     with warehouse.write() as connection:
         for table in ("prices; DROP TABLE prices", "schema_migrations", "duckdb_tables"):
-            with pytest.raises(WarehouseError, match=r"there is no table .*: one of command_events"):
+            with pytest.raises(
+                WarehouseError, match=r"there is no table .*: one of command_events"
+            ):
                 connection.append(table, releases("a"))
     with warehouse.write() as connection, pytest.raises(WarehouseError, match="nonsense"):
         connection.append("plan_releases", releases("a").with_columns(nonsense=1))
@@ -349,10 +351,8 @@ except OSError as error:
     assert "land:" in full.stdout, full.stderr
     assert list((tmp_path / "landing" / "telemetry").iterdir()) == []
     with warehouse.read() as connection:
-        assert connection.frame(
-            "warehouse_latest_telemetry", as_of=datetime.now(UTC)
-        ).is_empty()
-    with warehouse.write() as connection, pytest.raises(WarehouseError, match="[Dd]uplicate"):
+        assert connection.frame("warehouse_latest_telemetry", as_of=datetime.now(UTC)).is_empty()
+    with warehouse.write() as connection, pytest.raises(WarehouseError, match=r"[Dd]uplicate"):
         connection.append("plan_releases", releases("before"))
 
 

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from vpp_pipeline.devices.schemas import Telemetry
 from vpp_pipeline.forecasting.schemas import Forecasts
-from vpp_pipeline.warehouse.quarantine import from_failures, from_unreadable
+from vpp_pipeline.markets.feeds import FeedResult, RejectedRows
+from vpp_pipeline.markets.schemas import Prices
+from vpp_pipeline.warehouse.quarantine import from_failures, from_feed, from_unreadable
 from vpp_pipeline.warehouse.schemas import Quarantine
 from vpp_pipeline.warehouse.validate import input_hash, validated
 
@@ -103,6 +105,29 @@ def test_a_rule_over_several_fields_names_the_row():
     assert "quantiles_ascend" in refused["reason"][0]
 
 
+def test_what_a_feed_refused_is_told_with_its_source():
+    rejected = RejectedRows.validate(
+        pl.DataFrame(
+            {
+                "row_number": [4],
+                "field": ["price_eur_per_mwh"],
+                "value": ["abc"],
+                "reason": ["is no number"],
+                "remedy": ["write a number"],
+                "row_json": ["{}"],
+            }
+        )
+    )
+    result = FeedResult(Prices.create_empty(), rejected, "drop/prices.csv", T0)
+
+    refused = from_feed("prices", result, NOW)
+
+    Quarantine.validate(refused)
+    assert refused.select("table_name", "source", "row_number", "value", "known_at").rows() == [
+        ("prices", "drop/prices.csv", 4, "abc", NOW)
+    ]
+
+
 def test_an_unreadable_file_is_told_as_row_zero():
     refused = from_unreadable({"b.parquet": "cut short"}, Path("kept"), "telemetry", NOW)
 
@@ -113,15 +138,16 @@ def test_an_unreadable_file_is_told_as_row_zero():
 
 
 def test_nothing_refused_is_an_empty_frame_of_the_same_shape():
-    assert from_failures(Telemetry, [], "telemetry", NOW).schema == from_unreadable(
-        {}, Path(), "telemetry", NOW
-    ).schema
+    assert (
+        from_failures(Telemetry, [], "telemetry", NOW).schema
+        == from_unreadable({}, Path(), "telemetry", NOW).schema
+    )
 
 
 @st.composite
 def frames(draw):
     values = {
-        "device_id": st.text("ab,\"\n", max_size=3),
+        "device_id": st.text('ab,"\n', max_size=3),
         "power_kw": st.none() | st.floats(-1e6, 1e6),
         "at": st.none() | st.datetimes(datetime(2025, 1, 1), datetime(2026, 1, 1)),  # noqa: DTZ001 - made aware by the frame's type
         "tags": st.none() | st.lists(st.sampled_from(["x", "y"]), max_size=2),

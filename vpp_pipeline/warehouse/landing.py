@@ -74,7 +74,7 @@ def landed(directory: Path, kind: str) -> pl.LazyFrame:
     is not in `SCHEMAS`.
     """
     schema = SCHEMAS[kind]
-    rows = read_files(_waiting(directory / kind), schema).good
+    rows = read_files(waiting(directory, kind), schema).good
     return rows.select(schema.column_names()).lazy()
 
 
@@ -94,7 +94,7 @@ def compact(  # noqa: PLR0917 - one load is named by all of these, and each is t
     """
     load = _Load(kind, schema, table, directory / "rejected", now)
     reports = [
-        _compact_batch(warehouse, files, load) for files in _batches(_waiting(directory / kind))
+        _compact_batch(warehouse, files, load) for files in _batches(waiting(directory, kind))
     ]
     return CompactionReport(
         files=sum(report.files for report in reports),
@@ -139,10 +139,6 @@ def _compact_batch(warehouse: Warehouse, files: Sequence[Path], load: _Load) -> 
         else:
             path.unlink(missing_ok=True)
     return CompactionReport(len(fresh), rows.good.height, int(ledger["quarantined"].sum()))
-
-
-def _waiting(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.parquet"))
 
 
 def _batches(files: Sequence[Path]) -> Iterator[list[Path]]:

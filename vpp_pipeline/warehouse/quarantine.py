@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     import dataframely as dy
 
+    from vpp_pipeline.markets.feeds import FeedResult
+
 WHOLE_FILE = 0
 """The row number of a file that was refused as a whole."""
 
@@ -44,6 +46,19 @@ def from_failures(
         and "invalid" in details[rule]
     ]
     return _as_quarantine(records).sort("source", "row_number", maintain_order=True)
+
+
+def from_feed(table: str, result: FeedResult, known_at: datetime) -> pl.DataFrame:
+    """Turn what a feed refused for `table` into `Quarantine` rows."""
+    return _as_quarantine(
+        [
+            result.rejected.with_columns(
+                table_name=pl.lit(table),
+                source=pl.lit(result.source),
+                known_at=pl.lit(known_at),
+            )
+        ]
+    )
 
 
 def from_unreadable(
