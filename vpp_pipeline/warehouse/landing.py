@@ -66,6 +66,11 @@ def land(directory: Path, kind: str, frame: pl.DataFrame, known_at: datetime) ->
     return path
 
 
+def waiting(directory: Path, kind: str) -> list[Path]:
+    """Return the files that wait for compaction, by the moment they were known."""
+    return sorted((directory / kind).glob("*.parquet"))
+
+
 def landed(directory: Path, kind: str) -> pl.LazyFrame:
     """Return the good rows that have landed and not left the zone, of the kind's schema's types.
 
