@@ -30,7 +30,7 @@ from vpp_pipeline.fleet.model import (
 from vpp_pipeline.markets import recorded
 from vpp_pipeline.simulation.history import unmanaged_history
 from vpp_pipeline.simulation.plant import Plant
-from vpp_pipeline.simulation.stays import windows
+from vpp_pipeline.simulation.stays import vehicle_stays, windows
 from vpp_pipeline.simulation.world import OutsideWindowError, recorded_world
 
 OVER = SimulatedConnection(over="mqtt")
@@ -139,15 +139,18 @@ def test_sites_have_nearly_the_same_weather():
     assert 0 < spread["temperature_c"].max() <= 1.0
 
 
-def test_a_charger_has_one_vehicle_at_a_time_that_can_be_filled_in_time():
-    stays = WORLD.vehicle_stays.sort("device_id", "arrival")
+@pytest.mark.parametrize("charger_kw", [2.3, 11.0])
+def test_a_charger_has_one_vehicle_at_a_time_that_can_be_filled_in_time(charger_kw):
+    chargers = of(DEVICES, "ev").with_columns(max_draw_kw=pl.lit(charger_kw))
+    stays = vehicle_stays(chargers, recorded.ev_sessions(), np.random.default_rng(1))
+    stays = stays.sort("device_id", "arrival")
     assert stays.group_by("device_id").len()["len"].min() >= 30
     earlier = pl.col("departure").shift(1).over("device_id")
     assert stays.filter(pl.col("arrival") < earlier).is_empty()
     need = pl.col("target_energy_kwh") - pl.col("arrival_energy_kwh")
     hours = (pl.col("departure") - pl.col("arrival")).dt.total_seconds() / 3600
     broken = stays.filter(
-        (need > 11 * 0.92 * hours)
+        (need > charger_kw * 0.92 * hours)
         | (need <= 0)
         | (pl.col("arrival_energy_kwh") < 0)
         | (pl.col("target_energy_kwh") > 50)

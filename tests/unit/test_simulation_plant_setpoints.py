@@ -285,6 +285,16 @@ def test_a_restarted_plant_goes_on_where_it_was(before, after):
     assert told(restarted) == told(whole)
 
 
+def test_a_thermostat_that_was_heating_goes_on_heating_after_a_restart():
+    plant = new_plant()
+    while plant.reading("pump").power_kw == 0:
+        move(plant, MINUTE)
+    move(plant, 5 * MINUTE)
+    restarted = new_plant(ManualClock(plant.clock.now()), seed=2)
+    restarted.restore(plant.state())
+    assert plant.reading("pump").power_kw == restarted.reading("pump").power_kw == -3.0
+
+
 def test_a_plant_restarted_late_catches_up_on_timers_and_vehicles():
     plant = new_plant()
     plant.apply("battery", 1.0, T0 + 15 * MINUTE)
