@@ -6,10 +6,11 @@ Belongs here: schedules and the plan's certificate. Does not: the model (`model`
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import dataframely as dy
 
-_UTC = {"time_zone": "UTC", "time_unit": "us"}
+_UTC: dict[str, Any] = {"time_zone": "UTC", "time_unit": "us"}
 
 
 class Schedules(dy.Schema):

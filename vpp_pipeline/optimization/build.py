@@ -1,0 +1,309 @@
+"""Frames → `Problem`, or an error that says what is wrong with which row.
+
+Belongs here: checks of a plan's inputs, and the meaning of device types in the problem. Does
+not: the mathematics (`model`), the inputs' freshness (`inputs`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from vpp_pipeline.delivery_day import STEP, STEP_H
+from vpp_pipeline.optimization.problem import (
+    Bools,
+    Floats,
+    Places,
+    Problem,
+    Sites,
+    Sources,
+    Stores,
+)
+
+if TYPE_CHECKING:
+    import dataframely as dy
+    from numpy.typing import NDArray
+
+    from vpp_pipeline.fleet.frame import DeviceFrame
+    from vpp_pipeline.optimization.settings import PlanSettings
+
+_ENVELOPES_REMEDY = "make the envelopes of this horizon again"
+_PRICES_REMEDY = "give one finite price for every quarter-hour of the horizon"
+_STEP_MINUTES = STEP.total_seconds() / 60
+
+
+class ProblemError(ValueError):
+    """An input that no plan can be made on; the text names row, field, value and remedy."""
+
+
+def build(
+    devices: dy.DataFrame[DeviceFrame],
+    envelopes: pl.DataFrame,
+    prices: pl.DataFrame,
+    settings: PlanSettings,
+) -> Problem:
+    """Return the problem over the envelopes' horizon.
+
+    `envelopes` (`Envelopes`) hold every device in every quarter-hour; `prices` are
+    (interval_start, price_eur_per_mwh) and cover the horizon, further rows are not read. Raises
+    `ProblemError` for what is missing, doubled, unknown, misaligned or not finite.
+    """
+    intervals = _horizon(envelopes)
+    grid = _Grid.over(devices["device_id"], intervals, envelopes)
+    price = _prices(prices, intervals)
+
+    site_ids = devices["site_id"].unique(maintain_order=True)
+    limits = devices.unique("site_id", keep="first", maintain_order=True)
+    site = (
+        devices.select("site_id")
+        .join(site_ids.to_frame().with_row_index("site"), on="site_id", maintain_order="left")[
+            "site"
+        ]
+        .to_numpy()
+        .astype(np.int64)
+    )
+    kind = devices["device_type"].cast(pl.String).to_numpy()
+    is_store = ~np.isnan(grid["min_energy_kwh"]).all(axis=0)
+    is_source = np.isin(kind, ["pv", "wind", "chp"]) & grid.available
+    fixed_kw = np.where(is_store | is_source, 0.0, grid["expected_power_kw"])
+
+    sources = _sources(devices, grid, np.flatnonzero(is_source), site, kind)
+    base_kw = _by_site(fixed_kw, site, len(site_ids))
+    least_kw = base_kw + _by_site(sources.min_kw, sources.site, len(site_ids))
+    most_kw = base_kw + _by_site(
+        np.where(sources.curtailable, sources.max_kw, sources.min_kw), sources.site, len(site_ids)
+    )
+    import_kw = limits["site_import_limit_kw"].to_numpy()
+    export_kw = limits["site_export_limit_kw"].to_numpy()
+    return Problem(
+        device_ids=devices["device_id"],
+        intervals=intervals,
+        price_eur_per_kwh=price,
+        fixed_kw=fixed_kw,
+        curtailable_up_to_kw=np.where(
+            np.isin(kind, ["pv", "wind"]), devices["max_inject_kw"].to_numpy(), np.nan
+        ),
+        stores=_stores(devices, grid, np.flatnonzero(is_store), site, kind, price, settings),
+        sources=sources,
+        sites=Sites(
+            base_kw=base_kw,
+            import_limit_kw=import_kw,
+            export_limit_kw=export_kw,
+            import_overload_kw=np.maximum(-most_kw - import_kw, 0),
+            export_overload_kw=np.maximum(least_kw - export_kw, 0),
+        ),
+        overload_eur_per_kwh=settings.overload_eur_per_kwh,
+    )
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """The envelopes' columns as (T, N) arrays, in the devices' order."""
+
+    columns: dict[str, Floats]
+    available: Bools  # (N,)
+
+    def __getitem__(self, column: str) -> Floats:
+        return self.columns[column]
+
+    @classmethod
+    def over(cls, ids: pl.Series, intervals: pl.Series, envelopes: pl.DataFrame) -> _Grid:
+        places = envelopes.with_row_index("row").join(
+            pl.DataFrame({"device_id": ids, "place": np.arange(len(ids))}),
+            on="device_id",
+            how="left",
+            maintain_order="left",
+        )
+        stranger = places.filter(pl.col("place").is_null()).head(1)
+        if stranger.height:
+            raise ProblemError(
+                f"envelopes row {stranger['row'][0]}: device_id {stranger['device_id'][0]!r} is "
+                "not in the fleet: make the envelopes with the fleet that is planned"
+            )
+        steps = intervals.search_sorted(places["interval_start"]).to_numpy()
+        cell = places["place"].to_numpy().astype(np.int64) * len(intervals) + steps
+        times = np.bincount(cell, minlength=len(ids) * len(intervals))
+        for fault, cells in (("is missing", times == 0), ("is there twice", times > 1)):
+            if cells.any():
+                place, step = divmod(int(np.flatnonzero(cells)[0]), len(intervals))
+                raise ProblemError(
+                    f"envelopes: device_id {ids[place]!r}, interval_start "
+                    f"{intervals[step]} {fault}: {_ENVELOPES_REMEDY}"
+                )
+        order = np.argsort(cell, kind="stable")
+        columns = {}
+        for name, dtype in envelopes.schema.items():
+            if not dtype.is_float():
+                continue
+            values = places[name].to_numpy().astype(np.float64)
+            optional = name.endswith("energy_kwh") or name == "required_end_kwh"
+            unknown = places[name].is_null().to_numpy() if optional else np.zeros(len(values), bool)
+            faulty = np.flatnonzero(~np.isfinite(values) & ~unknown)
+            if len(faulty):
+                row = int(faulty[0])
+                at = places.row(row, named=True)
+                raise ProblemError(
+                    f"envelopes row {row}: {name} is {at[name]} for device_id {at['device_id']!r}, "
+                    f"interval_start {at['interval_start']}: not a finite number: "
+                    f"{_ENVELOPES_REMEDY}"
+                )
+            columns[name] = values[order].reshape(len(ids), len(intervals)).T
+        available = places["available"].to_numpy()[order].reshape(len(ids), -1)
+        return cls(columns, np.logical_and.reduce(available, axis=1))
+
+
+def _horizon(envelopes: pl.DataFrame) -> pl.Series:
+    intervals = envelopes["interval_start"].unique().sort()
+    if intervals.is_empty():
+        raise ProblemError(f"envelopes: there is no row: {_ENVELOPES_REMEDY}")
+    uneven = (intervals.diff().slice(1) != STEP).arg_true()
+    if len(uneven):
+        at = int(uneven[0])
+        raise ProblemError(
+            f"envelopes: interval_start {intervals[at + 1]} does not follow {intervals[at]} by a "
+            f"quarter-hour: {_ENVELOPES_REMEDY}"
+        )
+    return intervals
+
+
+def _prices(prices: pl.DataFrame, intervals: pl.Series) -> Floats:
+    """Return the horizon's prices in EUR/kWh (T,)."""
+    rows = prices.with_row_index("row").filter(
+        pl.col("interval_start").is_between(intervals[0], intervals[-1] + STEP, closed="left")
+    )
+    misaligned = rows.filter(~pl.col("interval_start").is_in(intervals.implode()))
+    doubled = rows.filter(pl.col("interval_start").is_duplicated())
+    faulty = rows.filter(~pl.col("price_eur_per_mwh").is_finite().fill_null(value=False))
+    for wrong, what in (
+        (misaligned, "does not start a quarter-hour of the horizon"),
+        (doubled, "is there more than once"),
+        (faulty, "has a price that is not a finite number"),
+    ):
+        if wrong.height:
+            first = wrong.row(0, named=True)
+            raise ProblemError(
+                f"prices row {first['row']}: interval_start {first['interval_start']}, "
+                f"price_eur_per_mwh {first['price_eur_per_mwh']} {what}: {_PRICES_REMEDY}"
+            )
+    priced = (
+        intervals.alias("interval_start")
+        .to_frame()
+        .join(rows, on="interval_start", how="left", maintain_order="left")
+    )
+    missing = priced.filter(pl.col("price_eur_per_mwh").is_null())
+    if missing.height:
+        raise ProblemError(
+            f"prices: interval_start {missing['interval_start'][0]} has no price_eur_per_mwh "
+            f"({missing.height} quarter-hours without): {_PRICES_REMEDY}"
+        )
+    return priced["price_eur_per_mwh"].to_numpy() / 1000
+
+
+def _by_site(power_kw: Floats, site: Places, sites: int) -> Floats:
+    total = np.zeros((len(power_kw), sites))
+    np.add.at(total.T, site, power_kw.T)
+    return total
+
+
+def _sources(
+    devices: pl.DataFrame, grid: _Grid, place: Places, site: Places, kind: NDArray[np.object_]
+) -> Sources:
+    of = devices[place]
+    active = of["min_active_kw"].to_numpy()
+    ramp = of["ramp_kw_per_min"].fill_null(np.inf).to_numpy() * _STEP_MINUTES
+    return Sources(
+        place=place,
+        site=site[place],
+        curtailable=kind[place] != "chp",
+        min_kw=grid["min_power_kw"][:, place],
+        max_kw=grid["max_power_kw"][:, place],
+        cost_eur_per_kwh=of["marginal_cost_eur_per_mwh"].fill_null(0.0).to_numpy() / 1000,
+        ramp_kw=np.where(kind[place] == "chp", np.maximum(ramp, active), np.inf),
+        min_active_kw=active,
+    )
+
+
+def _stores(  # noqa: PLR0917 - the parts of one problem
+    devices: pl.DataFrame,
+    grid: _Grid,
+    place: Places,
+    site: Places,
+    kind: NDArray[np.object_],
+    price: Floats,
+    settings: PlanSettings,
+) -> Stores:
+    of = devices[place]
+
+    def number(column: str, absent: float) -> Floats:
+        return of[column].fill_null(absent).to_numpy().astype(np.float64)
+
+    low, high = grid["min_energy_kwh"][:, place], grid["max_energy_kwh"][:, place]
+    initial, required = grid["initial_energy_kwh"][:, place], grid["required_end_kwh"][:, place]
+    present = ~np.isnan(low)
+    starts = ~np.isnan(initial)
+    starts[0] = True  # a store that is not there yet begins as an empty one that can't move
+    initial = np.nan_to_num(initial)
+    begun = np.maximum.accumulate(np.where(starts, np.arange(len(starts))[:, None], 0), axis=0)
+    begun_with = np.take_along_axis(initial, begun, axis=0)
+
+    building = kind[place] == "heat_pump"
+    promised = np.isin(kind[place], ["ev_charger", "flexible_load"])
+    charge_kw = np.maximum(-grid["min_power_kw"][:, place], 0)
+    discharge_kw = np.maximum(grid["max_power_kw"][:, place], 0)
+    retention, drift = grid["retention"][0, place], grid["drift_kwh"][:, place]
+    charge_efficiency = number("charge_efficiency", 1.0)
+    coldest, warmest = _reach(initial[0], charge_kw * STEP_H * charge_efficiency, retention, drift)
+    floor = np.where(promised, np.fmin(number("min_energy_kwh", 0.0), begun_with), low)
+    floor = np.where(building, coldest, floor)
+    ceiling = np.where(building, warmest, high)
+    away = ~present
+    floor = np.where(away, np.fmin(np.fmin.reduce(floor), 0), floor)
+    ceiling = np.where(away, np.fmax(np.fmax.reduce(ceiling), 0), ceiling)
+
+    comfort = number("comfort_max_c", 0.0) - number("comfort_min_c", 0.0)
+    comfort *= number("thermal_capacity_kwh_per_k", 0.0)
+    owed = promised & ~np.isnan(required)
+    unmet = number("unmet_cost_eur_per_kwh", 0.0)
+    two_way = np.isin(kind[place], ["battery", "ev_charger"]) & (of["max_inject_kw"].to_numpy() > 0)
+    value = settings.stored_energy_eur_per_mwh
+    value_per_kwh = max(float(np.median(price)), 0.0) if value is None else value / 1000
+    return Stores(
+        place=place,
+        site=site[place],
+        charge_min_kw=np.zeros_like(low),
+        charge_max_kw=charge_kw,
+        discharge_min_kw=np.zeros_like(low),
+        discharge_max_kw=discharge_kw,
+        starts=starts,
+        initial_kwh=initial,
+        present=present,
+        drift_kwh=drift,
+        floor_kwh=floor,
+        ceiling_kwh=np.maximum(floor, ceiling),
+        wished_kwh=np.where(building, np.fmin(high, 0), np.where(owed, required, 0.0)),
+        shortfall_eur_per_kwh=np.where(building, unmet * STEP_H, np.where(owed, unmet, 0.0)),
+        comfort_kwh=np.where(building, np.fmax(low, comfort), np.nan_to_num(ceiling)),
+        excess_eur_per_kwh=np.where(building & present, unmet * STEP_H, 0.0),
+        owed=owed,
+        retention=retention,
+        charge_efficiency=charge_efficiency,
+        discharge_efficiency=number("discharge_efficiency", 1.0),
+        wear_eur_per_kwh=number("wear_cost_eur_per_kwh", 0.0),
+        end_value_eur_per_kwh=np.where(two_way & present[-1], value_per_kwh, 0.0),
+        min_active_kw=of["min_active_kw"].to_numpy(),
+    )
+
+
+def _reach(
+    initial: Floats, gain: Floats, retention: Floats, drift: Floats
+) -> tuple[Floats, Floats]:
+    """Return the energies of a store that is never, and always, charged (T, S)."""
+    low, high = np.empty_like(drift), np.empty_like(drift)
+    least = most = initial
+    for t in range(len(drift)):
+        low[t] = least = retention * least + drift[t]
+        high[t] = most = retention * most + drift[t] + gain[t]
+    return low, high

@@ -1,0 +1,77 @@
+"""The model with its switches: no device both ways at once, none below its least power.
+
+Belongs here: the mixed-integer form and its bound, for a few sites at a time. Does not: the
+mathematics they share (`model`), choosing the sites (`solve`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cvxpy as cp
+import numpy as np
+
+from vpp_pipeline.optimization.bound import constant_eur
+from vpp_pipeline.optimization.model import formulate
+from vpp_pipeline.optimization.relaxed import run
+
+if TYPE_CHECKING:
+    from vpp_pipeline.optimization.model import Model
+    from vpp_pipeline.optimization.problem import Floats, Problem
+
+_RELATIVE_GAP = 1e-4
+
+
+@dataclass(frozen=True)
+class Exact:
+    """A solution with all switches obeyed, and the solver's own bound on every such solution."""
+
+    energy_kwh: Floats  # (T, S)
+    source_kw: Floats  # (T, G)
+    bound_eur: float
+
+
+def solve_exact(problem: Problem, time_limit_s: float) -> Exact:
+    """Solve with HiGHS; raises `SolverError` when there is no solution in time."""
+    model = formulate(problem)
+    whole = cp.Problem(
+        cp.Minimize(model.cost_eur),
+        model.laws.all() + _store_switches(problem, model) + _source_switches(problem, model),
+    )
+    run(whole, "HIGHS", time_limit_s, mip_rel_gap=_RELATIVE_GAP)
+    info = whole.solver_stats.extra_stats
+    left_open = max(info.objective_function_value - info.mip_dual_bound, 0.0)
+    return Exact(
+        energy_kwh=model.energy_kwh.value,
+        source_kw=model.source_kw.value,
+        bound_eur=float(whole.value) - left_open + constant_eur(problem),
+    )
+
+
+def _store_switches(problem: Problem, model: Model) -> list[cp.Constraint]:
+    """Off, or one way and at least the least power."""
+    stores, two_way = problem.stores, model.two_way
+    charges = cp.Variable(model.charge_kw.shape, boolean=True)
+    discharges = cp.Variable(model.discharge_kw.shape, boolean=True)
+    least_in = np.broadcast_to(stores.min_active_kw, charges.shape)
+    least_out = np.broadcast_to(stores.min_active_kw[two_way], discharges.shape)
+    return [
+        model.charge_kw <= cp.multiply(stores.charge_max_kw, charges),
+        model.charge_kw >= cp.multiply(least_in, charges),
+        model.discharge_kw <= cp.multiply(stores.discharge_max_kw[:, two_way], discharges),
+        model.discharge_kw >= cp.multiply(least_out, discharges),
+        charges[:, np.flatnonzero(two_way)] + discharges <= 1,
+    ]
+
+
+def _source_switches(problem: Problem, model: Model) -> list[cp.Constraint]:
+    """Off, or at least the least power."""
+    least = problem.sources.min_active_kw
+    switched = np.flatnonzero(least > 0)
+    runs = cp.Variable((len(problem.sources.max_kw), len(switched)), boolean=True)
+    source = model.source_kw[:, switched]
+    return [
+        source <= cp.multiply(problem.sources.max_kw[:, switched], runs),
+        source >= cp.multiply(np.broadcast_to(least[switched], runs.shape), runs),
+    ]

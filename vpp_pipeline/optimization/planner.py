@@ -1,0 +1,104 @@
+"""Frames in, schedules and their certificate out: what the pipeline calls.
+
+Belongs here: the way in and out. Does not: the inputs' checks (`build`), finding the plan
+(`solve`).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from vpp_pipeline.optimization.build import ProblemError, build
+from vpp_pipeline.optimization.schemas import Certificate, Schedules
+from vpp_pipeline.optimization.settings import PlanSettings
+from vpp_pipeline.optimization.solve import solve
+
+if TYPE_CHECKING:
+    import dataframely as dy
+
+    from vpp_pipeline.fleet.frame import DeviceFrame
+    from vpp_pipeline.optimization.problem import Problem
+    from vpp_pipeline.optimization.repair import Setpoints
+    from vpp_pipeline.optimization.solve import Found
+
+__all__ = ["Plan", "PlanSettings", "ProblemError", "plan"]
+
+_CURTAILED_KW = 1e-3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every device is to do, and how good that is."""
+
+    schedules: dy.DataFrame[Schedules]
+    certificate: Certificate
+
+
+def plan(
+    devices: dy.DataFrame[DeviceFrame],
+    envelopes: pl.DataFrame,
+    prices: pl.DataFrame,
+    settings: PlanSettings | None = None,
+) -> Plan:
+    """Plan the envelopes' horizon: a schedule for every device, in any case.
+
+    `envelopes` are `Envelopes`, `prices` (interval_start, price_eur_per_mwh). The same inputs
+    give the same schedules, unless the time limit cut a solver short. Raises `ProblemError` for
+    inputs that can't be planned on.
+    """
+    started = time.perf_counter()
+    settings = settings or PlanSettings()
+    problem = build(devices, envelopes, prices, settings)
+    found = solve(problem, settings)
+    return Plan(
+        schedules=_schedules(problem, found.setpoints),
+        certificate=Certificate(
+            label=_label(found, settings),
+            solver=found.solver,
+            solver_status=found.status,
+            objective_eur=found.verdict.objective_eur,
+            bound_eur=found.bound_eur,
+            gap=found.gap,
+            worst_violation_kw=found.verdict.worst_violation_kw,
+            worst_violation_kwh=found.verdict.worst_violation_kwh,
+            simultaneous_steps=found.verdict.simultaneous_steps,
+            unmet_kwh=found.verdict.unmet_kwh,
+            solve_seconds=time.perf_counter() - started,
+        ),
+    )
+
+
+def _label(found: Found, settings: PlanSettings) -> str:
+    if found.solver == "greedy":
+        return f"fallback: {'; '.join(found.complaints) or 'no solver found a better plan'}"
+    proven = found.gap is not None and found.gap <= settings.gap_tolerance
+    return "optimal" if proven else "feasible"
+
+
+def _schedules(problem: Problem, setpoints: Setpoints) -> dy.DataFrame[Schedules]:
+    stores, sources = problem.stores, problem.sources
+    power = problem.fixed_kw.copy()
+    power[:, stores.place] = setpoints.store_kw
+    power[:, sources.place] = setpoints.source_kw
+    energy = np.full(power.shape, np.nan)
+    energy[:, stores.place] = np.where(stores.present, setpoints.energy_kwh, np.nan)
+    limit = np.broadcast_to(problem.curtailable_up_to_kw, power.shape).copy()
+    curtailed = sources.curtailable & (setpoints.source_kw < sources.max_kw - _CURTAILED_KW)
+    limit[:, sources.place] = np.where(curtailed, setpoints.source_kw, limit[:, sources.place])
+    steps, count = power.shape
+    return Schedules.validate(
+        pl.DataFrame(
+            {
+                "device_id": problem.device_ids.gather(np.repeat(np.arange(count), steps)),
+                "interval_start": problem.intervals.gather(np.tile(np.arange(steps), count)),
+                "power_kw": (power + 0.0).T.ravel(),  # no negative zero
+                "limit_kw": limit.T.ravel(),
+                "energy_kwh": energy.T.ravel(),
+            }
+        ).with_columns(pl.col("limit_kw", "energy_kwh").fill_nan(None))
+    )

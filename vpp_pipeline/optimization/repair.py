@@ -1,0 +1,192 @@
+"""From a solver's answer to powers that devices can follow.
+
+Belongs here: tracking energies within every hard bound, one direction at a time, at least the
+least power, whole watts; and where an answer can't be followed. Does not: solving (`relaxed`, `exact`),
+judging (`verify`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vpp_pipeline.delivery_day import STEP_H
+
+if TYPE_CHECKING:
+    from vpp_pipeline.optimization.problem import Bools, Floats, Places, Problem
+    from vpp_pipeline.optimization.relaxed import Relaxed
+
+_WATTS = 1000.0
+# A wish for less than this share of the least power is dropped, a larger one is rounded up; the
+# excess is made good in the steps that follow, because energies are tracked, not powers.
+_WORTH_STARTING = 0.1
+_TOLD_KW = 1e-3
+
+
+@dataclass(frozen=True)
+class Setpoints:
+    """What each device is to do. Positive power injects."""
+
+    store_kw: Floats  # (T, S)
+    energy_kwh: Floats  # (T, S) at the quarter-hour's end
+    source_kw: Floats  # (T, G)
+
+
+def track(problem: Problem, energy_kwh: Floats, source_kw: Floats) -> Setpoints:
+    """Follow an energy path (T, S) and source powers (T, G) as closely as is feasible.
+
+    Whatever the goal, the result keeps the stores' and devices' bounds, and the sites' limits as
+    far as its devices can.
+    """
+    stores, sources = problem.stores, problem.sources
+    power = np.zeros_like(stores.drift_kwh)
+    energy = np.zeros_like(power)
+    source = np.zeros_like(sources.max_kw)
+    for t in range(len(power)):
+        start = np.where(stores.starts[t], stores.initial_kwh[t], energy[t - 1])
+        idle = stores.retention * start + stores.drift_kwh[t]
+        most_draw = np.minimum(
+            stores.charge_max_kw[t], _charging(problem, stores.ceiling_kwh[t] - idle)
+        )
+        most_given = np.minimum(
+            stores.discharge_max_kw[t], _discharging(problem, idle - stores.floor_kwh[t])
+        )
+        wish = _discharging(problem, idle - energy_kwh[t]) - _charging(
+            problem, energy_kwh[t] - idle
+        )
+        wish = np.clip(np.round(wish * _WATTS) / _WATTS, -most_draw, most_given)
+        wish = _active(wish, stores.min_active_kw, most_draw, most_given)
+        low, high = _within_ramp(problem, source[t - 1] if t else None, t)
+        given = _source_wish(problem, np.clip(source_kw[t], low, high), low, high)
+        power[t], source[t] = _within_site(problem, t, wish, given, most_given, (low, high))
+        energy[t] = idle + STEP_H * (
+            np.maximum(-power[t], 0) * stores.charge_efficiency
+            - np.maximum(power[t], 0) / stores.discharge_efficiency
+        )
+    return Setpoints(power, energy, source)
+
+
+def loose_sites(problem: Problem, relaxed: Relaxed) -> Bools:
+    """Return the sites (K,) where an answer has a device do what it can't.
+
+    That is both ways at once, or running below its least power.
+    """
+    stores, sources = problem.stores, problem.sources
+    loose_store = (
+        (np.minimum(relaxed.charge_kw, relaxed.discharge_kw) > _TOLD_KW)
+        | _too_little(relaxed.charge_kw, stores.min_active_kw)
+        | _too_little(relaxed.discharge_kw, stores.min_active_kw)
+    ).any(axis=0)
+    loose_source = _too_little(relaxed.source_kw, sources.min_active_kw).any(axis=0)
+    loose = np.zeros(len(problem.sites.import_limit_kw), dtype=np.bool_)
+    loose[stores.site[loose_store]] = True
+    loose[sources.site[loose_source]] = True
+    return loose
+
+
+def _too_little(power_kw: Floats, least_kw: Floats) -> Bools:
+    little: Bools = (power_kw > _TOLD_KW) & (power_kw < least_kw - _TOLD_KW)
+    return little
+
+
+def _charging(problem: Problem, energy_kwh: Floats) -> Floats:
+    """Return the charging power that adds this much in a quarter-hour."""
+    draw: Floats = np.maximum(energy_kwh, 0) / (STEP_H * problem.stores.charge_efficiency)
+    return draw
+
+
+def _discharging(problem: Problem, energy_kwh: Floats) -> Floats:
+    """Return the discharging power that takes this much in a quarter-hour."""
+    given: Floats = np.maximum(energy_kwh, 0) * problem.stores.discharge_efficiency / STEP_H
+    return given
+
+
+def _active(power: Floats, least: Floats, most_draw: Floats, most_given: Floats) -> Floats:
+    """Move powers below the least to it, or to 0 where it is not worth it or not possible."""
+    size = np.abs(power)
+    room = np.where(power < 0, most_draw, most_given)
+    start = (size >= _WORTH_STARTING * least) & (room >= least)
+    return np.where(size >= least, power, np.where(start, np.sign(power) * least, 0.0))
+
+
+def _within_ramp(problem: Problem, before: Floats | None, t: int) -> tuple[Floats, Floats]:
+    sources = problem.sources
+    low, high = sources.min_kw[t], sources.max_kw[t]
+    if before is None:
+        return low, high
+    return (
+        np.clip(before - sources.ramp_kw, low, high),
+        np.clip(before + sources.ramp_kw, low, high),
+    )
+
+
+def _source_wish(problem: Problem, wish: Floats, low: Floats, high: Floats) -> Floats:
+    """Round to whole watts, uncurtailed output excepted; CHPs off, or at least at their least."""
+    least = problem.sources.min_active_kw
+    watts = np.clip(np.round(wish * _WATTS) / _WATTS, low, high)
+    watts = np.where(high - wish < 1 / _WATTS, high, watts)
+    on = (watts >= 0.5 * least) | (low > 0)
+    return np.where(watts >= least, watts, np.where(on & (high >= least), least, low.clip(max=0)))
+
+
+def _within_site(  # noqa: PLR0917 - one quarter-hour's state
+    problem: Problem,
+    t: int,
+    power: Floats,
+    source: Floats,
+    most_given: Floats,
+    source_range: tuple[Floats, Floats],
+) -> tuple[Floats, Floats]:
+    """Hold the sites' limits: uncurtail, charge less, discharge more; curtail, discharge less."""
+    stores, sources, sites = problem.stores, problem.sources, problem.sites
+    at_store, at_source = stores.site, sources.site
+    free = sources.curtailable
+    low, high = source_range
+
+    def site_kw() -> Floats:
+        count = len(sites.import_limit_kw)
+        total: Floats = sites.base_kw[t] + np.bincount(at_store, power, count)
+        return total + np.bincount(at_source, source, count)
+
+    def missing() -> Floats:
+        most_kw = sites.import_limit_kw + sites.import_overload_kw[t]
+        return np.clip(-site_kw() - most_kw, 0, None)
+
+    def surplus() -> Floats:
+        most_kw = sites.export_limit_kw + sites.export_overload_kw[t]
+        return np.clip(site_kw() - most_kw, 0, None)
+
+    if missing().any():
+        source = source + _share(missing(), np.where(free, high - source, 0.0), at_source)
+        cut = _whole_watts(_share(missing(), np.maximum(-power, 0), at_store))
+        less = np.minimum(power + cut, 0)
+        kept = np.where(-less >= stores.min_active_kw, less, 0.0)
+        power = np.where((power < 0) & (cut > 0), kept, power)
+        room = np.where(power >= 0, most_given - power, 0.0)
+        more = np.minimum(power + _whole_watts(_share(missing(), room, at_store)), most_given)
+        power = np.where((room > 0) & (more >= stores.min_active_kw), more, power)
+    if surplus().any():
+        cut = _whole_watts(_share(surplus(), np.where(free, source - low, 0.0), at_source))
+        source = np.where(cut > 0, np.maximum(source - cut, low), source)
+        cut = _whole_watts(_share(surplus(), np.maximum(power, 0), at_store))
+        less = np.maximum(power - cut, 0)
+        kept = np.where(less >= stores.min_active_kw, less, 0.0)
+        power = np.where((power > 0) & (cut > 0), kept, power)
+        cut = _whole_watts(_share(surplus(), np.where(free, 0.0, source - low), at_source))
+        less = np.maximum(source - cut, low)
+        kept = np.where(less >= sources.min_active_kw, less, low)
+        source = np.where(cut > 0, kept, source)
+    return power, source
+
+
+def _share(amount: Floats, room: Floats, site: Places) -> Floats:
+    """Spread each site's amount over its devices in proportion to their room."""
+    total = np.bincount(site, room, len(amount))
+    ratio = np.divide(amount, total, out=np.zeros_like(amount), where=total > 0)
+    return room * np.minimum(ratio, 1)[site]
+
+
+def _whole_watts(power: Floats) -> Floats:
+    return np.ceil(power * _WATTS - 1e-6) / _WATTS
