@@ -7,18 +7,21 @@ what has landed (`warehouse.landing`), any decision.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime, timedelta
-from threading import Event
 
 import polars as pl
 
 from vpp_pipeline.devices.protocol import DeviceLink, Driver, Reading, Unreachable
 from vpp_pipeline.devices.schemas import Telemetry
 from vpp_pipeline.dispatch.links import device_links
-from vpp_pipeline.runtime import Runtime
 from vpp_pipeline.warehouse import landing
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vpp_pipeline.runtime import Runtime
+    from threading import Event
+    from datetime import datetime, timedelta
+    from collections.abc import Sequence
 
 _LEAST_PAUSE_S = 1.0
 
@@ -45,7 +48,7 @@ def telemetry_rows(answers: Sequence[Reading | Unreachable], now: datetime) -> p
         for answer in answers
     ]
     schema = {
-        name: dtype for name, dtype in Telemetry.polars_schema().items() if name != "known_at"
+        name: dtype for name, dtype in Telemetry.create_empty().schema.items() if name != "known_at"
     }
     return pl.DataFrame(rows, schema=schema, orient="row").with_columns(
         known_at=pl.lit(now).cast(pl.Datetime("us", "UTC"))
@@ -73,5 +76,6 @@ def run(runtime: Runtime, every: timedelta, stop: Event) -> None:
     """Poll the fleet every `every` of clock time until `stop` is set."""
     pause_s = max(_LEAST_PAUSE_S, every.total_seconds() / runtime.clock.rate)
     while not stop.is_set():
-        collect_once(runtime, "collector", timeout_s=pause_s + 2.0)
+        if runtime.knows_a_fleet():
+            collect_once(runtime, "collector", timeout_s=pause_s + 2.0)
         stop.wait(pause_s)

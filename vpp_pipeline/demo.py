@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import shutil
 from datetime import date, datetime, time, timedelta
-from pathlib import Path
-from threading import Event
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -35,13 +33,18 @@ from vpp_pipeline.simulation.world import recorded_world
 from vpp_pipeline.up import prepare_dagster_home
 from vpp_pipeline.warehouse import landing
 from vpp_pipeline.warehouse.store import Warehouse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from threading import Event
+    from pathlib import Path
 
 SEED = 20201004
 DAY = date(2020, 10, 4)
 HISTORY = timedelta(days=42)
 SURPRISE_AT = time(15, 5)
 SURPRISE = "the evening turns out far dearer than the auction said"
-OUTAGE_DEVICE = "battery-03"
+OUTAGE_DEVICE = "depot-battery"
 OUTAGE_FROM, OUTAGE_TO = time(17, 10), time(18, 40)
 
 _POLL_TIMEOUT_S = 5.0
@@ -100,9 +103,7 @@ def seed_history(runtime: Runtime) -> None:
     devices = device_frame(registry.load(runtime.settings.fleet_file))
     world = recorded_world(devices, np.random.default_rng(SEED))
     now = market_day.floor_interval(runtime.clock.now())
-    history = unmanaged_history(
-        devices, world, now - HISTORY, now, np.random.default_rng(SEED + 2)
-    )
+    history = unmanaged_history(devices, world, now - HISTORY, now, np.random.default_rng(SEED + 2))
     landing.land(runtime.settings.landing_dir, "telemetry", history, now)
 
 
@@ -117,7 +118,11 @@ def simulate(runtime: Runtime, stopped: Event) -> None:
 
 
 def _day_before(
-    runtime: Runtime, fleet: SimulatedFleet, daemon: SteppedDaemon, clock: ManualClock, start: datetime
+    runtime: Runtime,
+    fleet: SimulatedFleet,
+    daemon: SteppedDaemon,
+    clock: ManualClock,
+    start: datetime,
 ) -> None:
     """Plan before gate closure on forecast prices, and again when the auction has spoken."""
     eve = DAY - timedelta(days=1)
@@ -137,7 +142,11 @@ def _day_before(
 
 
 def _quarter_hour(
-    runtime: Runtime, fleet: SimulatedFleet, daemon: SteppedDaemon, clock: ManualClock, boundary: datetime
+    runtime: Runtime,
+    fleet: SimulatedFleet,
+    daemon: SteppedDaemon,
+    clock: ManualClock,
+    boundary: datetime,
 ) -> None:
     """Push this quarter-hour's commands ahead of its start, then watch it pass."""
     clock.sleep_until(boundary - runtime.dispatch_lead / 2)
@@ -176,8 +185,6 @@ def _dear_evening(runtime: Runtime) -> pl.DataFrame:
         start=pl.col("interval_start").dt.strftime("%Y-%m-%dT%H:%M:%SZ"),
         price_eur_per_mwh=(pl.col("price_eur_per_mwh") * 3 + 40).round(2),
     )
-
-
 
 
 def _local(day: date, moment: time) -> datetime:

@@ -7,22 +7,25 @@ Does not: any decision (the stages), Dagster (`defs`), the simulator.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import polars as pl
 
-from vpp_pipeline.clock import Clock
 from vpp_pipeline.devices.http import HttpDriver
 from vpp_pipeline.devices.modbus import ModbusDriver
 from vpp_pipeline.devices.mqtt import MqttDriver
-from vpp_pipeline.devices.protocol import Driver
 from vpp_pipeline.fleet import document
 from vpp_pipeline.fleet.frame import device_frame, with_endpoints
-from vpp_pipeline.settings import Settings
 from vpp_pipeline.warehouse import landing
 from vpp_pipeline.warehouse.store import Warehouse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vpp_pipeline.settings import Settings
+    from vpp_pipeline.devices.protocol import Driver
+    from vpp_pipeline.clock import Clock
+    from collections.abc import Mapping
 
 TELEMETRY_MAX_AGE = timedelta(minutes=20)
 
@@ -60,6 +63,11 @@ class Runtime:
             json.loads(path.read_text()) if path.exists() else {}
         )
         return told
+
+    def knows_a_fleet(self) -> bool:
+        """Tell whether the `fleet` asset was ever materialised."""
+        with self.warehouse.read() as connection:
+            return not connection.frame("warehouse_fleet_at", as_of=self.clock.now()).is_empty()
 
     def devices(self, as_of: datetime) -> pl.DataFrame:
         """Return the fleet known at `as_of` as a `DeviceFrame`, with its addresses."""

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, TYPE_CHECKING
 
 from vpp_pipeline.clock import Clock, ScaledClock, SystemClock
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MARKET = "DE-LU"
 MARKET_TZ = "Europe/Berlin"

@@ -15,19 +15,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import psutil
 
-from vpp_pipeline.settings import Settings
 
 if TYPE_CHECKING:
+    from vpp_pipeline.settings import Settings
+    from types import FrameType
+    from collections.abc import Mapping, Sequence
     from collections.abc import Iterator
 
 REPOSITORY = Path(__file__).parents[1]

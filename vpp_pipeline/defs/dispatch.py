@@ -3,8 +3,6 @@
 Belongs here: the ledger asset and its check. Does not: guard, ledger, push (`dispatch`).
 """
 
-from __future__ import annotations
-
 import asyncio
 from datetime import datetime, timedelta
 

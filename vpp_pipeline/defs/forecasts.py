@@ -3,8 +3,6 @@
 Belongs here: the assets that make and judge forecasts. Does not: any model (`forecasting`).
 """
 
-from __future__ import annotations
-
 from datetime import date, datetime, timedelta
 
 import dagster as dg
@@ -96,9 +94,7 @@ def temperature_forecast(
     sites = runtime.devices(now)["site_id"].unique().sort()
     with runtime.warehouse.read() as connection:
         seen = connection.frame("warehouse_weather", start=now - HISTORY, end_=now, as_of=now)
-    return _store(
-        runtime, forecast_temperature(sites, seen, _intervals(context), MARKET_TZ, now)
-    )
+    return _store(runtime, forecast_temperature(sites, seen, _intervals(context), MARKET_TZ, now))
 
 
 @dg.asset(
@@ -146,9 +142,7 @@ def price_forecast(
         known = connection.frame(
             "warehouse_prices", market=MARKET, start=now - HISTORY, end_=end, as_of=now
         )
-    return _store(
-        runtime, forecast_prices(known, _intervals(context), MARKET, MARKET_TZ, now)
-    )
+    return _store(runtime, forecast_prices(known, _intervals(context), MARKET, MARKET_TZ, now))
 
 
 def _intervals(context: dg.AssetExecutionContext) -> pl.Series:

@@ -38,6 +38,13 @@ day_ahead = dg.define_asset_job(
     description="Make the delivery day's plan from what is known now, and release it.",
 )
 
+register_fleet = dg.define_asset_job(
+    "register_fleet",
+    selection=[plant.fleet],
+    tags={LANE: "fleet"},
+    description="Read the registry and store it as a new version, if it is one.",
+)
+
 re_plan = dg.define_asset_job(
     "re_plan",
     selection=[
@@ -99,6 +106,7 @@ settle = dg.define_asset_job(
 )
 
 ALL = [
+    register_fleet,
     day_ahead,
     re_plan,
     push_interval,

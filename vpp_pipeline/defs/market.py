@@ -4,8 +4,6 @@ Belongs here: assets and checks of what comes in from outside. Does not: reading
 (`markets`).
 """
 
-from __future__ import annotations
-
 from datetime import date, datetime, timedelta
 
 import dagster as dg
@@ -15,12 +13,11 @@ import requests
 from vpp_pipeline import delivery_day as market_day
 from vpp_pipeline.defs.metadata import column_schema, owners, table
 from vpp_pipeline.defs.partitions import delivery_day, delivery_days
-from vpp_pipeline.markets import energy_charts, price_file, recorded
+from vpp_pipeline.markets import energy_charts, price_file, recorded, recorded_feed
 from vpp_pipeline.markets.feeds import FeedError, FeedResult
 from vpp_pipeline.markets.schemas import Prices, Weather
 from vpp_pipeline.runtime import Runtime
 from vpp_pipeline.settings import MARKET, MARKET_TZ
-from vpp_pipeline.warehouse.quarantine import from_feed
 
 WEATHER_HISTORY = timedelta(days=28)
 PRICE_HISTORY = timedelta(days=21)
@@ -86,7 +83,7 @@ def dropped_prices(
         try:
             result = price_file.read_price_file(path, now)
         except FeedError as error:
-            context.log.error("%s", error)
+            context.log.warning("%s", error)
             refused.append(str(error))
             target = "refused"
         else:
@@ -138,7 +135,7 @@ def _fetch(runtime: Runtime, day: date, now: datetime) -> FeedResult:
     """Fetch the day, and what is missing before it for the price forecast."""
     first = day - PRICE_HISTORY if _published(runtime, day - PRICE_HISTORY, now).is_empty() else day
     if runtime.settings.price_source == "recorded":
-        return recorded.day_ahead(first, day, now)
+        return recorded_feed.fetch_day_ahead(first, day, now)
     with requests.Session() as session:
         return energy_charts.fetch_day_ahead(
             session, runtime.settings.energy_charts_url, MARKET, first, day, now
@@ -151,7 +148,12 @@ def _store(runtime: Runtime, result: FeedResult, now: datetime) -> int:
         new = connection.frame("defs_new_prices", frames={"fetched": result.rows}, as_of=now)
         connection.append("prices", new)
         if result.rejected.height:
-            connection.append("quarantine", from_feed("prices", result, now))
+            connection.append(
+                "quarantine",
+                result.rejected.with_columns(
+                    table_name=pl.lit("prices"), source=pl.lit(result.source), known_at=pl.lit(now)
+                ),
+            )
     return new.height
 
 

@@ -46,7 +46,9 @@ def table(frame: pl.DataFrame, rows: int = 20) -> dg.TableMetadataValue:
 
 def picture(png: bytes, title: str) -> dg.MarkdownMetadataValue:
     """Return a PNG that the UI shows in place."""
-    return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})")
+    return dg.MetadataValue.md(
+        f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})"
+    )
 
 
 def owners() -> list[str]:

@@ -12,8 +12,8 @@ import dagster as dg
 
 from vpp_pipeline.settings import MARKET_TZ
 
-# Tomorrow is a valid key: its plan is made today.
-delivery_days = dg.DailyPartitionsDefinition("2020-08-03", timezone=MARKET_TZ, end_offset=1)
+# Tomorrow is a valid key (an offset of 1 ends with today): its plan is made today.
+delivery_days = dg.DailyPartitionsDefinition("2020-08-03", timezone=MARKET_TZ, end_offset=2)
 
 
 def delivery_day(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> date:

@@ -4,8 +4,6 @@ Belongs here: the assets and blocking checks between forecasts and dispatch. Doe
 (`flexibility`), the model (`optimization`).
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from datetime import date, datetime, timedelta
 from importlib.metadata import version
@@ -244,9 +242,7 @@ def _make_plan(
                 "as_of": now,
                 "horizon_start": horizon[0],
                 "horizon_end": horizon[-1] + market_day.STEP,
-                "fleet_version": connection.frame("warehouse_fleet_at", as_of=now)[
-                    "fleet_version"
-                ],
+                "fleet_version": connection.frame("warehouse_fleet_at", as_of=now)["fleet_version"],
                 "input_hash": digest,
                 "code_version": version("vpp-pipeline"),
                 **{
@@ -280,7 +276,12 @@ def _make_plan(
                 typed.filter(pl.col("device_type") == "battery")
                 .group_by("interval_start")
                 .agg(pl.col("energy_kwh").sum()),
-                pl.DataFrame(schema={"interval_start": typed.schema["interval_start"], "energy_kwh": pl.Float64}),
+                pl.DataFrame(
+                    schema={
+                        "interval_start": typed.schema["interval_start"],
+                        "energy_kwh": pl.Float64,
+                    }
+                ),
                 MARKET_TZ,
                 "png",
             ),
@@ -289,9 +290,7 @@ def _make_plan(
     return dg.MaterializeResult(metadata=metadata)
 
 
-def _certified(
-    context: dg.AssetCheckExecutionContext, runtime: Runtime
-) -> dg.AssetCheckResult:
+def _certified(context: dg.AssetCheckExecutionContext, runtime: Runtime) -> dg.AssetCheckResult:
     now = runtime.clock.now()
     with runtime.warehouse.read() as connection:
         newest = connection.frame("defs_newest_plan", delivery_day=delivery_day(context))
@@ -316,9 +315,7 @@ def _certified(
     )
 
 
-def _horizon(
-    context: dg.AssetExecutionContext, runtime: Runtime, now: datetime
-) -> pl.Series:
+def _horizon(context: dg.AssetExecutionContext, runtime: Runtime, now: datetime) -> pl.Series:
     """Return what of the delivery day can still be planned."""
     start, end = market_day.bounds(delivery_day(context), MARKET_TZ)
     earliest = market_day.floor_interval(now + runtime.plan_lead) + market_day.STEP

@@ -4,8 +4,6 @@ Belongs here: assets and checks of the plant. Does not: validating a registry (`
 landed files (`warehouse.landing`).
 """
 
-from __future__ import annotations
-
 import dagster as dg
 import polars as pl
 

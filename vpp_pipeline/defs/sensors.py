@@ -4,8 +4,7 @@ Belongs here: schedules and sensors, each a thin question to a pure rule. Does n
 (`timetable`, `dispatch.due`, `dispatch.deviation`), the assets.
 """
 
-from __future__ import annotations
-
+import hashlib
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 
@@ -32,14 +31,27 @@ _LONGEST_TAG = 250
 )
 def before_gate_closure(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     """Plan tomorrow at 11:00 market time, an hour before the day-ahead auction closes."""
-    tomorrow = market_day.delivery_day_of(
-        context.scheduled_execution_time, MARKET_TZ
-    ) + timedelta(days=1)
+    tomorrow = market_day.delivery_day_of(context.scheduled_execution_time, MARKET_TZ) + timedelta(
+        days=1
+    )
     return dg.RunRequest(
         run_key=f"day-ahead:{tomorrow}",
         partition_key=str(tomorrow),
         tags={jobs.CAUSE: "gate closure"},
     )
+
+
+@dg.sensor(
+    job=jobs.register_fleet,
+    minimum_interval_seconds=10,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def changed_registry(runtime: dg.ResourceParam[Runtime]) -> dg.RunRequest | dg.SkipReason:
+    """Register the fleet when its file is new or has changed."""
+    path = runtime.settings.fleet_file
+    if not path.exists():
+        return dg.SkipReason(f"{path} does not exist: set VPP_FLEET to a registry")
+    return dg.RunRequest(run_key=f"fleet:{hashlib.sha256(path.read_bytes()).hexdigest()}")
 
 
 @dg.sensor(
@@ -51,9 +63,14 @@ def unplanned_day(runtime: dg.ResourceParam[Runtime]) -> Iterator[dg.RunRequest 
     """Ask for a plan that is due and missing: the schedule was down, or the clock is simulated."""
     now = runtime.clock.now()
     today = market_day.delivery_day_of(now, MARKET_TZ)
+    if not runtime.knows_a_fleet() or runtime.latest_telemetry(now).is_empty():
+        yield dg.SkipReason("nothing is known of the fleet yet: is the collector running?")
+        return
     with runtime.warehouse.read() as connection:
         planned = set(connection.frame("defs_planned_days", from_day=today)["delivery_day"])
-    due = [day for day in timetable.unplanned_days(now, planned) if _can_be_planned(day, runtime, now)]
+    due = [
+        day for day in timetable.unplanned_days(now, planned) if _can_be_planned(day, runtime, now)
+    ]
     if not due:
         yield dg.SkipReason("every day that is due has a released plan")
     for day in due:
@@ -73,9 +90,7 @@ def published_prices(runtime: dg.ResourceParam[Runtime]) -> Iterator[dg.RunReque
     """Fetch prices once they are due, and again until they are whole."""
     now = runtime.clock.now()
     today = market_day.delivery_day_of(now, MARKET_TZ)
-    priced = {
-        day for day in (today, today + timedelta(days=1)) if _is_priced(runtime, day, now)
-    }
+    priced = {day for day in (today, today + timedelta(days=1)) if _is_priced(runtime, day, now)}
     due = timetable.unpriced_days(now, priced)
     if not due:
         yield dg.SkipReason("every day that is due has its prices")
@@ -106,7 +121,9 @@ def dropped_price_files(runtime: dg.ResourceParam[Runtime]) -> dg.RunRequest | d
 )
 def landed_telemetry(runtime: dg.ResourceParam[Runtime]) -> dg.RunRequest | dg.SkipReason:
     """Compact telemetry when enough files have landed."""
-    files = landing.landed_files(runtime.settings.landing_dir, "telemetry")
+    files = landing.waiting(runtime.settings.landing_dir, "telemetry")
+    if not runtime.knows_a_fleet():
+        return dg.SkipReason("no fleet is registered yet")
     if len(files) < _COMPACT_FROM_FILES:
         return dg.SkipReason(f"{len(files)} files have landed, fewer than {_COMPACT_FROM_FILES}")
     return dg.RunRequest(run_key=f"compact:{files[-1].name}")
@@ -189,13 +206,12 @@ def finished_day(runtime: dg.ResourceParam[Runtime]) -> dg.RunRequest | dg.SkipR
     day = timetable.unsettled_day(now, dispatched, settled)
     if day is None:
         return dg.SkipReason("yesterday is settled, or was not dispatched")
-    return dg.RunRequest(
-        run_key=f"settle:{day}:{timetable.attempt(now)}", partition_key=str(day)
-    )
+    return dg.RunRequest(run_key=f"settle:{day}:{timetable.attempt(now)}", partition_key=str(day))
 
 
 SCHEDULES = [before_gate_closure]
 SENSORS = [
+    changed_registry,
     unplanned_day,
     published_prices,
     dropped_price_files,

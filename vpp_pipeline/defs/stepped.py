@@ -20,6 +20,10 @@ from vpp_pipeline.defs.build import build_defs
 from vpp_pipeline.runtime import Runtime
 
 
+# The console belongs to who steps; every event is in the instance all the same.
+_QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
+
+
 class SteppedDaemon:
     """Evaluates the definitions' schedules and sensors on demand, on one instance."""
 
@@ -82,7 +86,7 @@ class SteppedDaemon:
     def _run(self, asker: str, job_name: str, request: Any) -> dg.ExecuteInProcessResult:
         return self._repository.get_job(job_name).execute_in_process(
             instance=self._instance,
-            run_config=request.run_config,
+            run_config={**request.run_config, "loggers": _QUIET},
             partition_key=request.partition_key,
             tags={"vpp/asked_by": asker, **request.tags},
             raise_on_error=False,
