@@ -180,12 +180,23 @@ def _load_stays(
     devices: pl.DataFrame, telemetry: pl.DataFrame, intervals: pl.Series
 ) -> pl.DataFrame:
     start, end = intervals[0], intervals[-1] + STEP
-    told = telemetry.filter(pl.col("interval_start") < start).drop_nulls("energy_kwh")
     loads = devices.filter(pl.col("device_type").cast(pl.String) == "flexible_load")
+    before = telemetry.filter(pl.col("interval_start") < start, pl.col("deadline") > start)
+    # what was drawn for the window at hand is more exact than what was told of it
+    begun = before.group_by("device_id", "deadline").agg(
+        energy_kwh=pl.max_horizontal(
+            pl.col("energy_kwh").max().fill_null(0.0), -pl.col("power_kw").sum() * STEP_H
+        )
+    )
     states = (
-        loads.select("device_id")
-        .join(_before(told, start).select("device_id", "energy_kwh"), on="device_id", how="left")
-        .with_columns(pl.col("energy_kwh").fill_null(0.0))
+        loads.select("device_id", "required_energy_kwh")
+        .join(begun, on="device_id", how="left")
+        .select(
+            "device_id",
+            energy_kwh=pl.min_horizontal(
+                pl.col("energy_kwh").fill_null(0.0), "required_energy_kwh"
+            ),
+        )
     )
     windows = load_windows(loads, believed(states, start), start, end)
     return (
