@@ -1,26 +1,29 @@
 -- One row a device and quarter-hour in [$start, $end_): the readings known at $as_of, in time order.
+-- Counted in whole quarter-hours since 1970: calendar arithmetic on time zones is slow.
 WITH known AS (
-    SELECT * EXCLUDE known_at, time_bucket(INTERVAL 15 MINUTE, measured_at) AS interval_start
+    SELECT
+        *,
+        epoch_us(measured_at) // 900_000_000 AS quarter,
+        lead(measured_at) OVER (
+            PARTITION BY device_id, epoch_us(measured_at) // 900_000_000
+            ORDER BY measured_at, known_at, telemetry.rowid
+        ) AS next_at
     FROM telemetry
     WHERE measured_at >= $start AND measured_at < $end_ AND known_at <= $as_of
-    -- a correction stands beside what it corrects: the newest known counts
-    QUALIFY row_number() OVER (
-        PARTITION BY device_id, measured_at ORDER BY known_at DESC, telemetry.rowid DESC
-    ) = 1
 ),
 weighted AS (
     SELECT
         *,
         -- a reading counts until the next one or the interval's end
-        epoch_us(coalesce(
-            lead(measured_at) OVER (PARTITION BY device_id, interval_start ORDER BY measured_at),
-            interval_start + INTERVAL 15 MINUTE
-        )) - epoch_us(measured_at) AS weight_us
+        coalesce(epoch_us(next_at), (quarter + 1) * 900_000_000) - epoch_us(measured_at)
+            AS weight_us
     FROM known
+    -- a correction follows what it corrects at the same instant: the newest known counts
+    WHERE next_at IS DISTINCT FROM measured_at
 )
 SELECT
     device_id,
-    interval_start,
+    make_timestamptz(quarter * 900_000_000) AS interval_start,
     sum(power_kw * weight_us) / sum(weight_us) FILTER (WHERE power_kw IS NOT NULL) AS power_kw,
     sum(available_power_kw * weight_us)
         / sum(weight_us) FILTER (WHERE available_power_kw IS NOT NULL) AS available_power_kw,
@@ -35,5 +38,5 @@ SELECT
     arg_max(status, list_position(['ok', 'local', 'fault', 'offline'], status)) AS status,
     count(*) AS readings
 FROM weighted
-GROUP BY device_id, interval_start
+GROUP BY device_id, quarter
 ORDER BY device_id, interval_start
