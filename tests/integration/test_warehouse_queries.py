@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 T0 = datetime(2025, 3, 30, tzinfo=UTC)
 DAY = {"start": T0, "end_": T0 + timedelta(hours=2)}
-LIMITS = settings(max_examples=40, deadline=None)
+LIMITS = settings(max_examples=25, deadline=None)
 
 minutes = st.integers(0, 60)
 
