@@ -5,8 +5,8 @@ SELECT
     arg_max(command_events.at, command_events.event_id) AS state_at,
     arg_max(command_events.detail, command_events.event_id) AS detail,
     CAST(
-        arg_max(command_events.sent, command_events.event_id)
-            FILTER (WHERE command_events.state = 'SENT') ->> '$.power_kw' AS DOUBLE
+        nullif(arg_max(command_events.sent, command_events.event_id)
+            FILTER (WHERE command_events.state = 'SENT'), '') ->> '$.power_kw' AS DOUBLE
     ) AS offered_kw
 FROM commands
 JOIN command_events USING (command_id)

@@ -10,9 +10,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -29,7 +29,6 @@ from vpp_pipeline.devices.schemas import Telemetry
 from vpp_pipeline.dispatch.commands import DueCommands, PlanRef, due_commands
 from vpp_pipeline.dispatch.ledger import Ledger
 from vpp_pipeline.dispatch.push import Dispatcher, PushSettings, push
-from vpp_pipeline.dispatch.report import PushReport
 from vpp_pipeline.fleet.frame import device_frame
 from vpp_pipeline.fleet.model import (
     Battery,
@@ -41,6 +40,11 @@ from vpp_pipeline.fleet.model import (
     Site,
 )
 from vpp_pipeline.warehouse.store import Warehouse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vpp_pipeline.dispatch.report import PushReport
 
 START = datetime(2026, 3, 1, 10, tzinfo=UTC)
 BEFORE = START - timedelta(minutes=2)
@@ -107,8 +111,8 @@ def healthy(devices: pl.DataFrame, at: datetime, energy_kwh: float | None = 50.0
 class FileDriver:
     """Devices of one protocol; each writes every set-point it is given to a file of its own.
 
-    Nothing is recognised as a repetition: a second delivery is a second application.
-    `keeps_ids` and `has_timer` tell which of the two its read-back can name.
+    Nothing is recognised as a repetition: a second delivery is a second application. Modbus
+    devices can't name the command they obey, but tell their timer; the others the reverse.
     """
 
     def __init__(self, directory: Path, clock: Clock, protocol: str) -> None:
@@ -179,14 +183,19 @@ class Bench:
         }
         self.energy_kwh: float | None = 50.0
 
-    def push(self, what: DueCommands | None = None, plan: PlanRef = PLAN) -> PushReport:
+    def push(
+        self,
+        what: DueCommands | None = None,
+        plan: PlanRef = PLAN,
+        settings: PushSettings = SETTINGS,
+    ) -> PushReport:
         dispatcher = Dispatcher(
             ledger=self.ledger,
             drivers=self.drivers,
             clock=self.clock,
             read_states=lambda: healthy(self.devices, self.clock.now(), self.energy_kwh),
             actor="test",
-            settings=SETTINGS,
+            settings=settings,
         )
         asked = due(self.devices, plan=plan) if what is None else what
         return asyncio.run(push(dispatcher, plan, asked, self.devices, START))

@@ -204,7 +204,7 @@ READINGS = st.lists(
     ),
     poisoned=st.sampled_from([math.nan, math.inf, 0.0, None]),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_invariant_01_nothing_outside_the_bounds_or_not_finite_gets_through(
     wishes, readings, now_s, poison, poisoned
 ):
@@ -241,7 +241,7 @@ def test_invariant_01_nothing_outside_the_bounds_or_not_finite_gets_through(
     kw=st.floats(-10, 8),
     elapsed_s=st.integers(0, 890),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_invariant_01_no_set_point_takes_a_battery_out_of_its_window(held, kw, elapsed_s):
     now = START + timedelta(seconds=elapsed_s)
     states = telemetry("battery", energy_kwh=held, measured_at=now)

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +21,7 @@ def test_invariant_06_whatever_is_tried_a_send_is_preceded_by_an_intent_and_neve
             state = attempt
     if kept:
         assert kept[0] is State.PLANNED
-    for before, after in zip(kept, kept[1:], strict=False):
+    for before, after in pairwise(kept):
         if after is State.SENT:
             assert before in SENDABLE
         if before in FINAL:

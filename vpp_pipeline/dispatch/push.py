@@ -19,7 +19,7 @@ from vpp_pipeline.dispatch.batches import ask_all
 from vpp_pipeline.dispatch.guard import GuardSettings, guard
 from vpp_pipeline.dispatch.judgement import answers_frame, judge
 from vpp_pipeline.dispatch.ledger import events
-from vpp_pipeline.dispatch.lifecycle import SENDABLE, State
+from vpp_pipeline.dispatch.lifecycle import FINAL, SENDABLE, State
 from vpp_pipeline.dispatch.links import device_links
 from vpp_pipeline.dispatch.report import push_report
 from vpp_pipeline.dispatch.schemas import Commands
@@ -95,6 +95,7 @@ class _Push:
         self._devices = devices
         self._start = interval_start
         self._end = interval_start + STEP
+        self._known: pl.DataFrame | None = None  # our commands' states, until the next write
         links = device_links(devices)
         self._links = {link.device_id: link for link in links}
         self._wires = pl.DataFrame(
@@ -109,6 +110,7 @@ class _Push:
         if self._clock.now() < self._start:
             await self._offer(ahead=True)
             await asyncio.to_thread(self._clock.sleep_until, self._start)
+            self._known = None
         absent: list[str] = []
         for round_ in range(self._settings.rounds):
             await self._offer(absent)
@@ -299,18 +301,22 @@ class _Push:
             sent=sent,
             read_back=read_back,
         )
+        self._known = None
         return await asyncio.to_thread(self._ledger.record_events, batch)
 
     async def _states(self) -> pl.DataFrame:
-        states = await asyncio.to_thread(self._ledger.states, self._start)
-        return states.join(self._due.commands, on="command_id", how="semi", maintain_order="left")
+        if self._known is None:
+            states = await asyncio.to_thread(self._ledger.states, self._start)
+            self._known = states.join(
+                self._due.commands, on="command_id", how="semi", maintain_order="left"
+            )
+        return self._known
 
     async def _standing(self) -> pl.DataFrame:
         return await asyncio.to_thread(self._ledger.standing, self._start, self._plan.plan_version)
 
     async def _is_done(self) -> bool:
-        opened = await asyncio.to_thread(self._ledger.open_commands, self._start)
-        return opened.join(self._due.commands, on="command_id", how="semi").is_empty()
+        return (await self._states())["state"].is_in(list(FINAL)).all()
 
     async def _wait(self, wall_s: float) -> None:
         moment = self._clock.now() + timedelta(seconds=wall_s * self._clock.rate)

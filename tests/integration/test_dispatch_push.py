@@ -1,0 +1,287 @@
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import polars as pl
+import pytest
+from dispatch_fakes import BEFORE, PLAN, START, Bench, due, plant
+
+from vpp_pipeline.devices.protocol import CommandResult, Outcome, Unreachable
+from vpp_pipeline.dispatch.commands import DueCommands, PlanRef
+from vpp_pipeline.dispatch.lifecycle import State
+from vpp_pipeline.dispatch.push import PushSettings
+
+ALL_SIX = {f"{protocol}-{n}" for protocol in ("modbus", "mqtt", "http") for n in (0, 1)}
+
+
+@pytest.fixture
+def bench(tmp_path) -> Bench:
+    return Bench(tmp_path)
+
+
+def answering(outcome: Outcome, *, times: int = 99):
+    """A driver's `command` that gives this answer some times, and delivers only then."""
+    left = [times]
+
+    def wrap(driver):
+        deliver = driver.command
+
+        async def command(commands, now, timeout_s):
+            if left[0] == 0:
+                return await deliver(commands, now, timeout_s)
+            left[0] -= 1
+            driver.commanded += [c for _, c in commands]
+            return [CommandResult(c.command_id, outcome, "", "as told") for _, c in commands]
+
+        driver.command = command
+
+    return wrap
+
+
+def test_every_device_is_verified(bench):
+    report = bench.push()
+    assert report.counts == {State.VERIFIED: 6}
+    assert report.not_verified.is_empty()
+    assert bench.applications() == dict.fromkeys(ALL_SIX, 1)
+    assert bench.events("modbus-0") == ["PLANNED", "SENT", "ACKED", "VERIFIED"]
+
+
+def test_invariant_05_the_intent_and_the_send_are_stored_before_the_send(bench):
+    seen = []
+    for driver in bench.drivers.values():
+        driver.after_send = lambda driver=driver: seen.append(
+            {bench.states()[c.device_id] for c in driver.commanded}
+        )
+    bench.push()
+    assert seen == [{"SENT"}, {"SENT"}, {"SENT"}]
+
+
+def test_mqtt_and_http_are_told_ahead_and_modbus_at_the_boundary(bench):
+    told_at = {}
+    for protocol, driver in bench.drivers.items():
+        driver.after_send = lambda protocol=protocol: told_at.update({protocol: bench.clock.now()})
+    bench.push()
+    assert told_at == {"mqtt": BEFORE, "http": BEFORE, "modbus": START}
+
+
+def test_invariant_21_a_past_interval_is_never_dispatched(tmp_path):
+    bench = Bench(tmp_path, now=START + timedelta(minutes=15))
+    report = bench.push()
+    assert report.counts == {State.EXPIRED: 6}
+    assert set(bench.applications().values()) == {0}
+
+
+def test_invariant_21_a_read_only_device_is_never_written(bench):
+    bench.devices = plant(live=False)
+    report = bench.push()
+    assert report.counts == {State.REJECTED: 6}
+    assert set(bench.applications().values()) == {0}
+    assert "read-only" in report.not_verified["why"][0]
+
+
+def test_invariant_12_a_verified_command_is_not_sent_again(bench):
+    bench.push()
+    report = bench.push()
+    assert report.counts == {State.VERIFIED: 6}
+    assert set(bench.applications().values()) == {1}
+
+
+def test_invariant_12_an_equal_old_set_point_does_not_pass_for_a_lost_new_one(bench):
+    until = START + timedelta(minutes=5)
+    for name in sorted(ALL_SIX):
+        bench.drivers[name.split("-")[0]].stand(name, 3.0, "before", until)
+    for driver in bench.drivers.values():
+        answering(Outcome.UNKNOWN, times=1)(driver)
+    report = bench.push()
+    assert report.counts == {State.VERIFIED: 6}
+    assert set(bench.applications().values()) == {2}
+
+
+def test_invariant_06_an_unknown_outcome_is_read_back_and_not_resent_if_it_stands(bench):
+    modbus = bench.drivers["modbus"]
+    deliver = modbus.command
+
+    async def answer_lost(commands, now, timeout_s):
+        await deliver(commands, now, timeout_s)
+        return [CommandResult(c.command_id, Outcome.UNKNOWN, "", "timed out") for _, c in commands]
+
+    modbus.command = answer_lost
+    bench.push()
+    assert bench.events("modbus-0") == ["PLANNED", "SENT", "UNKNOWN", "VERIFIED"]
+    assert bench.applications()["modbus-0"] == 1
+
+
+def test_invariant_06_without_a_read_back_nothing_in_doubt_is_resent(bench):
+    modbus = bench.drivers["modbus"]
+    answering(Outcome.UNKNOWN)(modbus)
+
+    async def silent(commands, timeout_s):
+        return [Unreachable(link.device_id, "no route: check its cable") for link, _ in commands]
+
+    modbus.read_back = silent
+    report = bench.push()
+    assert len(modbus.commanded) == 2
+    assert report.counts == {State.VERIFIED: 4, State.UNKNOWN: 2}
+    assert "check its cable" in report.not_verified["why"][0]
+
+
+def test_invariant_18_what_failed_is_tried_again_and_within_a_bound(bench):
+    answering(Outcome.FAILED, times=2)(bench.drivers["modbus"])
+    answering(Outcome.FAILED)(bench.drivers["http"])
+    report = bench.push()
+    assert bench.events("modbus-0")[-3:] == ["SENT", "ACKED", "VERIFIED"]
+    assert report.counts == {State.VERIFIED: 4, State.FAILED: 2}
+    assert len(bench.drivers["http"].commanded) == 2 * (1 + 4)
+
+
+def test_invariant_18_what_a_device_refused_is_not_tried_again(bench):
+    answering(Outcome.REJECTED)(bench.drivers["mqtt"])
+    report = bench.push()
+    assert len(bench.drivers["mqtt"].commanded) == 2
+    assert report.not_verified.rows() == [
+        ("mqtt-0", "REJECTED", "as told"),
+        ("mqtt-1", "REJECTED", "as told"),
+    ]
+
+
+def test_invariant_07_an_acknowledgement_without_effect_is_not_verified(bench):
+    answering(Outcome.ACKED)(bench.drivers["modbus"])
+    report = bench.push()
+    assert report.counts == {State.VERIFIED: 4, State.ACKED: 2}
+    assert "no set-point is in force" in report.not_verified["why"][0]
+
+
+def test_invariant_07_a_late_effect_is_waited_for(bench):
+    modbus = bench.drivers["modbus"]
+    answering(Outcome.ACKED)(modbus)
+    look, looks = modbus.read_back, []
+
+    async def read_back(commands, timeout_s):
+        looks.append(bench.clock.now())
+        if len(looks) == 3:
+            for _, c in commands:
+                modbus.stand(c.device_id, c.power_kw, c.command_id, c.valid_until)
+        return await look(commands, timeout_s)
+
+    modbus.read_back = read_back
+    assert bench.push().counts == {State.VERIFIED: 6}
+    assert [(at - START).total_seconds() for at in looks] == [1, 3, 7]
+
+
+def test_invariant_14_a_strangers_value_is_overridden_and_not_fought(bench):
+    modbus = bench.drivers["modbus"]
+    until = START + timedelta(minutes=20)
+    modbus.after_send = lambda: [
+        modbus.stand(d, -8.0, "x", until) for d in ("modbus-0", "modbus-1")
+    ]
+    report = bench.push()
+    assert report.counts == {State.VERIFIED: 4, State.OVERRIDDEN: 2}
+    assert len(modbus.commanded) == 2
+
+
+def test_invariant_17_the_report_tells_what_was_planned_and_what_is_verified(bench):
+    answering(Outcome.REJECTED)(bench.drivers["mqtt"])
+    report = bench.push()
+    assert (report.planned_kw, report.verified_kw) == (18.0, 12.0)
+
+
+def test_invariant_01_the_guard_looks_again_at_the_boundary(bench):
+    http = bench.drivers["http"]
+
+    def emptied():
+        bench.energy_kwh = 10.0
+
+    http.after_send = emptied
+    bench.push()
+    assert {c.power_kw for c in http.commanded} == {3.0}
+    assert {c.power_kw for c in bench.drivers["modbus"].commanded} == {0.0}
+    assert "holds 10.0 kWh" in bench.ledger.history("modbus-0", START)["detail"][1]
+
+
+def test_invariant_15_a_missing_state_of_charge_refuses_the_command(bench):
+    bench.energy_kwh = None
+    report = bench.push()
+    assert report.counts == {State.REJECTED: 6}
+    assert "state of charge is missing" in report.not_verified["why"][0]
+    assert set(bench.applications().values()) == {0}
+
+
+def test_invariant_04_an_older_plan_does_not_follow_a_newer_one(bench):
+    newer = PlanRef("plan-2", 2)
+    bench.push(due(bench.devices, 5.0, newer), newer)
+    report = bench.push()
+    assert report.counts == {State.REJECTED: 6}
+    assert "superseded by plan version 2" in report.not_verified["why"][0]
+    assert set(bench.applications().values()) == {1}
+
+
+def test_invariant_04_a_newer_plan_closes_what_the_older_left_open(bench):
+    answering(Outcome.ACKED, times=1)(bench.drivers["modbus"])
+    bench.push()
+    newer = PlanRef("plan-2", 2)
+    report = bench.push(due(bench.devices, 5.0, newer), newer)
+    assert report.counts == {State.VERIFIED: 6}
+    older = bench.ledger.states(START).filter(pl.col("plan_version") == 1)
+    assert dict(older.select("device_id", "state").rows())["modbus-0"] == "OVERRIDDEN"
+    assert bench.ledger.open_commands(START).is_empty()
+
+
+@pytest.mark.parametrize("how", ["raises", "hangs", "miscounts"])
+def test_a_driver_that_fails_fails_its_own_batch_only(bench, how):
+    async def broken(commands, *rest):
+        if how == "raises":
+            raise ConnectionError("the broker went away")
+        if how == "hangs":
+            await asyncio.Event().wait()
+        return []
+
+    bench.drivers["mqtt"].command = broken
+    bench.drivers["mqtt"].read_back = broken
+    report = bench.push(settings=PushSettings(timeout_s=0, rounds=1))
+    assert report.counts == {State.VERIFIED: 4, State.UNKNOWN: 2}
+    assert "the mqtt driver" in report.not_verified["why"][0]
+
+
+def test_a_protocol_without_a_driver_is_told(bench):
+    del bench.drivers["http"]
+    report = bench.push()
+    assert report.counts == {State.VERIFIED: 4, State.REJECTED: 2}
+    assert "no driver for http" in report.not_verified["why"][0]
+
+
+def test_a_device_without_an_address_is_told(bench):
+    bench.devices = bench.devices.with_columns(
+        endpoint=pl.when(pl.col("protocol").cast(pl.String) != "modbus").then("endpoint")
+    )
+    report = bench.push()
+    assert report.counts == {State.VERIFIED: 4, State.REJECTED: 2}
+    assert "no address" in report.not_verified["why"][0]
+
+
+def test_refused_schedule_rows_are_in_the_report(bench):
+    asked = due(bench.devices)
+    refused = pl.DataFrame(
+        [("battery-9", START, "power_kw", "NaN", "power_kw is not a finite number: plan again")],
+        schema=asked.refused.schema,
+        orient="row",
+    )
+    report = bench.push(DueCommands(asked.commands, refused))
+    assert report.counts == {State.VERIFIED: 6, State.REJECTED: 1}
+    assert report.not_verified["device_id"].to_list() == ["battery-9"]
+
+
+def test_nothing_due_is_nothing_done(bench):
+    asked = due(bench.devices)
+    report = bench.push(replace(asked, commands=asked.commands.clear()))
+    assert report.counts == {}
+    assert report.plan_id == PLAN.plan_id
+
+
+def test_commands_of_an_interval_that_is_over_are_closed_by_the_next_push(bench):
+    answering(Outcome.ACKED)(bench.drivers["modbus"])
+    bench.push()
+    bench.clock.sleep_until(START + timedelta(minutes=16))
+    asked = due(bench.devices)
+    bench.push(replace(asked, commands=asked.commands.clear()))
+    assert bench.states()["modbus-0"] == "EXPIRED"
+    assert "while this was ACKED" in bench.ledger.history("modbus-0", START)["detail"][-1]
