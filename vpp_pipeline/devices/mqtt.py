@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
     from vpp_pipeline.clock import Clock
 
+_ASK_AGAIN_S = 1.0
+"""First pause before a device is asked again: it may just be coming back."""
+
 
 @dataclass(frozen=True)
 class _Order:
@@ -193,9 +196,11 @@ class MqttDriver:
         except BrokerUnreachable as error:
             return Unreachable(link.device_id, str(error))
         answer = session.next_telemetry(link.device_id)
-        if not session.is_offline(link.device_id):
+        patience_s = _ASK_AGAIN_S
+        while not (answer.done() or session.is_offline(link.device_id)) and _left_s(deadline):
             session.publish(link.device_id, "get", "{}", math.ceil(_left_s(deadline)))
-            await asyncio.wait({answer}, timeout=_left_s(deadline))
+            await asyncio.wait({answer}, timeout=min(patience_s, _left_s(deadline)))
+            patience_s *= 2
         if _is_answered(answer) and (payload := answer.result()) is not None:
             try:
                 return parse_reading(link.device_id, payload)

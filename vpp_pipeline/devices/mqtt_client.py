@@ -142,8 +142,10 @@ class _Connecting:
     def on_disconnect(
         self, _client: Client, _userdata: Any, _flags: Any, reason: Any, _properties: Any
     ) -> None:
-        self._fail(f"the connection ended: {reason}")
-        self._handlers.on_lost(str(reason))
+        if self.ready.is_set() and not self.failure:
+            self._handlers.on_lost(str(reason))
+        else:
+            self._fail(f"the connection ended: {reason}")
 
     def _stand(self, client: Client) -> None:
         self.ready.set()
@@ -186,12 +188,13 @@ def _open(
     client.connect(host, int(port), _KEEPALIVE_S)
     client.loop_start()
     answered = connecting.ready.wait(max(deadline - time.monotonic(), 0))
-    if answered and not connecting.failure:
+    failure = connecting.failure if answered else "it did not answer in time"
+    if not failure:
         return client
     close_client(client)
-    if connecting.failure == _VERSION_REFUSED:
-        raise _VersionRefused(connecting.failure)
-    raise ConnectionError(connecting.failure or "it did not answer in time")
+    if failure == _VERSION_REFUSED:
+        raise _VersionRefused(failure)
+    raise ConnectionError(failure)
 
 
 def _send_at_once(_client: Client, _userdata: Any, sock: Any) -> None:

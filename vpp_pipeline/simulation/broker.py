@@ -29,6 +29,7 @@ HOST = "127.0.0.1"
 _START_TIMEOUT_S = 15.0
 _STOP_TIMEOUT_S = 5.0
 
+# Saved every other second: saving on each change was measured at 20 ms a message.
 _MOSQUITTO_CONFIG = """\
 listener {port} {host}
 allow_anonymous true
@@ -37,8 +38,7 @@ max_queued_messages 100000
 max_inflight_messages 1000
 persistence true
 persistence_location {directory}/
-autosave_interval 1
-autosave_on_changes true
+autosave_interval 2
 log_dest file {directory}/mosquitto.log
 log_type error
 log_type warning
