@@ -164,7 +164,10 @@ class Exchange:
 
 
 def _host(url: str) -> str:
-    return urlsplit(url).netloc
+    try:
+        return urlsplit(url).netloc
+    except ValueError as error:
+        raise NotSent(f"{url} is no address to call; mend it in the registry") from error
 
 
 def _body(response: requests.Response) -> bytes:

@@ -1,0 +1,88 @@
+"""A real HTTP server that answers by script: each request takes the next answer."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import defaultdict
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    body: Any = None
+    headers: dict[str, str] = field(default_factory=dict)
+    hangs: bool = False  # until the test is over
+
+
+@dataclass
+class Script:
+    """Answers by method; the last one is repeated. `requests` keeps what came."""
+
+    url: str = ""
+    answers: dict[str, list[Answer]] = field(default_factory=lambda: defaultdict(list))
+    requests: list[tuple[str, str, bytes]] = field(default_factory=list)
+    over: threading.Event = field(default_factory=threading.Event)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def will(self, method: str, *answers: Answer) -> None:
+        self.answers[method] = list(answers)
+
+    def take(self, method: str, path: str, body: bytes) -> Answer:
+        with self.lock:
+            self.requests.append((method, path, body))
+            planned = self.answers[method]
+            return planned.pop(0) if len(planned) > 1 else planned[0]
+
+    def count(self, method: str) -> int:
+        return sum(asked == method for asked, _, _ in self.requests)
+
+
+@contextmanager
+def scripted_server() -> Iterator[Script]:
+    script = Script()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            answer = script.take(self.command, self.path, body)
+            if answer.hangs:
+                script.over.wait()
+                self.close_connection = True
+                return
+            content = (
+                answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
+            )
+            self.send_response(answer.status)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_DELETE = answer  # noqa: N815 - the base class calls them so
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    script.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield script
+    finally:
+        script.over.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
