@@ -43,7 +43,8 @@ def day_cost(  # noqa: PLR0917 - the fleet, its day and what was done with it
       building is below or above its comfort band;
     - inventory: -v for each kWh more in batteries and two-way vehicles at the day's end than when
       the day, or their stay, began; -v / COP for each kWh more in buildings; for one-way vehicles
-      and flexible loads v / efficiency for each kWh owed at the day's end, less those at its start.
+      and flexible loads (v + half the wear cost) / efficiency for each kWh owed at the day's end,
+      less those at its start.
     """
     price = _prices(day)[:, None] / 1000
     kind = devices["device_type"].cast(pl.String).to_numpy()
@@ -83,12 +84,13 @@ def _prices(day: ActualDay) -> Floats:
 def end_values(devices: pl.DataFrame, day: ActualDay, settings: PlanSettings) -> Floats:
     """Return what a stored kWh is worth at the day's end, EUR by device (N,).
 
-    In a battery or two-way vehicle the planner's end value v; elsewhere v / charge efficiency
-    (COP), what it would cost to draw it later.
+    In a battery or two-way vehicle the planner's end value v; elsewhere what it would cost to draw
+    it later: (v + wear of charging) / charge efficiency (COP).
     """
     value = settings.stored_energy_eur_per_mwh
     per_kwh = max(float(np.median(_prices(day))), 0.0) / 1000 if value is None else value / 1000
-    later = per_kwh / devices["charge_efficiency"].fill_null(1.0).to_numpy()
+    drawn_later = per_kwh + _numbers(devices, "wear_cost_eur_per_kwh") / 2
+    later = drawn_later / devices["charge_efficiency"].fill_null(1.0).to_numpy()
     return np.where(_two_way(devices), per_kwh, later)
 
 
