@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -214,6 +215,23 @@ def test_an_end_of_validity_is_told_and_later_forgotten(
     move(plant, 20 + 61)
     queue.tick()
     assert queue.report("b-1", "c-1") is None
+
+
+def test_a_restarted_device_remembers_what_it_accepted_applied_and_refused(
+    queue: CommandQueue, plant: NotingPlant
+) -> None:
+    queue.offer("b-1", message("now", rank=(2, 1)))
+    queue.offer("b-1", message("next", start=15, rank=(2, 2)))
+    refused = queue.offer("b-1", message("beyond", power_kw=99, rank=(2, 3)))
+    again = CommandQueue([BATTERY, METER], plant)
+    again.restore(json.loads(json.dumps(queue.state())))
+    assert again.offer("b-1", message("now", rank=(2, 1))).accepted
+    assert again.offer("b-1", message("beyond", power_kw=99, rank=(2, 3))) == refused
+    assert "stale" in again.offer("b-1", message("old", rank=(2, 2))).reason
+    move(plant, 15)
+    assert again.tick() == {"b-1"}
+    assert [a.setpoint.command_id for a in plant.applications] == ["now", "next"]
+    assert again.state()["applied"] == {"b-1": (2, 2)}
 
 
 offers = st.tuples(

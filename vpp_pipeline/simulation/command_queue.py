@@ -10,7 +10,9 @@ import heapq
 import threading
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel
 
 from vpp_pipeline.devices.wire import (
     SETPOINT_TOLERANCE_KW,
@@ -21,7 +23,7 @@ from vpp_pipeline.devices.wire import (
 from vpp_pipeline.simulation.plant_protocol import Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from vpp_pipeline.simulation.plant_protocol import Plant
@@ -40,8 +42,7 @@ class SimulatedDevice:
     controllable: bool
 
 
-@dataclass
-class _Entry:
+class _Entry(BaseModel):
     """A command and what became of it. The ack stays as it was first given."""
 
     message: CommandMessage
@@ -78,14 +79,14 @@ class CommandQueue:
             if message.command_id in entries:
                 return entries[message.command_id].ack
             ack = AckMessage(command_id=message.command_id, accepted=True)
-            entry = entries[message.command_id] = _Entry(message, ack)
+            entry = entries[message.command_id] = _Entry(message=message, ack=ack)
             now = self._plant.clock.now()
             if objection := self._objection(device_id, message, now):
                 self._end(device_id, entry, "rejected", objection)
             elif message.valid_from <= now:
                 self._begin(device_id, entry)
             else:
-                self._look_again(message.valid_from, device_id, entry)
+                self._look_again(device_id, entry)
             if entry.state == "rejected":
                 entry.ack = ack.model_copy(update={"accepted": False, "reason": entry.reason})
             else:
@@ -132,6 +133,33 @@ class CommandQueue:
                     self._begin(device_id, entry)
         return touched
 
+    def state(self) -> dict[str, Any]:
+        """Return all that `restore` needs to go on from here, as JSON values."""
+        with self._lock:
+            return {
+                "accepted": dict(self._accepted),
+                "applied": dict(self._applied),
+                "entries": {
+                    device_id: [entry.model_dump(mode="json") for entry in entries.values()]
+                    for device_id, entries in self._entries.items()
+                    if entries
+                },
+            }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state; devices that are no longer there are left out."""
+        with self._lock:
+            for ranks, saved in (
+                (self._accepted, state["accepted"]),
+                (self._applied, state["applied"]),
+            ):
+                ranks |= {d: (rank[0], rank[1]) for d, rank in saved.items() if d in self._devices}
+            for device_id in self._devices.keys() & state["entries"].keys():
+                for saved in state["entries"][device_id]:
+                    entry = _Entry.model_validate(saved, strict=False)
+                    self._entries[device_id][entry.message.command_id] = entry
+                    self._look_again(device_id, entry)
+
     def _objection(self, device_id: str, message: CommandMessage, now: datetime) -> str:
         device = self._devices[device_id]
         if not device.controllable:
@@ -163,15 +191,23 @@ class CommandQueue:
             return
         entry.state = "applied"
         self._applied[device_id] = entry.rank
-        self._look_again(message.valid_until, device_id, entry)
+        self._look_again(device_id, entry)
 
     def _end(
         self, device_id: str, entry: _Entry, state: Literal["rejected", "expired"], reason: str
     ) -> None:
         entry.state, entry.reason = state, reason
-        self._look_again(self._plant.clock.now() + _REMEMBERED, device_id, entry)
+        self._look_again(device_id, entry)
 
-    def _look_again(self, moment: datetime, device_id: str, entry: _Entry) -> None:
+    def _look_again(self, device_id: str, entry: _Entry) -> None:
+        """Note when the entry's state may change next, or when it may be forgotten."""
+        match entry.state:
+            case "accepted":
+                moment = entry.message.valid_from
+            case "applied":
+                moment = entry.message.valid_until
+            case _:
+                moment = self._plant.clock.now() + _REMEMBERED
         plan_version, sequence = entry.rank
         heapq.heappush(
             self._agenda,

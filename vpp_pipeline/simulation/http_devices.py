@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -27,7 +27,7 @@ from vpp_pipeline.devices.wire import CommandMessage, MalformedMessage, parse, t
 from vpp_pipeline.simulation.command_queue import CommandQueue, SimulatedDevice
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from starlette.requests import Request
 
@@ -101,6 +101,14 @@ class HttpDevices:
             self._server.should_exit = True
             self._thread.join()
             self._server = self._thread = None
+
+    def state(self) -> dict[str, Any]:
+        """Return the devices' memory of commands, as JSON values."""
+        return self._queue.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on with a saved memory of commands; call it before `start`."""
+        self._queue.restore(state)
 
     def _application(self) -> Starlette:
         return Starlette(

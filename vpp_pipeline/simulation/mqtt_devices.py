@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -36,7 +36,7 @@ from vpp_pipeline.devices.wire import (
 from vpp_pipeline.simulation.command_queue import CommandQueue, SimulatedDevice
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from paho.mqtt.client import Client, MQTTMessage
 
@@ -114,6 +114,14 @@ class MqttDevices:
         if farewells and client.is_connected():
             farewells[-1].wait_for_publish(_FAREWELL_S)
         close_client(client)
+
+    def state(self) -> dict[str, Any]:
+        """Return the devices' memory of commands, as JSON values."""
+        return self._queue.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on with a saved memory of commands; call it before `start`."""
+        self._queue.restore(state)
 
     def _on_message(self, client: Client, message: MQTTMessage) -> None:
         device_id, kind = split_topic(message.topic)
