@@ -4,6 +4,7 @@ FROM commands
 JOIN command_events USING (command_id)
 WHERE interval_start + INTERVAL 15 MINUTE <= $now
     AND interval_start > $now - INTERVAL 1 DAY
+    AND command_events.at >= $now - INTERVAL 3 DAY
 GROUP BY command_id
 HAVING NOT list_contains($final, arg_max(state, event_id))
 ORDER BY command_id

@@ -20,7 +20,6 @@ POINTS = [
     ("after send", 1),
     ("after send", 3),
     ("after ACKED", 1),
-    ("after ACKED", 2),
     ("before VERIFIED", 1),
 ]
 

@@ -102,6 +102,11 @@ def test_standing_is_what_another_plan_last_sent(ledger):
     assert ledger.standing(START - timedelta(minutes=15), 1).is_empty()
 
 
+def test_an_empty_batch_is_recorded_as_nothing(ledger):
+    assert ledger.record_intents(COMMANDS.clear(), BEFORE, "run").is_empty()
+    assert ledger.record_events(event(State.SENT, COMMANDS.clear())).is_empty()
+
+
 def test_two_events_of_one_command_in_one_batch_are_an_error(ledger):
     ledger.record_intents(COMMANDS, BEFORE, "run")
     with pytest.raises(Exception, match="primary_key"):

@@ -1,4 +1,5 @@
 import asyncio
+import shutil
 from dataclasses import replace
 from datetime import timedelta
 
@@ -10,12 +11,23 @@ from vpp_pipeline.devices.protocol import CommandResult, Outcome, Unreachable
 from vpp_pipeline.dispatch.commands import DueCommands, PlanRef
 from vpp_pipeline.dispatch.lifecycle import State
 from vpp_pipeline.dispatch.push import PushSettings
+from vpp_pipeline.warehouse.store import Warehouse
 
 ALL_SIX = {f"{protocol}-{n}" for protocol in ("modbus", "mqtt", "http") for n in (0, 1)}
 
 
+@pytest.fixture(scope="module")
+def new_warehouse(tmp_path_factory):
+    """A migrated warehouse to copy: making one anew takes longer than a push."""
+    directory = tmp_path_factory.mktemp("new")
+    with Warehouse(directory).read():
+        return directory / "vpp.duckdb"
+
+
 @pytest.fixture
-def bench(tmp_path) -> Bench:
+def bench(tmp_path, new_warehouse) -> Bench:
+    (tmp_path / "warehouse").mkdir()
+    shutil.copy(new_warehouse, tmp_path / "warehouse")
     return Bench(tmp_path)
 
 

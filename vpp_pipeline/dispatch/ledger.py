@@ -6,6 +6,7 @@ not follow. Does not: what the states mean (`lifecycle`), when they come about (
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -14,8 +15,6 @@ from vpp_pipeline.dispatch.lifecycle import FINAL, TRANSITIONS, State
 from vpp_pipeline.dispatch.schemas import Commands, Events
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from vpp_pipeline.warehouse.store import Connection, Warehouse
 
 _LEGAL = pl.DataFrame(
@@ -23,6 +22,8 @@ _LEGAL = pl.DataFrame(
     schema={"before": pl.String, "state": pl.String},
     orient="row",
 )
+
+_REACH = timedelta(days=3)  # no command lives longer: its older events need not be read
 
 
 class Ledger:
@@ -40,7 +41,8 @@ class Ledger:
         intents = Commands.validate(commands.select(Commands.column_names()))
         with self._warehouse.write() as connection:
             known = connection.frame(
-                "dispatch_known_commands", frames={"named": intents.select("command_id")}
+                "dispatch_known_commands",
+                frames={"named": intents.select("command_id", "interval_start")},
             )
             new = intents.join(known, on="command_id", how="anti", maintain_order="left")
             connection.append("commands", new.with_columns(created_at=pl.lit(at)))
@@ -58,7 +60,9 @@ class Ledger:
         with self._warehouse.write() as connection:
             judged = rows.join(
                 connection.frame(
-                    "dispatch_last_states", frames={"named": rows.select("command_id")}
+                    "dispatch_last_states",
+                    frames={"named": rows.select("command_id")},
+                    since=rows.select(pl.col("at").min() - _REACH).item(),
                 ),
                 on="command_id",
                 how="left",
