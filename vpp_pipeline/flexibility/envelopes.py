@@ -193,7 +193,7 @@ def _natural_kw(
     _refuse_gaps(p50, ids, intervals, "the p50 forecast", "forecast the whole horizon again")
     nameplate = devices.filter(is_forecast)
     grid[:, is_forecast] = np.clip(
-        p50, -nameplate["max_draw_kw"].to_numpy(), nameplate["max_inject_kw"].to_numpy()
+        p50, 0 - nameplate["max_draw_kw"].to_numpy(), nameplate["max_inject_kw"].to_numpy()
     )
     return grid
 
@@ -207,7 +207,7 @@ def _power_bounds(
 ) -> tuple[Floats, Floats]:
     """Return least and most power (T, N) of devices that are in service and have their store."""
     shape = natural.shape
-    min_kw = np.broadcast_to(-devices["max_draw_kw"].to_numpy(), shape).copy()
+    min_kw = np.broadcast_to(0 - devices["max_draw_kw"].to_numpy(), shape).copy()
     max_kw = np.broadcast_to(devices["max_inject_kw"].to_numpy(), shape).copy()
     load, curtailable = kind == "load", np.isin(kind, ["pv", "wind"])
     min_kw[:, load] = max_kw[:, load] = natural[:, load]

@@ -148,8 +148,9 @@ def load_windows(
 ) -> dy.DataFrame[Episodes]:
     """Return the flexible loads' windows in [start, end), by each site's own clock.
 
-    A window whose end is not after its start ends on the next day. A local time that a day lacks
-    is moved on by an hour; of one that it has twice, a window has both. In a window that began
+    A window whose end is not after its start ends on the next day. Where a day lacks
+    the hour, a window starts an hour earlier or ends an hour later; where it has the hour twice,
+    the window has both. In a window that began
     after the state was valid, the load is taken to have run at once, as it does by itself; one
     that runs now with an unknown content is not planned.
     """
@@ -213,11 +214,12 @@ def _windows_in_zone(
     )
 
 
-def _instant(local: pl.Expr, zone: str, ambiguous: Literal["earliest", "latest"]) -> pl.Expr:
+def _instant(local: pl.Expr, zone: str, side: Literal["earliest", "latest"]) -> pl.Expr:
     def told(moment: pl.Expr) -> pl.Expr:
-        return moment.dt.replace_time_zone(zone, ambiguous=ambiguous, non_existent="null")
+        return moment.dt.replace_time_zone(zone, ambiguous=side, non_existent="null")
 
-    return pl.coalesce(told(local), told(local + _HOUR)).dt.convert_time_zone("UTC")
+    beyond_gap = local - _HOUR if side == "earliest" else local + _HOUR
+    return pl.coalesce(told(local), told(beyond_gap)).dt.convert_time_zone("UTC")
 
 
 def _on_grid(sessions: pl.DataFrame, start: datetime, end: datetime) -> dy.DataFrame[Episodes]:

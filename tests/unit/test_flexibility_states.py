@@ -1,0 +1,138 @@
+from datetime import timedelta
+
+import flexibility_fleets as given
+import polars as pl
+import pytest
+from vpp_pipeline.flexibility.states import project, usable_states
+
+AT = given.utc(2025, 1, 15, 12)
+MAX_AGE = timedelta(minutes=10)
+DEVICES = given.frame(
+    given.site(
+        "home",
+        [
+            given.battery("battery"),
+            given.vehicle("vehicle"),
+            given.heat_pump("heating"),
+            given.flexible_load("washer"),
+            given.pv("roof"),
+        ],
+    )
+)
+
+
+def state(name, **reading):
+    states = usable_states(
+        DEVICES, given.telemetry(DEVICES, AT, **{name: reading}), AT, MAX_AGE
+    )
+    return states.row(by_predicate=pl.col("device_id") == name, named=True)
+
+
+def test_an_ordinary_reading_makes_a_device_available():
+    states = usable_states(DEVICES, given.telemetry(DEVICES, AT), AT, MAX_AGE)
+    assert states["available"].all()
+    assert states["why"].unique().to_list() == [""]
+
+
+@pytest.mark.parametrize(
+    ("name", "reading", "why"),
+    [
+        ("battery", {"measured_at": AT - timedelta(minutes=11)}, "too old"),
+        ("battery", {"measured_at": AT + timedelta(minutes=1)}, "future"),
+        ("roof", {"status": "offline"}, "offline"),
+        ("vehicle", {"status": "fault"}, "fault"),
+        ("heating", {"status": "local"}, "local"),
+        ("battery", {"energy_kwh": None}, "no state of charge"),
+        ("battery", {"energy_kwh": float("nan")}, "no state of charge"),
+        ("battery", {"energy_kwh": 1e6}, "implausible"),
+        ("battery", {"energy_kwh": -1.0}, "implausible"),
+        ("vehicle", {"energy_kwh": None}, "no state of charge"),
+        ("vehicle", {"plugged_in": None}, "plugged in"),
+        ("heating", {"temperature_c": None}, "no temperature"),
+    ],
+)
+def test_a_reading_that_can_not_be_believed_makes_a_device_unavailable(name, reading, why):
+    found = state(name, **reading)
+    assert not found["available"]
+    assert why in found["why"]
+
+
+def test_a_missing_state_of_charge_is_never_read_as_empty():
+    assert state("battery", energy_kwh=None)["energy_kwh"] is None
+
+
+def test_a_device_that_never_reported_is_unavailable():
+    silent = given.telemetry(DEVICES, AT).filter(pl.col("device_id") != "battery")
+    states = usable_states(DEVICES, silent, AT, MAX_AGE)
+    assert states.filter(~pl.col("available"))["device_id"].to_list() == ["battery"]
+    assert states.filter(~pl.col("available"))["why"].to_list() == ["no reading"]
+
+
+def test_an_empty_parking_space_is_available_and_has_no_energy():
+    found = state("vehicle", plugged_in=False, energy_kwh=0.0)
+    assert found["available"]
+    assert found["energy_kwh"] is None
+
+
+def test_a_building_stores_heat_above_its_lowest_comfortable_temperature():
+    assert state("heating", temperature_c=21.5)["energy_kwh"] == pytest.approx(1.5 * 4.0)
+
+
+def schedule(name, energy_kwh, power_kw=0.0, *, before=given.STEP):
+    return pl.DataFrame(
+        {
+            "device_id": [name],
+            "interval_start": [LATER - before],
+            "power_kw": [power_kw],
+            "energy_kwh": [energy_kwh],
+        }
+    )
+
+
+LATER = AT + timedelta(hours=11)
+
+
+def projected(name, planned, **reading):
+    states = usable_states(
+        DEVICES, given.telemetry(DEVICES, AT, **{name: reading}), AT, MAX_AGE
+    )
+    return project(states, DEVICES, planned, LATER).row(
+        by_predicate=pl.col("device_id") == name, named=True
+    )
+
+
+def test_what_is_scheduled_until_then_is_expected():
+    found = projected("battery", schedule("battery", 7.5))
+    assert (found["energy_kwh"], found["valid_at"]) == (7.5, LATER)
+
+
+def test_only_the_interval_just_before_counts():
+    found = projected("battery", schedule("battery", 7.5, before=2 * given.STEP))
+    assert (found["energy_kwh"], found["valid_at"]) == (5.0, AT)
+
+
+def test_a_building_is_expected_as_warm_as_its_heat():
+    assert projected("heating", schedule("heating", 6.0))["temperature_c"] == pytest.approx(21.5)
+
+
+def test_a_vehicle_has_left_at_its_deadline():
+    found = projected("vehicle", schedule("washer", 0.0), deadline=LATER)
+    assert (found["plugged_in"], found["energy_kwh"], found["deadline"]) == (False, None, None)
+
+
+def test_a_vehicle_that_stays_keeps_its_deadline_and_target():
+    deadline = LATER + timedelta(hours=8)
+    found = projected("vehicle", schedule("vehicle", 25.0), deadline=deadline)
+    assert (found["energy_kwh"], found["deadline"]) == (25.0, deadline)
+    assert found["target_energy_kwh"] == 40.0
+
+
+def test_a_vehicle_that_only_the_schedule_expects_has_no_deadline_of_its_own():
+    found = projected("vehicle", schedule("vehicle", 25.0), plugged_in=False, deadline=None)
+    assert (found["plugged_in"], found["energy_kwh"], found["deadline"]) == (None, 25.0, None)
+
+
+def test_an_unavailable_device_is_not_made_available_by_a_schedule():
+    found = projected("battery", schedule("battery", 7.5), energy_kwh=None)
+    assert not found["available"]
+    assert found["energy_kwh"] is None
