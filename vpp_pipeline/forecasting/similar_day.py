@@ -23,6 +23,7 @@ _ENOUGH_DAYS = 2
 _ENOUGH_RESIDUALS = 8
 _ALONE = 1e-6
 """A value that is its own mean leaves no residual."""
+_CELL = ["subject_id", "weekend", "slot"]
 _SATURDAY = 6
 _HOUR = pl.duration(hours=1)
 
@@ -45,9 +46,11 @@ def similar_day(
     `history` is what is known: `subject_id`, `interval_start`, `value`. The point is the mean of
     the same local quarter-hour over the days of the same type, recent days weighing more, plus
     what is left of the last day's deviation; the quantiles are those of the past residuals of
-    that hour, each against the mean of the other days (leave-one-out). Returns `subject_id`, `interval_start`, `p10`, `p50`, `p90`, `model`; the model
-    is `similar-day`, else `all-days` (fewer than two days of the type), else `mean` (none at
-    this time of day), else null.
+    that hour, each against the mean of the other days (leave-one-out).
+
+    Returns `subject_id`, `interval_start`, `p10`, `p50`, `p90`, `model`; the model is
+    `similar-day`, else `all-days` (fewer than two days of the type), else `mean` (none at this
+    time of day), else null.
     """
     known = _clocked(history, timezone, habit)
     start = pl.col("interval_start")
@@ -55,10 +58,12 @@ def similar_day(
     known = known.with_columns((-age_days / _RECENCY_DAYS).exp().alias("weight"))
     grid = _clocked(asked(subjects, intervals), timezone, habit)
 
-    residuals = _residuals(known)
+    cells = pl.concat([known.select(_CELL), grid.select(_CELL)]).unique()
+    profiles = _profiles(cells, known)
+    residuals = _residuals(known.join(profiles, on=_CELL))
     point = pl.col("profile") + pl.col("level")
     return _with_spread(
-        _with_level(_with_profile(grid, known), residuals, habit), residuals
+        _with_level(grid.join(profiles, on=_CELL), residuals, habit), residuals
     ).select(
         "subject_id",
         "interval_start",
@@ -77,20 +82,20 @@ def _clocked(rows: pl.DataFrame, timezone: str, habit: Habit) -> pl.DataFrame:
     )
 
 
-def _with_profile(rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+def _profiles(cells: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+    """Add each cell's weighted mean, the weight that backs it, and the model it comes from."""
     backing = pl.col("weight").sum()
     mean = pl.struct(
         ((pl.col("value") * pl.col("weight")).sum() / backing).alias("profile"),
         backing.alias("backing"),
     )
     days = pl.col("interval_start").dt.date().n_unique()
-    alike = ["subject_id", "weekend", "slot"]
-    same_type = known.group_by(alike).agg(mean.alias("same_type"), days.alias("days"))
+    same_type = known.group_by(_CELL).agg(mean.alias("same_type"), days.alias("days"))
     any_day = known.group_by("subject_id", "slot").agg(mean.alias("any_day"))
     overall = known.group_by("subject_id").agg(mean.alias("overall"))
     enough = pl.col("days") >= _ENOUGH_DAYS
     return (
-        rows.join(same_type, on=alike, how="left")
+        cells.join(same_type, on=_CELL, how="left")
         .join(any_day, on=["subject_id", "slot"], how="left")
         .join(overall, on="subject_id", how="left")
         .with_columns(
@@ -108,14 +113,10 @@ def _with_profile(rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _residuals(known: pl.DataFrame) -> pl.DataFrame:
+def _residuals(profiled: pl.DataFrame) -> pl.DataFrame:
     left_out = 1.0 - pl.col("weight") / pl.col("backing")
     residual = (pl.col("value") - pl.col("profile")) / left_out
-    return (
-        _with_profile(known, known)
-        .with_columns(residual.alias("residual"))
-        .filter(left_out > _ALONE)
-    )
+    return profiled.with_columns(residual.alias("residual")).filter(left_out > _ALONE)
 
 
 def _with_level(rows: pl.DataFrame, residuals: pl.DataFrame, habit: Habit) -> pl.DataFrame:
