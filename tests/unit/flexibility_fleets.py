@@ -175,9 +175,7 @@ def prices(intervals, values):
     ).cast({"price_eur_per_mwh": pl.Float64})
 
 
-def envelopes(
-    devices, intervals=None, *, of_device=None, expected=None, outdoor_c=5.0, **weather
-):
+def envelopes(devices, intervals=None, *, of_device=None, expected=None, outdoor_c=5.0, **weather):
     """Envelopes from ordinary states, read just as the horizon starts."""
     intervals = day_intervals(WINTER_DAY, "Europe/Berlin") if intervals is None else intervals
     at = intervals[0]
@@ -217,9 +215,7 @@ def mixed_fleet(sites, seed=0):
         if i % 3 == 1:
             devices.append(heat_pump(f"heat-pump-{i}"))
         if i % 4 == 3:
-            devices.append(
-                flexible_load(f"washer-{i}", earliest=time(22), latest=time(6))
-            )
+            devices.append(flexible_load(f"washer-{i}", earliest=time(22), latest=time(6)))
         if i % 5 == 4:
             devices.append(chp(f"chp-{i}", min_power_kw=8, ramp_kw_per_min=0.5))
         homes.append(site(f"site-{i}", devices, import_kw=14, export_kw=10))

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given as drawn
 from hypothesis import settings
 from hypothesis import strategies as st
+
 from vpp_pipeline.delivery_day import STEP_H, day_intervals
 from vpp_pipeline.flexibility.envelopes import (
     EnvelopeError,
@@ -171,9 +172,7 @@ def test_a_vehicle_that_arrives_before_the_horizon_is_taken_to_charge_at_once():
 def windows(envelope):
     present = envelope["min_energy_kwh"].is_not_null().to_numpy().astype(int)
     edges = np.diff(np.concatenate([[0], present, [0]]))
-    return list(
-        zip(np.flatnonzero(edges == 1), np.flatnonzero(edges == -1), strict=True)
-    )
+    return list(zip(np.flatnonzero(edges == 1), np.flatnonzero(edges == -1), strict=True))
 
 
 @pytest.mark.parametrize(
@@ -186,9 +185,7 @@ def test_a_window_follows_the_local_clock_over_a_change_of_time(day, steps):
     assert window == (4, 4 + steps)
 
 
-@pytest.mark.parametrize(
-    ("day", "steps"), [(given.SPRING_CHANGE, 4), (given.AUTUMN_CHANGE, 8)]
-)
+@pytest.mark.parametrize(("day", "steps"), [(given.SPRING_CHANGE, 4), (given.AUTUMN_CHANGE, 8)])
 def test_a_window_survives_an_hour_that_is_missing_or_doubled(day, steps):
     washer = given.flexible_load("w", earliest=given.time(2, 30), latest=given.time(3, 30))
     (window,) = windows(of(washer, intervals=day_intervals(day, BERLIN)))
@@ -232,9 +229,7 @@ def test_a_running_chp_can_not_jump():
 
 def test_a_missing_forecast_is_told_with_device_time_and_remedy():
     devices = given.frame(given.site("home", [given.load("l")]))
-    states = usable_states(
-        devices, given.telemetry(devices, DAY[0]), DAY[0], timedelta(minutes=10)
-    )
+    states = usable_states(devices, given.telemetry(devices, DAY[0]), DAY[0], timedelta(minutes=10))
     short = given.forecasts(devices, DAY.head(95), DAY[0])
     with pytest.raises(EnvelopeError, match=r"p50 forecast of l at 2025-01-15 22:45.*again"):
         device_envelopes(
@@ -252,9 +247,7 @@ def test_a_forecast_known_later_is_not_read():
     devices = given.frame(given.site("home", [given.load("l")]))
     later = given.forecasts(devices, DAY, DAY[0] + timedelta(seconds=1), load_kw=-9.0)
     both = pl.concat([given.forecasts(devices, DAY, DAY[0], load_kw=-2.0), later])
-    states = usable_states(
-        devices, given.telemetry(devices, DAY[0]), DAY[0], timedelta(minutes=10)
-    )
+    states = usable_states(devices, given.telemetry(devices, DAY[0]), DAY[0], timedelta(minutes=10))
     envelope = device_envelopes(
         devices, states, both, given.sessions(), given.temperatures(devices, DAY), DAY, DAY[0]
     )

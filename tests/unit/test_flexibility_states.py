@@ -3,6 +3,7 @@ from datetime import timedelta
 import flexibility_fleets as given
 import polars as pl
 import pytest
+
 from vpp_pipeline.flexibility.states import project, usable_states
 
 AT = given.utc(2025, 1, 15, 12)
@@ -22,9 +23,7 @@ DEVICES = given.frame(
 
 
 def state(name, **reading):
-    states = usable_states(
-        DEVICES, given.telemetry(DEVICES, AT, **{name: reading}), AT, MAX_AGE
-    )
+    states = usable_states(DEVICES, given.telemetry(DEVICES, AT, **{name: reading}), AT, MAX_AGE)
     return states.row(by_predicate=pl.col("device_id") == name, named=True)
 
 
@@ -93,9 +92,7 @@ LATER = AT + timedelta(hours=11)
 
 
 def projected(name, planned, **reading):
-    states = usable_states(
-        DEVICES, given.telemetry(DEVICES, AT, **{name: reading}), AT, MAX_AGE
-    )
+    states = usable_states(DEVICES, given.telemetry(DEVICES, AT, **{name: reading}), AT, MAX_AGE)
     return project(states, DEVICES, planned, LATER).row(
         by_predicate=pl.col("device_id") == name, named=True
     )

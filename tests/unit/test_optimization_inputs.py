@@ -18,7 +18,10 @@ DAYS = [date(2020, 10, 4), date(2020, 10, 25), date(2021, 3, 28)]
 def _envelopes(intervals: pl.Series, devices: int = 4) -> pl.DataFrame:
     ids = pl.DataFrame({"device_id": [f"battery-{n}" for n in range(devices)]})
     return ids.join(intervals.to_frame(), how="cross").with_columns(
-        min_power_kw=-5.0, max_power_kw=5.0, required_end_kwh=pl.lit(None, pl.Float64), available=True
+        min_power_kw=-5.0,
+        max_power_kw=5.0,
+        required_end_kwh=pl.lit(None, pl.Float64),
+        available=True,
     )
 
 

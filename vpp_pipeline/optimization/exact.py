@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from vpp_pipeline.optimization.model import Model
     from vpp_pipeline.optimization.problem import Floats, Problem
 
-_RELATIVE_GAP = 1e-4
-
 
 @dataclass(frozen=True)
 class Exact:
@@ -32,14 +30,14 @@ class Exact:
     bound_eur: float
 
 
-def solve_exact(problem: Problem, time_limit_s: float) -> Exact:
-    """Solve with HiGHS; raises `SolverError` when there is no solution in time."""
+def solve_exact(problem: Problem, time_limit_s: float, relative_gap: float) -> Exact:
+    """Solve with HiGHS to `relative_gap` or as far as time goes; raises `SolverError` when there is no solution in time."""
     model = formulate(problem)
     whole = cp.Problem(
         cp.Minimize(model.cost_eur),
         model.laws.all() + _store_switches(problem, model) + _source_switches(problem, model),
     )
-    run(whole, "HIGHS", time_limit_s, mip_rel_gap=_RELATIVE_GAP)
+    run(whole, "HIGHS", time_limit_s, mip_rel_gap=relative_gap)
     info = whole.solver_stats.extra_stats
     left_open = max(info.objective_function_value - info.mip_dual_bound, 0.0)
     return Exact(

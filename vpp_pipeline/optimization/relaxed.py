@@ -19,6 +19,7 @@ from vpp_pipeline.optimization.model import formulate
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.model import Model
     from vpp_pipeline.optimization.problem import Bools, Floats, Problem
+    from vpp_pipeline.optimization.settings import Solver
 
 _OPTIONS: dict[str, dict[str, Any]] = {
     # A fixed interval: an adaptive one is timed, and the same inputs would give other plans.
@@ -34,7 +35,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 }
 # OSQP needs curvature: full power for a quarter-hour costs this share of the prices' spread.
 _SMOOTHING = {"OSQP": 1e-4}
-_LEAST_SPREAD_EUR = 1e-6  # a kW in a quarter-hour, where all prices are equal
+_LEAST_SPREAD_EUR_PER_KWH = 0.01  # where all prices are equal
 
 
 class SolverError(RuntimeError):
@@ -74,7 +75,7 @@ class Relaxed:
     multipliers: Multipliers
 
 
-def solve_relaxed(problem: Problem, solver: str, time_limit_s: float) -> Relaxed:
+def solve_relaxed(problem: Problem, solver: Solver, time_limit_s: float) -> Relaxed:
     """Solve the relaxation with OSQP, CLARABEL or HIGHS, within about `time_limit_s`.
 
     Raises `SolverError` when there is no solution to use.
@@ -104,7 +105,7 @@ def solve_relaxed(problem: Problem, solver: str, time_limit_s: float) -> Relaxed
     )
 
 
-def run(problem: cp.Problem, solver: str, time_limit_s: float, **options: Any) -> str:
+def run(problem: cp.Problem, solver: Solver, time_limit_s: float, **options: Any) -> str:
     """Solve and return the solver's status; raises `SolverError` where no solution came out."""
     with warnings.catch_warnings():
         # cvxpy warns of an inexact solution; every solution is checked and repaired anyway.
@@ -121,15 +122,19 @@ def run(problem: cp.Problem, solver: str, time_limit_s: float, **options: Any) -
 def _curvature(problem: Problem, model: Model) -> cp.Expression:
     """Return a quadratic wear, EUR: at full power the prices' spread over the quarter-hour."""
     stores, sources = problem.stores, problem.sources
-    spread = max(float(np.ptp(problem.price_eur_per_kwh)) * STEP_H, _LEAST_SPREAD_EUR)
-    return spread * sum(
-        cp.sum(cp.multiply(_inverse_peak(most_kw), cp.square(power)))
-        for power, most_kw in (
-            (model.charge_kw, stores.charge_max_kw),
-            (model.discharge_kw, stores.discharge_max_kw[:, model.two_way]),
-            (model.source_kw, sources.max_kw),
+    spread = max(float(np.ptp(problem.price_eur_per_kwh)), _LEAST_SPREAD_EUR_PER_KWH)
+    return (
+        spread
+        * STEP_H
+        * sum(
+            cp.sum(cp.multiply(_inverse_peak(most_kw), cp.square(power)))
+            for power, most_kw in (
+                (model.charge_kw, stores.charge_max_kw),
+                (model.discharge_kw, stores.discharge_max_kw[:, model.two_way]),
+                (model.source_kw, sources.max_kw),
+            )
+            if power.size
         )
-        if power.size
     )
 
 

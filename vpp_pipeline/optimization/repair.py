@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vpp_pipeline.optimization.relaxed import Relaxed
 
 _WATTS = 1000.0
+_ROUNDING = 1e-6  # so that 5 kW is 5000 watts, whatever the last bit says
 # A wish for less than this share of the least power is dropped, a larger one is rounded up; the
 # excess is made good in the steps that follow, because energies are tracked, not powers.
 _WORTH_STARTING = 0.1
@@ -47,16 +48,24 @@ def track(problem: Problem, energy_kwh: Floats, source_kw: Floats) -> Setpoints:
     for t in range(len(power)):
         start = np.where(stores.starts[t], stores.initial_kwh[t], energy[t - 1])
         idle = stores.retention * start + stores.drift_kwh[t]
-        most_draw = np.minimum(
-            stores.charge_max_kw[t], _charging(problem, stores.ceiling_kwh[t] - idle)
+        most_draw = _floor_watts(
+            np.minimum(stores.charge_max_kw[t], _charging(problem, stores.ceiling_kwh[t] - idle))
         )
-        most_given = np.minimum(
-            stores.discharge_max_kw[t], _discharging(problem, idle - stores.floor_kwh[t])
+        most_given = _floor_watts(
+            np.minimum(
+                stores.discharge_max_kw[t], _discharging(problem, idle - stores.floor_kwh[t])
+            )
         )
         wish = _discharging(problem, idle - energy_kwh[t]) - _charging(
             problem, energy_kwh[t] - idle
         )
-        wish = np.clip(np.round(wish * _WATTS) / _WATTS, -most_draw, most_given)
+        # Rounding must not leave a home a little cold, or a vehicle short, nor overheat the home.
+        wish = np.where(
+            energy_kwh[t] + _watt_kwh(problem) > stores.comfort_kwh[t],
+            _ceil_watts(wish),
+            _floor_watts(wish),
+        )
+        wish = np.clip(wish, -most_draw, most_given)
         wish = _active(wish, stores.min_active_kw, most_draw, most_given)
         low, high = _within_ramp(problem, source[t - 1] if t else None, t)
         given = _source_wish(problem, np.clip(source_kw[t], low, high), low, high)
@@ -95,6 +104,11 @@ def _charging(problem: Problem, energy_kwh: Floats) -> Floats:
     """Return the charging power that adds this much in a quarter-hour."""
     draw: Floats = np.maximum(energy_kwh, 0) / (STEP_H * problem.stores.charge_efficiency)
     return draw
+
+
+def _watt_kwh(problem: Problem) -> Floats:
+    """Return what charging with a watt adds in a quarter-hour."""
+    return problem.stores.charge_efficiency * STEP_H / _WATTS
 
 
 def _discharging(problem: Problem, energy_kwh: Floats) -> Floats:
@@ -152,29 +166,31 @@ def _within_site(  # noqa: PLR0917 - one quarter-hour's state
 
     def missing() -> Floats:
         most_kw = sites.import_limit_kw + sites.import_overload_kw[t]
-        return np.clip(-site_kw() - most_kw, 0, None)
+        excess: Floats = np.maximum(-site_kw() - most_kw, 0)
+        return excess
 
     def surplus() -> Floats:
         most_kw = sites.export_limit_kw + sites.export_overload_kw[t]
-        return np.clip(site_kw() - most_kw, 0, None)
+        excess: Floats = np.maximum(site_kw() - most_kw, 0)
+        return excess
 
     if missing().any():
         source = source + _share(missing(), np.where(free, high - source, 0.0), at_source)
-        cut = _whole_watts(_share(missing(), np.maximum(-power, 0), at_store))
+        cut = _ceil_watts(_share(missing(), np.maximum(-power, 0), at_store))
         less = np.minimum(power + cut, 0)
         kept = np.where(-less >= stores.min_active_kw, less, 0.0)
         power = np.where((power < 0) & (cut > 0), kept, power)
         room = np.where(power >= 0, most_given - power, 0.0)
-        more = np.minimum(power + _whole_watts(_share(missing(), room, at_store)), most_given)
+        more = np.minimum(power + _ceil_watts(_share(missing(), room, at_store)), most_given)
         power = np.where((room > 0) & (more >= stores.min_active_kw), more, power)
     if surplus().any():
-        cut = _whole_watts(_share(surplus(), np.where(free, source - low, 0.0), at_source))
+        cut = _ceil_watts(_share(surplus(), np.where(free, source - low, 0.0), at_source))
         source = np.where(cut > 0, np.maximum(source - cut, low), source)
-        cut = _whole_watts(_share(surplus(), np.maximum(power, 0), at_store))
+        cut = _ceil_watts(_share(surplus(), np.maximum(power, 0), at_store))
         less = np.maximum(power - cut, 0)
         kept = np.where(less >= stores.min_active_kw, less, 0.0)
         power = np.where((power > 0) & (cut > 0), kept, power)
-        cut = _whole_watts(_share(surplus(), np.where(free, 0.0, source - low), at_source))
+        cut = _ceil_watts(_share(surplus(), np.where(free, 0.0, source - low), at_source))
         less = np.maximum(source - cut, low)
         kept = np.where(less >= sources.min_active_kw, less, low)
         source = np.where(cut > 0, kept, source)
@@ -188,5 +204,9 @@ def _share(amount: Floats, room: Floats, site: Places) -> Floats:
     return room * np.minimum(ratio, 1)[site]
 
 
-def _whole_watts(power: Floats) -> Floats:
-    return np.ceil(power * _WATTS - 1e-6) / _WATTS
+def _ceil_watts(power: Floats) -> Floats:
+    return np.ceil(power * _WATTS - _ROUNDING) / _WATTS
+
+
+def _floor_watts(power: Floats) -> Floats:
+    return np.floor(power * _WATTS + _ROUNDING) / _WATTS

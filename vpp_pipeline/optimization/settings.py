@@ -6,13 +6,16 @@ Belongs here: the settings, with their units. Does not: tuning of solvers (`mode
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Solver = Literal["OSQP", "CLARABEL", "HIGHS"]
 
 
 @dataclass(frozen=True)
 class PlanSettings:
     """How to plan."""
 
-    solvers: tuple[str, ...] = ("OSQP", "CLARABEL", "HIGHS")
+    solvers: tuple[Solver, ...] = ("OSQP", "CLARABEL", "HIGHS")
     """In this order, until a plan is proven within `gap_tolerance`."""
     time_limit_s: float = 60.0
     """For the whole; then the best plan so far stands."""

@@ -21,11 +21,12 @@ from vpp_pipeline.optimization.repair import loose_sites, track
 from vpp_pipeline.optimization.verify import Verdict, verify
 
 if TYPE_CHECKING:
-    from vpp_pipeline.optimization.problem import Bools, Floats, Problem
+    from vpp_pipeline.optimization.problem import Bools, Floats, Places, Problem
     from vpp_pipeline.optimization.repair import Setpoints
-    from vpp_pipeline.optimization.settings import PlanSettings
+    from vpp_pipeline.optimization.settings import PlanSettings, Solver
 
 _LEAST_TIME_S = 0.5  # no solver is started with less
+_SITES_AT_A_TIME = 3  # one site gets at most this part of the time left, unless few are left
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,14 @@ def solve(problem: Problem, settings: PlanSettings) -> Found:
         if deadline - time.perf_counter() < _LEAST_TIME_S:
             return replace(best, complaints=(*best.complaints, f"no time left for {solver}"))
         try:
-            best, progress = _improved(problem, best, progress, solver, deadline)
+            best, progress = _improved(
+                problem,
+                best,
+                progress,
+                solver=solver,
+                deadline=deadline,
+                gap=settings.gap_tolerance,
+            )
         except SolverError as error:
             best = replace(best, complaints=(*best.complaints, str(error)))
         proven = best.gap is not None and best.gap <= settings.gap_tolerance
@@ -93,7 +101,13 @@ def solve(problem: Problem, settings: PlanSettings) -> Found:
 
 
 def _improved(
-    problem: Problem, best: Found, progress: _Progress, solver: str, deadline: float
+    problem: Problem,
+    best: Found,
+    progress: _Progress,
+    *,
+    solver: Solver,
+    deadline: float,
+    gap: float,
 ) -> tuple[Found, _Progress]:
     """Ask one solver for the sites that are not settled, then settle those it was too loose for."""
     open_sites = ~progress.settled
@@ -101,25 +115,10 @@ def _improved(
     relaxed = solve_relaxed(part, solver, (deadline - time.perf_counter()) / 2)
     progress = _with(problem, progress, open_sites, relaxed.energy_kwh, relaxed.source_kw)
     bound = lower_bound_eur(part, relaxed.multipliers) + progress.settled_bound_eur
-    best = _bounded(best, bound)
-    best = _better(problem, best, progress, solver, relaxed.status)
+    best = _better(problem, _bounded(best, bound), progress, solver, relaxed.status)
 
     loose = np.flatnonzero(open_sites)[loose_sites(part, relaxed)]
-    for nth, site in enumerate(loose):
-        left_s = deadline - time.perf_counter()
-        if left_s < _LEAST_TIME_S:
-            break
-        one = np.arange(len(open_sites)) == site
-        try:
-            exact = solve_exact(at_sites(problem, one), left_s / min(len(loose) - nth, 3))
-        except SolverError:
-            continue
-        progress = _with(problem, progress, one, exact.energy_kwh, exact.source_kw)
-        progress = replace(
-            progress,
-            settled=progress.settled | one,
-            settled_bound_eur=progress.settled_bound_eur + exact.bound_eur,
-        )
+    progress = _settled(problem, progress, loose, deadline, gap)
     left = ~progress.settled[open_sites]
     rest = lower_bound_eur(
         at_sites(part, left),
@@ -127,6 +126,28 @@ def _improved(
     )
     best = _bounded(best, rest + progress.settled_bound_eur)
     return _better(problem, best, progress, solver, relaxed.status), progress
+
+
+def _settled(
+    problem: Problem, progress: _Progress, sites: Places, deadline: float, gap: float
+) -> _Progress:
+    """Solve sites with their switches, one at a time, while there is time."""
+    for nth, site in enumerate(sites):
+        left_s = deadline - time.perf_counter()
+        if left_s < _LEAST_TIME_S:
+            break
+        one = np.arange(len(progress.settled)) == site
+        try:
+            share_s = left_s / min(len(sites) - nth, _SITES_AT_A_TIME)
+            exact = solve_exact(at_sites(problem, one), share_s, gap / 4)
+        except SolverError:
+            continue
+        progress = replace(
+            _with(problem, progress, one, exact.energy_kwh, exact.source_kw),
+            settled=progress.settled | one,
+            settled_bound_eur=progress.settled_bound_eur + exact.bound_eur,
+        )
+    return progress
 
 
 def _bounded(best: Found, bound_eur: float) -> Found:

@@ -1,0 +1,95 @@
+from dataclasses import replace
+
+import flexibility_fleets as given
+import numpy as np
+import pytest
+from hypothesis import given as drawn
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from vpp_pipeline.delivery_day import day_intervals
+from vpp_pipeline.optimization.build import build
+from vpp_pipeline.optimization.repair import Setpoints, track
+from vpp_pipeline.optimization.settings import PlanSettings
+from vpp_pipeline.optimization.verify import verify
+
+INTERVALS = day_intervals(given.WINTER_DAY, "Europe/Berlin").slice(30, 30)
+
+
+def problem(devices):
+    return build(
+        devices,
+        given.envelopes(devices, INTERVALS),
+        given.prices(INTERVALS, 50.0),
+        PlanSettings(),
+    )
+
+
+FLEET = problem(given.mixed_fleet(8, seed=5))
+
+
+@settings(max_examples=100, deadline=None)
+@drawn(st.integers(0, 2**32 - 1))
+def test_any_goal_at_all_ends_in_a_feasible_plan(seed):
+    rng = np.random.default_rng(seed)
+    stores, sources = FLEET.stores, FLEET.sources
+    energy = rng.uniform(-50, 100, stores.drift_kwh.shape) * rng.choice([0.1, 1.0])
+    source = rng.uniform(-5, 1.2, sources.max_kw.shape) * sources.max_kw.max()
+    found = verify(FLEET, track(FLEET, energy, source))
+    assert found.worst_violation_kw <= 1e-6
+    assert found.worst_violation_kwh <= 1e-9
+    assert found.simultaneous_steps == 0
+
+
+def home():
+    devices = [given.battery("b"), given.pv("p"), given.load("l")]
+    return problem(given.frame(given.site("home", devices, import_kw=6, export_kw=5)))
+
+
+def resting(of):
+    shape = of.stores.drift_kwh.shape
+    return Setpoints(np.zeros(shape), np.full(shape, 5.0), of.sources.max_kw.copy())
+
+
+def test_a_plan_that_breaks_nothing_is_found_without_fault():
+    found = verify(home(), resting(home()))
+    assert found.worst_violation_kw == 0
+    assert found.worst_violation_kwh == 0
+
+
+@pytest.mark.parametrize(
+    ("power_kw", "worst_kw"), [(-6.5, 1.5), (-5.0, 0.0), (5.0, 0.0), (7.0, 2.0)]
+)
+def test_a_power_beyond_the_device_is_told(power_kw, worst_kw):
+    of = home()
+    setpoints = resting(of)
+    setpoints.store_kw[0, 0] = power_kw
+    assert verify(of, setpoints).worst_violation_kw == pytest.approx(worst_kw)
+
+
+def test_power_beyond_the_grid_connection_is_told():
+    of = home()
+    setpoints = resting(of)
+    setpoints.store_kw[15, 0] = 4.0
+    sun_and_load = setpoints.source_kw[15, 0] + of.sites.base_kw[15, 0]
+    assert verify(of, setpoints).worst_violation_kw == pytest.approx(4 + sun_and_load - 5)
+
+
+def test_an_energy_that_no_power_leads_to_is_told():
+    of = home()
+    setpoints = resting(of)
+    setpoints.energy_kwh[10:] += 0.5
+    assert verify(of, setpoints).worst_violation_kwh == pytest.approx(0.5)
+
+
+def test_energy_that_vanishes_means_both_directions_at_once():
+    of = home()
+    setpoints = resting(of)
+    setpoints.energy_kwh[10:] -= 0.2
+    assert verify(of, setpoints).simultaneous_steps == 1
+
+
+def test_an_energy_beyond_the_store_is_told():
+    of = home()
+    narrow = replace(of, stores=replace(of.stores, ceiling_kwh=np.full((30, 1), 4.0)))
+    assert verify(narrow, resting(of)).worst_violation_kwh == pytest.approx(1.0)
