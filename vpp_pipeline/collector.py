@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Self
 
 import polars as pl
 
@@ -15,19 +16,19 @@ from vpp_pipeline.devices.protocol import DeviceLink, Driver, Reading, Unreachab
 from vpp_pipeline.devices.schemas import Telemetry
 from vpp_pipeline.dispatch.links import device_links
 from vpp_pipeline.warehouse import landing
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vpp_pipeline.runtime import Runtime
-    from threading import Event
+    from collections.abc import Mapping, Sequence
     from datetime import datetime, timedelta
-    from collections.abc import Sequence
+    from threading import Event
+
+    from vpp_pipeline.runtime import Runtime
 
 _LEAST_PAUSE_S = 1.0
 
 
 async def poll(
-    drivers: dict[str, Driver], links: Sequence[DeviceLink], timeout_s: float
+    drivers: Mapping[str, Driver], links: Sequence[DeviceLink], timeout_s: float
 ) -> list[Reading | Unreachable]:
     """Read every device once, all protocols at the same time."""
     answers = await asyncio.gather(
@@ -55,27 +56,41 @@ def telemetry_rows(answers: Sequence[Reading | Unreachable], now: datetime) -> p
     )
 
 
-def collect_once(runtime: Runtime, owner: str, timeout_s: float) -> pl.DataFrame:
-    """Poll the whole fleet once with fresh connections, land the rows and return them."""
-    return asyncio.run(_collect_once(runtime, owner, timeout_s))
+class Collector:
+    """Polls one plant and keeps what it needs for that: an event loop and open connections."""
+
+    def __init__(self, runtime: Runtime, timeout_s: float) -> None:
+        self._runtime = runtime
+        self._timeout_s = timeout_s
+        self._loop = asyncio.Runner()
+        self._drivers = runtime.drivers("collector")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.run(_close(self._drivers))
+        self._loop.close()
+
+    def collect(self) -> pl.DataFrame:
+        """Poll the whole fleet once, land its rows and return them."""
+        clock = self._runtime.clock
+        links = device_links(self._runtime.devices(clock.now()))
+        answers = self._loop.run(poll(self._drivers, links, self._timeout_s))
+        rows = telemetry_rows(answers, clock.now())
+        landing.land(self._runtime.settings.landing_dir, "telemetry", rows, clock.now())
+        return rows
 
 
-async def _collect_once(runtime: Runtime, owner: str, timeout_s: float) -> pl.DataFrame:
-    links = device_links(runtime.devices(runtime.clock.now()))
-    drivers = runtime.drivers(owner)
-    try:
-        answers = await poll(drivers, links, timeout_s)
-    finally:
-        await asyncio.gather(*(driver.close() for driver in drivers.values()))
-    rows = telemetry_rows(answers, runtime.clock.now())
-    landing.land(runtime.settings.landing_dir, "telemetry", rows, runtime.clock.now())
-    return rows
+async def _close(drivers: Mapping[str, Driver]) -> None:
+    await asyncio.gather(*(driver.close() for driver in drivers.values()))
 
 
 def run(runtime: Runtime, every: timedelta, stop: Event) -> None:
     """Poll the fleet every `every` of clock time until `stop` is set."""
     pause_s = max(_LEAST_PAUSE_S, every.total_seconds() / runtime.clock.rate)
-    while not stop.is_set():
-        if runtime.knows_a_fleet():
-            collect_once(runtime, "collector", timeout_s=pause_s + 2.0)
-        stop.wait(pause_s)
+    with Collector(runtime, timeout_s=pause_s + 2.0) as collector:
+        while not stop.is_set():
+            if runtime.knows_a_fleet():
+                collector.collect()
+            stop.wait(pause_s)

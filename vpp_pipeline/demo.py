@@ -10,7 +10,9 @@ would ask it, so that the same seed gives the same day however slow the machine 
 from __future__ import annotations
 
 import shutil
-from datetime import date, datetime, time, timedelta
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -20,8 +22,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from vpp_pipeline import delivery_day as market_day
-from vpp_pipeline.clock import Clock, ManualClock
-from vpp_pipeline.collector import collect_once
+from vpp_pipeline.clock import ManualClock
+from vpp_pipeline.collector import Collector
 from vpp_pipeline.defs.stepped import SteppedDaemon, stepped_daemon
 from vpp_pipeline.fleet import registry
 from vpp_pipeline.fleet.frame import device_frame
@@ -33,22 +35,22 @@ from vpp_pipeline.simulation.world import recorded_world
 from vpp_pipeline.up import prepare_dagster_home
 from vpp_pipeline.warehouse import landing
 from vpp_pipeline.warehouse.store import Warehouse
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from threading import Event
     from pathlib import Path
+    from threading import Event
 
 SEED = 20201004
 DAY = date(2020, 10, 4)
-HISTORY = timedelta(days=42)
+HISTORY = timedelta(days=28)
 SURPRISE_AT = time(15, 5)
 SURPRISE = "the evening turns out far dearer than the auction said"
 OUTAGE_DEVICE = "depot-battery"
 OUTAGE_FROM, OUTAGE_TO = time(17, 10), time(18, 40)
 
+_MOST_NET_ERROR = 0.03
 _POLL_TIMEOUT_S = 5.0
-_POLLS = (timedelta(minutes=1), timedelta(minutes=6), timedelta(minutes=11))
+_POLLS = (timedelta(minutes=2), timedelta(minutes=11))
 
 
 def run(home: Path) -> bool:
@@ -66,23 +68,31 @@ def run(home: Path) -> bool:
     try:
         with (
             stepped_daemon(runtime, home / "dagster") as daemon,
+            Collector(runtime, _POLL_TIMEOUT_S) as collector,
             _progress(console) as progress,
         ):
-            task = progress.add_task("writing six weeks of measured history", total=100)
+            task = progress.add_task("writing four weeks of measured history", total=100)
             seed_history(runtime)
-            _day_before(runtime, fleet, daemon, clock, start)
+            daemon.ask("changed_registry")
+            daemon.launch("compact")
+            _day_before(collector, daemon, clock, start)
             quarter_hours = market_day.day_intervals(DAY, MARKET_TZ).to_list()
             progress.update(task, total=len(quarter_hours))
             for boundary in quarter_hours:
                 progress.update(
                     task, advance=1, description=f"{boundary.astimezone(ZoneInfo(MARKET_TZ)):%H:%M}"
                 )
-                _quarter_hour(runtime, fleet, daemon, clock, boundary)
+                _quarter_hour(runtime, fleet, collector, daemon, boundary)
             clock.sleep_until(end + timedelta(minutes=31))
             daemon.ask("finished_day")
+            failures = daemon.failures
     finally:
         fleet.stop()
-    return summarise(runtime, console)
+    for failure in failures:
+        console.print(f"failed: {failure}", style="red", markup=False)
+    day = summary(runtime)
+    _show(day, runtime, console)
+    return day.promises_kept and not failures
 
 
 def open_fleet(runtime: Runtime) -> SimulatedFleet:
@@ -118,51 +128,49 @@ def simulate(runtime: Runtime, stopped: Event) -> None:
 
 
 def _day_before(
-    runtime: Runtime,
-    fleet: SimulatedFleet,
-    daemon: SteppedDaemon,
-    clock: ManualClock,
-    start: datetime,
+    collector: Collector, daemon: SteppedDaemon, clock: ManualClock, start: datetime
 ) -> None:
     """Plan before gate closure on forecast prices, and again when the auction has spoken."""
     eve = DAY - timedelta(days=1)
-    collect_once(runtime, "collector", _POLL_TIMEOUT_S)
+    collector.collect()
     daemon.launch("collect_prices", partition_key=str(eve))
     clock.sleep_until(_local(eve, time(11, 0)))
-    collect_once(runtime, "collector", _POLL_TIMEOUT_S)
+    collector.collect()
     daemon.fire("before_gate_closure")
     clock.sleep_until(_local(eve, time(12, 58)))
-    collect_once(runtime, "collector", _POLL_TIMEOUT_S)
+    collector.collect()
     daemon.ask("published_prices")
     daemon.ask("changed_picture")
-    while clock.now() < start - timedelta(minutes=40):
+    while clock.now() < start - timedelta(minutes=15):
         clock.sleep_until(clock.now() + timedelta(minutes=30))
-    collect_once(runtime, "collector", _POLL_TIMEOUT_S)
+    clock.sleep_until(start - timedelta(minutes=4))
+    collector.collect()
     daemon.ask("changed_picture")
 
 
 def _quarter_hour(
     runtime: Runtime,
     fleet: SimulatedFleet,
+    collector: Collector,
     daemon: SteppedDaemon,
-    clock: ManualClock,
     boundary: datetime,
 ) -> None:
     """Push this quarter-hour's commands ahead of its start, then watch it pass."""
+    clock = runtime.clock
     clock.sleep_until(boundary - runtime.dispatch_lead / 2)
     daemon.ask("due_dispatch")
     clock.sleep_until(boundary)
     for after in _POLLS:
         clock.sleep_until(boundary + after)
-        _happenings(runtime, fleet, clock)
-        collect_once(runtime, "collector", _POLL_TIMEOUT_S)
+        _happenings(runtime, fleet)
+        collector.collect()
     for sensor in ("dropped_price_files", "changed_picture", "landed_telemetry"):
         daemon.ask(sensor)
 
 
-def _happenings(runtime: Runtime, fleet: SimulatedFleet, clock: Clock) -> None:
+def _happenings(runtime: Runtime, fleet: SimulatedFleet) -> None:
     """Let the day's surprise and outage happen when their time has come."""
-    now = clock.now()
+    now = runtime.clock.now()
     out = _local(DAY, OUTAGE_FROM) <= now < _local(DAY, OUTAGE_TO)
     fleet.plant.set_outage(OUTAGE_DEVICE, out)
     marker = runtime.settings.home / "surprise.csv"
@@ -171,6 +179,66 @@ def _happenings(runtime: Runtime, fleet: SimulatedFleet, clock: Clock) -> None:
         rows.write_csv(marker)
         runtime.settings.drop_dir.mkdir(exist_ok=True)
         shutil.copy(marker, runtime.settings.drop_dir / "evening-prices.csv")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The demo day's figures, as stored."""
+
+    costs_eur: dict[str, float]
+    commands: dict[str, int]
+    plans: int
+    net_error: float
+    absolute_error: float
+    outage_quarter_hours: int
+
+    @property
+    def promises_kept(self) -> bool:
+        """Managed between the other two, energy within 3 %, every command's fate known."""
+        costs = self.costs_eur
+        return (
+            costs["perfect_foresight"] <= costs["managed"] < costs["unmanaged"]
+            and self.net_error <= _MOST_NET_ERROR
+            and set(self.commands) <= {"VERIFIED", "REJECTED", "FAILED", "EXPIRED", "OVERRIDDEN"}
+        )
+
+
+def summary(runtime: Runtime) -> Summary:
+    """Read the demo day's figures from the warehouse."""
+    start, end = market_day.bounds(DAY, MARKET_TZ)
+    with runtime.warehouse.read() as connection:
+        error = connection.frame("defs_delivery_error", delivery_day=DAY).row(0, named=True)
+        return Summary(
+            costs_eur=dict(
+                connection.frame("defs_settlement", delivery_day=DAY)
+                .select("basis", "total_eur")
+                .iter_rows()
+            ),
+            commands=dict(
+                connection.frame("defs_command_counts", start=start, end_=end).iter_rows()
+            ),
+            plans=connection.frame("defs_plans_of_day", delivery_day=DAY).height,
+            net_error=error["net_error"],
+            absolute_error=error["absolute_error"],
+            outage_quarter_hours=error["excluded_intervals"],
+        )
+
+
+def _show(day: Summary, runtime: Runtime, console: Console) -> None:
+    table = Table(title=f"Delivery day {DAY}", show_header=False)
+    for basis, cost_eur in day.costs_eur.items():
+        table.add_row(f"cost, {basis.replace('_', ' ')}", f"{cost_eur:.2f} EUR")
+    saved = day.costs_eur["unmanaged"] - day.costs_eur["managed"]
+    possible = day.costs_eur["unmanaged"] - day.costs_eur["perfect_foresight"]
+    table.add_row("saved of what was possible", f"{saved:.2f} of {possible:.2f} EUR")
+    table.add_row("planned against delivered, the day", f"{day.net_error:.2%}")
+    table.add_row("  quarter-hour by quarter-hour", f"{day.absolute_error:.2%}")
+    table.add_row("  left out for the outage", f"{day.outage_quarter_hours} device-quarter-hours")
+    table.add_row("plans", str(day.plans))
+    for state, count in day.commands.items():
+        table.add_row(f"commands {state}", str(count))
+    console.print(table)
+    console.print(f"Report: {runtime.settings.report_dir / f'{DAY}.html'}")
 
 
 def _dear_evening(runtime: Runtime) -> pl.DataFrame:
@@ -188,7 +256,7 @@ def _dear_evening(runtime: Runtime) -> pl.DataFrame:
 
 
 def _local(day: date, moment: time) -> datetime:
-    return datetime.combine(day, moment, ZoneInfo(MARKET_TZ)).astimezone(market_day.UTC)
+    return datetime.combine(day, moment, ZoneInfo(MARKET_TZ)).astimezone(UTC)
 
 
 def _progress(console: Console) -> Progress:

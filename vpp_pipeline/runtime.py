@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -19,13 +21,16 @@ from vpp_pipeline.fleet import document
 from vpp_pipeline.fleet.frame import device_frame, with_endpoints
 from vpp_pipeline.warehouse import landing
 from vpp_pipeline.warehouse.store import Warehouse
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vpp_pipeline.settings import Settings
-    from vpp_pipeline.devices.protocol import Driver
+    from datetime import datetime
+
+    import dataframely as dy
+
     from vpp_pipeline.clock import Clock
-    from collections.abc import Mapping
+    from vpp_pipeline.devices.protocol import Driver
+    from vpp_pipeline.fleet.frame import DeviceFrame
+    from vpp_pipeline.settings import Settings
 
 TELEMETRY_MAX_AGE = timedelta(minutes=20)
 
@@ -56,20 +61,12 @@ class Runtime:
         """How far ahead a re-plan begins, so that its dispatch is still in time."""
         return 2 * self.dispatch_lead
 
-    def endpoints(self) -> Mapping[str, Mapping[str, object]]:
-        """Return the addresses a running simulator has told, by device."""
-        path = self.settings.simulation_dir / "endpoints.json"
-        told: Mapping[str, Mapping[str, object]] = (
-            json.loads(path.read_text()) if path.exists() else {}
-        )
-        return told
-
     def knows_a_fleet(self) -> bool:
         """Tell whether the `fleet` asset was ever materialised."""
         with self.warehouse.read() as connection:
             return not connection.frame("warehouse_fleet_at", as_of=self.clock.now()).is_empty()
 
-    def devices(self, as_of: datetime) -> pl.DataFrame:
+    def devices(self, as_of: datetime) -> dy.DataFrame[DeviceFrame]:
         """Return the fleet known at `as_of` as a `DeviceFrame`, with its addresses."""
         with self.warehouse.read() as connection:
             versions = connection.frame("warehouse_fleet_at", as_of=as_of)
@@ -77,8 +74,8 @@ class Runtime:
             raise LookupError(
                 f"no fleet was known at {as_of:%Y-%m-%d %H:%M} UTC: materialise the `fleet` asset"
             )
-        fleet = document.from_document(versions["document"][0])
-        return with_endpoints(device_frame(fleet), self.endpoints())
+        told = self.settings.simulation_dir / "endpoints.json"
+        return _devices(versions["document"][0], told.read_text() if told.exists() else "{}")
 
     def latest_telemetry(self, as_of: datetime) -> pl.DataFrame:
         """Return each device's newest reading known at `as_of`, compacted or just landed."""
@@ -104,3 +101,8 @@ class Runtime:
             "mqtt": MqttDriver(owner, self.clock),
             "http": HttpDriver(self.clock),
         }
+
+
+@lru_cache(maxsize=4)
+def _devices(registry: str, endpoints: str) -> dy.DataFrame[DeviceFrame]:
+    return with_endpoints(device_frame(document.from_document(registry)), json.loads(endpoints))

@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, Self, TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, Self
 
 from vpp_pipeline.clock import Clock, ScaledClock, SystemClock
 

@@ -23,12 +23,11 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-
 if TYPE_CHECKING:
-    from vpp_pipeline.settings import Settings
+    from collections.abc import Iterator, Mapping, Sequence
     from types import FrameType
-    from collections.abc import Mapping, Sequence
-    from collections.abc import Iterator
+
+    from vpp_pipeline.settings import Settings
 
 REPOSITORY = Path(__file__).parents[1]
 _PR_SET_CHILD_SUBREAPER = 36

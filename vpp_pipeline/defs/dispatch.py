@@ -40,7 +40,7 @@ def dispatch_ledger(
     context: dg.AssetExecutionContext,
     config: DispatchConfig,
     runtime: dg.ResourceParam[Runtime],
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[None]:
     """Every command of the quarter-hour: stored, sent, acknowledged, read back.
 
     A run that was killed is simply run again: what it had sent is read back before any resend.

@@ -3,7 +3,7 @@
 Belongs here: the assets that make and judge forecasts. Does not: any model (`forecasting`).
 """
 
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 
 import dagster as dg
 import polars as pl
@@ -35,7 +35,7 @@ HISTORY = timedelta(days=28)
 )
 def load_forecast(
     context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[None]:
     """What every uncontrolled load will draw, from recent days of its kind."""
     now = runtime.clock.now()
     devices = runtime.devices(now)
@@ -62,7 +62,7 @@ def load_forecast(
 )
 def generation_forecast(
     context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[None]:
     """What PV and wind could inject, uncurtailed."""
     now = runtime.clock.now()
     devices = runtime.devices(now).filter(
@@ -88,7 +88,7 @@ def generation_forecast(
 )
 def temperature_forecast(
     context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[None]:
     """Outdoor temperature at every site."""
     now = runtime.clock.now()
     sites = runtime.devices(now)["site_id"].unique().sort()
@@ -107,7 +107,7 @@ def temperature_forecast(
 )
 def ev_forecast(
     context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[None]:
     """When vehicles will come and leave, and what they will ask for."""
     now = runtime.clock.now()
     chargers = runtime.devices(now).filter(pl.col("device_type") == "ev_charger")
@@ -134,7 +134,7 @@ def ev_forecast(
 )
 def price_forecast(
     context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[None]:
     """Prices of the day, for the plan that is made before the auction's results."""
     now = runtime.clock.now()
     _, end = market_day.bounds(delivery_day(context), MARKET_TZ)
@@ -157,7 +157,7 @@ def _history(runtime: Runtime, now: datetime, devices: pl.DataFrame) -> pl.DataF
     return history.join(devices.select("device_id"), on="device_id", how="semi")
 
 
-def _store(runtime: Runtime, forecast: pl.DataFrame) -> dg.MaterializeResult:
+def _store(runtime: Runtime, forecast: pl.DataFrame) -> dg.MaterializeResult[None]:
     with runtime.warehouse.write() as connection:
         connection.append("forecasts", forecast)
     return dg.MaterializeResult(

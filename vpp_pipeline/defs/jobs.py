@@ -95,7 +95,6 @@ settle = dg.define_asset_job(
     selection=[
         plant.telemetry,
         market.weather,
-        settlement.delivery,
         settlement.settlement,
         settlement.forecast_skill,
         settlement.plan_report,

@@ -18,6 +18,7 @@ from vpp_pipeline.markets.feeds import FeedError, FeedResult
 from vpp_pipeline.markets.schemas import Prices, Weather
 from vpp_pipeline.runtime import Runtime
 from vpp_pipeline.settings import MARKET, MARKET_TZ
+from vpp_pipeline.warehouse.quarantine import from_feed
 
 WEATHER_HISTORY = timedelta(days=28)
 PRICE_HISTORY = timedelta(days=21)
@@ -32,7 +33,7 @@ PRICE_HISTORY = timedelta(days=21)
 )
 def day_ahead_prices(
     context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[None]:
     """Auction prices of the delivery day, as far as they are published.
 
     A feed that is late, wrong or absent leaves the last good prices in use; the check
@@ -75,7 +76,7 @@ def prices_are_published(
 @dg.asset(group_name="market", kinds={"csv", "duckdb"}, owners=owners())
 def dropped_prices(
     context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[None]:
     """Prices from files dropped into the drop folder; read ones move to `done/` or `refused/`."""
     now = runtime.clock.now()
     stored, rejected, refused = 0, 0, []
@@ -107,7 +108,7 @@ def dropped_prices(
 )
 def weather(
     context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[None]:
     """Outdoor temperature seen so far at every site."""
     now = runtime.clock.now()
     day_start, _ = market_day.bounds(delivery_day(context), MARKET_TZ)
@@ -148,12 +149,7 @@ def _store(runtime: Runtime, result: FeedResult, now: datetime) -> int:
         new = connection.frame("defs_new_prices", frames={"fetched": result.rows}, as_of=now)
         connection.append("prices", new)
         if result.rejected.height:
-            connection.append(
-                "quarantine",
-                result.rejected.with_columns(
-                    table_name=pl.lit("prices"), source=pl.lit(result.source), known_at=pl.lit(now)
-                ),
-            )
+            connection.append("quarantine", from_feed("prices", result, now))
     return new.height
 
 

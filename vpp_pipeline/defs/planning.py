@@ -7,7 +7,7 @@ Belongs here: the assets and blocking checks between forecasts and dispatch. Doe
 from dataclasses import asdict
 from datetime import date, datetime, timedelta
 from importlib.metadata import version
-from typing import Literal
+from typing import Any, Literal
 
 import dagster as dg
 import polars as pl
@@ -55,14 +55,14 @@ VIOLATION_TOLERANCE = 1e-3
 )
 def flexibility_envelopes(
     context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[None]:
     """What each device could do in what is left of the delivery day."""
     now = runtime.clock.now()
     horizon = _horizon(context, runtime, now)
     start, end = horizon[0], horizon[-1] + market_day.STEP
     devices = runtime.devices(now)
     with runtime.warehouse.read() as connection:
-        span = {"start": start, "end_": end, "as_of": now}
+        span: dict[str, Any] = {"start": start, "end_": end, "as_of": now}
         forecasts = pl.concat(
             [
                 connection.frame("warehouse_forecasts", target=target, **span)
@@ -144,7 +144,7 @@ def plan_inputs_are_sound(
 )
 def day_ahead_plan(
     context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[None]:
     """The delivery day's plan, made before gate closure: a schedule for every device."""
     return _make_plan(context, runtime, "day_ahead")
 
@@ -159,7 +159,7 @@ def day_ahead_plan(
 )
 def intraday_plan(
     context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[None]:
     """The rest of the day re-planned, because the picture has changed."""
     return _make_plan(context, runtime, "intraday")
 
@@ -190,7 +190,7 @@ def intraday_plan_is_feasible(
 )
 def device_schedules(
     context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[None]:
     """The newest plan, released for dispatch: reached only when its blocking checks passed."""
     now = runtime.clock.now()
     with runtime.warehouse.write() as connection:
@@ -215,7 +215,7 @@ def device_schedules(
 
 def _make_plan(
     context: dg.AssetExecutionContext, runtime: Runtime, kind: Literal["day_ahead", "intraday"]
-) -> dg.MaterializeResult:
+) -> dg.MaterializeResult[None]:
     now = runtime.clock.now()
     day = delivery_day(context)
     devices = runtime.devices(now)
@@ -342,7 +342,11 @@ def _prices(runtime: Runtime, horizon: pl.Series, now: datetime) -> pl.DataFrame
             pl.DataFrame(schema={"interval_start": horizon.dtype, "price_eur_per_mwh": pl.Float64}),
             pl.DataFrame(schema={"interval_start": horizon.dtype, "p50": pl.Float64}),
         )
-    span = {"start": horizon[0], "end_": horizon[-1] + market_day.STEP, "as_of": now}
+    span: dict[str, Any] = {
+        "start": horizon[0],
+        "end_": horizon[-1] + market_day.STEP,
+        "as_of": now,
+    }
     with runtime.warehouse.read() as connection:
         published = connection.frame("warehouse_prices", market=MARKET, **span)
         forecast = connection.frame("warehouse_forecasts", target="price", **span)

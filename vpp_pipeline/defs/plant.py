@@ -21,7 +21,7 @@ from vpp_pipeline.warehouse import landing
     owners=owners(),
     metadata=column_schema(DeviceFrame),
 )
-def fleet(runtime: dg.ResourceParam[Runtime]) -> dg.MaterializeResult:
+def fleet(runtime: dg.ResourceParam[Runtime]) -> dg.MaterializeResult[None]:
     """The registry of sites, devices and groups, versioned: any past day's fleet can be asked."""
     loaded = registry.load(runtime.settings.fleet_file)
     now = runtime.clock.now()
@@ -69,7 +69,7 @@ def fleet(runtime: dg.ResourceParam[Runtime]) -> dg.MaterializeResult:
     owners=owners(),
     metadata=column_schema(Telemetry),
 )
-def telemetry(runtime: dg.ResourceParam[Runtime]) -> dg.MaterializeResult:
+def telemetry(runtime: dg.ResourceParam[Runtime]) -> dg.MaterializeResult[None]:
     """Readings that landed since the last time, loaded exactly once; bad rows quarantined."""
     report = landing.compact(
         runtime.warehouse,

@@ -8,6 +8,8 @@ import hashlib
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 
+from typing import Any
+
 import dagster as dg
 
 from vpp_pipeline import delivery_day as market_day
@@ -235,7 +237,7 @@ def _causes(runtime: Runtime, day: date, now: datetime) -> list[deviation.Cause]
         if plans.is_empty():
             return []
         plan = plans.row(0, named=True)
-        span = {"start": plan["horizon_start"], "end_": plan["horizon_end"]}
+        span: dict[str, Any] = {"start": plan["horizon_start"], "end_": plan["horizon_end"]}
         in_force = deviation.PlanInForce(
             plan["plan_id"],
             plan["as_of"],

@@ -4,20 +4,227 @@ Belongs here: the assets after the delivery day. Does not: any figure (`settleme
 (`reporting`).
 """
 
-from __future__ import annotations
+from datetime import date, timedelta
 
-from datetime import timedelta
+from typing import Any
 
 import dagster as dg
 import polars as pl
 
 from vpp_pipeline import delivery_day as market_day
 from vpp_pipeline.defs.dispatch import dispatch_ledger
-from vpp_pipeline.defs.metadata import owners, picture, table
+from vpp_pipeline.defs.metadata import column_schema, owners, picture, table
 from vpp_pipeline.defs.partitions import delivery_day, delivery_days
 from vpp_pipeline.defs.plant import telemetry
 from vpp_pipeline.forecasting.schemas import ForecastErrors
 from vpp_pipeline.forecasting.skill import errors
+from vpp_pipeline.optimization.settings import PlanSettings
 from vpp_pipeline.reporting import html, pictures
 from vpp_pipeline.runtime import Runtime
 from vpp_pipeline.settings import MARKET, MARKET_TZ
+from vpp_pipeline.settlement.schemas import Delivery
+from vpp_pipeline.settlement.settle import Records, settle_day
+
+_BEFORE = timedelta(days=1)
+_MOST_UNVERIFIED_SHOWN = 100
+
+
+@dg.asset(
+    group_name="settlement",
+    partitions_def=delivery_days,
+    deps=[telemetry, dispatch_ledger],
+    kinds={"polars", "duckdb"},
+    owners=owners(),
+    metadata=column_schema(Delivery),
+)
+def settlement(
+    context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
+) -> dg.MaterializeResult[None]:
+    """What was delivered against what was planned, and its cost beside two other ways to run it.
+
+    The unmanaged fleet and perfect foresight are costed under the same accounting, on what
+    really happened: prices, loads, sun, wind, cold and vehicles.
+    """
+    now = runtime.clock.now()
+    day = delivery_day(context)
+    settled = settle_day(
+        runtime.devices(now),
+        _records(runtime, day),
+        PlanSettings(),
+        intervals=market_day.day_intervals(day, MARKET_TZ),
+        delivery_day=day,
+        settled_at=now,
+    )
+    costs = settled.costs(day, now)
+    with runtime.warehouse.write() as connection:
+        connection.append("delivery", settled.delivery)
+        connection.append("delivery_errors", settled.delivery_errors)
+        connection.append("settlements", costs)
+    totals = dict(costs.select("basis", "total_eur").iter_rows())
+    return dg.MaterializeResult(
+        metadata={
+            **{f"{basis}_cost_eur": total for basis, total in totals.items()},
+            "net_delivery_error": settled.delivery_errors["net_error"][0],
+            "absolute_delivery_error": settled.delivery_errors["absolute_error"][0],
+            "costs": table(costs),
+            "planned_against_delivered": picture(
+                pictures.delivered(settled.delivery, MARKET_TZ, "png"), "planned and delivered"
+            ),
+        }
+    )
+
+
+@dg.asset_check(asset=settlement, partitions_def=delivery_days)
+def management_was_worth_it(
+    context: dg.AssetCheckExecutionContext, runtime: dg.ResourceParam[Runtime]
+) -> dg.AssetCheckResult:
+    """The managed day cost less than the unmanaged one, and no less than perfect foresight."""
+    with runtime.warehouse.read() as connection:
+        costs = connection.frame("defs_settlement", delivery_day=delivery_day(context))
+    totals = dict(costs.select("basis", "total_eur").iter_rows())
+    return dg.AssetCheckResult(
+        passed=totals["perfect_foresight"] <= totals["managed"] <= totals["unmanaged"],
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={f"{basis}_cost_eur": total for basis, total in totals.items()},
+    )
+
+
+@dg.asset(
+    group_name="settlement",
+    partitions_def=delivery_days,
+    deps=[telemetry],
+    kinds={"polars", "duckdb"},
+    owners=owners(),
+    metadata=column_schema(ForecastErrors),
+)
+def forecast_skill(
+    context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
+) -> dg.MaterializeResult[None]:
+    """How wrong each forecast of the day was, by target and subject."""
+    day = delivery_day(context)
+    start, end = market_day.bounds(day, MARKET_TZ)
+    now = runtime.clock.now()
+    span: dict[str, Any] = {"start": start, "end_": end, "as_of": now}
+    with runtime.warehouse.read() as connection:
+        made = connection.frame("defs_day_ahead_forecasts", start=start, end_=end)
+        actuals = connection.frame("defs_forecast_actuals", market=MARKET, **span)
+    scored = errors(made, actuals, day)
+    with runtime.warehouse.write() as connection:
+        known = connection.frame("defs_scored_forecasts", delivery_day=day)
+        connection.append(
+            "forecast_errors",
+            scored.join(known, on=["target", "subject_id", "model", "known_at"], how="anti"),
+        )
+    return dg.MaterializeResult(
+        metadata={"dagster/row_count": scored.height, "by_target": table(_by_target(scored))}
+    )
+
+
+@dg.asset(
+    group_name="settlement",
+    partitions_def=delivery_days,
+    deps=[settlement, forecast_skill],
+    kinds={"html"},
+    owners=owners(),
+)
+def plan_report(
+    context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
+) -> dg.MaterializeResult[None]:
+    """The day as one self-contained HTML page, and its pictures."""
+    day = delivery_day(context)
+    start, end = market_day.bounds(day, MARKET_TZ)
+    now = runtime.clock.now()
+    devices = runtime.devices(now)
+    batteries = devices.filter(pl.col("device_type") == "battery").select("device_id")
+    with runtime.warehouse.read() as connection:
+        delivery = connection.frame("defs_delivery", delivery_day=day)
+        in_force = connection.frame("defs_schedule_at_start", start=start, end_=end)
+        market = connection.frame(
+            "warehouse_prices", market=MARKET, start=start, end_=end, as_of=now
+        )
+        measured = connection.frame("warehouse_telemetry_15min", start=start, end_=end, as_of=now)
+        page = html.Day(
+            delivery_day=day,
+            market=MARKET,
+            timezone=MARKET_TZ,
+            made_at=now,
+            devices=devices.height,
+            costs=connection.frame("defs_settlement", delivery_day=day),
+            errors=connection.frame("defs_delivery_error", delivery_day=day),
+            plans=connection.frame("defs_plans_of_day", delivery_day=day),
+            commands=connection.frame("defs_command_counts", start=start, end_=end),
+            unverified=connection.frame("defs_unverified_commands", start=start, end_=end).head(
+                _MOST_UNVERIFIED_SHOWN
+            ),
+            schedule=in_force.join(devices.select("device_id", "device_type"), on="device_id"),
+            prices=market,
+            delivery=delivery.join(
+                devices.filter("controllable").select("device_id"), on="device_id", how="semi"
+            ),
+            stored_planned=_stored(in_force, batteries),
+            stored_measured=_stored(measured, batteries),
+            forecast_errors=_by_target(connection.frame("defs_forecast_errors", delivery_day=day)),
+        )
+    target = runtime.settings.report_dir / f"{day}.html"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(html.render(page), encoding="utf-8")
+    return dg.MaterializeResult(
+        metadata={
+            "report": dg.MetadataValue.path(str(target)),
+            "prices_and_plan": picture(
+                pictures.prices_and_plan(page.schedule, page.prices, MARKET_TZ, "png"),
+                "prices and plan",
+            ),
+            "stored_energy": picture(
+                pictures.stored_energy(page.stored_planned, page.stored_measured, MARKET_TZ, "png"),
+                "stored energy",
+            ),
+        }
+    )
+
+
+def _records(runtime: Runtime, day: date) -> Records:
+    start, end = market_day.bounds(day, MARKET_TZ)
+    now = runtime.clock.now()
+    span: dict[str, Any] = {"start": start, "end_": end, "as_of": now}
+    with runtime.warehouse.read() as connection:
+        return Records(
+            telemetry=connection.frame(
+                "warehouse_telemetry_15min", start=start - _BEFORE, end_=end, as_of=now
+            ),
+            prices=connection.frame("warehouse_prices", market=MARKET, **span),
+            weather=connection.frame("warehouse_weather", **span),
+            forecasts=pl.concat(
+                [
+                    connection.frame("warehouse_forecasts", target=target, **span)
+                    for target in ("load", "pv", "wind", "temperature")
+                ]
+            ),
+            day_ahead=connection.frame("defs_day_ahead_schedule", delivery_day=day),
+            in_force=connection.frame("defs_schedule_at_start", start=start, end_=end),
+            commands=connection.frame("defs_commands_of_day", start=start, end_=end),
+            outages=connection.frame("defs_outages", **span),
+        )
+
+
+def _stored(rows: pl.DataFrame, batteries: pl.DataFrame) -> pl.DataFrame:
+    return (
+        rows.join(batteries, on="device_id", how="semi")
+        .group_by("interval_start")
+        .agg(pl.col("energy_kwh").sum())
+        .sort("interval_start")
+    )
+
+
+def _by_target(scored: pl.DataFrame) -> pl.DataFrame:
+    return (
+        scored.group_by("target", "model")
+        .agg(
+            subjects=pl.col("subject_id").n_unique(),
+            mae=pl.col("mae").mean(),
+            bias=pl.col("bias").mean(),
+            pinball=pl.col("pinball").mean(),
+            coverage_p10_p90=pl.col("coverage_p10_p90").mean(),
+        )
+        .sort("target", "model")
+    )

@@ -19,7 +19,6 @@ import dagster as dg
 from vpp_pipeline.defs.build import build_defs
 from vpp_pipeline.runtime import Runtime
 
-
 # The console belongs to who steps; every event is in the instance all the same.
 _QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 
@@ -34,6 +33,8 @@ class SteppedDaemon:
         self._clock = runtime.clock
         self._seen: set[tuple[str, str]] = set()
         self._cursors: dict[str, str | None] = {}
+        self.failures: list[str] = []
+        """Every step that failed, in words; a refused plan is one too."""
 
     def ask(self, sensor_name: str) -> list[dg.ExecuteInProcessResult]:
         """Tick one sensor and run what it asks for."""
@@ -84,13 +85,25 @@ class SteppedDaemon:
         return new
 
     def _run(self, asker: str, job_name: str, request: Any) -> dg.ExecuteInProcessResult:
-        return self._repository.get_job(job_name).execute_in_process(
+        result = self._repository.get_job(job_name).execute_in_process(
             instance=self._instance,
             run_config={**request.run_config, "loggers": _QUIET},
             partition_key=request.partition_key,
             tags={"vpp/asked_by": asker, **request.tags},
             raise_on_error=False,
         )
+        self.failures.extend(
+            f"{job_name} {request.partition_key or ''} {event.step_key}: {_root_cause(event)}"
+            for event in result.filter_events(lambda event: event.is_step_failure)
+        )
+        return result
+
+
+def _root_cause(event: dg.DagsterEvent) -> str:
+    error = event.step_failure_data.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return "" if error is None else error.message.strip()
 
 
 @contextmanager

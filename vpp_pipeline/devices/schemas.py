@@ -5,9 +5,11 @@ Belongs here: what a reading is. Does not: how it was got (the drivers), what it
 
 from __future__ import annotations
 
+from typing import Any
+
 import dataframely as dy
 
-_UTC = {"time_zone": "UTC", "time_unit": "us"}
+_UTC: dict[str, Any] = {"time_zone": "UTC", "time_unit": "us"}
 
 
 class Telemetry(dy.Schema):

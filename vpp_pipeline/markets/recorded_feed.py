@@ -12,6 +12,7 @@ import polars as pl
 from vpp_pipeline import delivery_day
 from vpp_pipeline.markets import recorded
 from vpp_pipeline.markets.feeds import FeedError, FeedResult, RejectedRows
+from vpp_pipeline.markets.schemas import Prices
 
 if TYPE_CHECKING:
     from datetime import date, datetime
@@ -35,4 +36,4 @@ def fetch_day_ahead(start: date, end: date, known_at: datetime) -> FeedResult:
             f"nothing was published for {start} to {end} by {known_at:%Y-%m-%d %H:%M} UTC",
             "wait until 12:55 market time of the day before, or choose days in the recorded window",
         )
-    return FeedResult(rows, RejectedRows.create_empty(), "recorded", known_at)
+    return FeedResult(Prices.validate(rows), RejectedRows.create_empty(), "recorded", known_at)

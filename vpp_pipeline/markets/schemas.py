@@ -5,9 +5,11 @@ Belongs here: what a price and a weather row are. Does not: where they come from
 
 from __future__ import annotations
 
+from typing import Any
+
 import dataframely as dy
 
-_UTC = {"time_zone": "UTC", "time_unit": "us"}
+_UTC: dict[str, Any] = {"time_zone": "UTC", "time_unit": "us"}
 
 
 class Prices(dy.Schema):

@@ -122,13 +122,13 @@ def _stale(
 ) -> pl.DataFrame:
     rows = []
     usable = envelopes.group_by("device_id").agg(pl.col("available").any())["available"]
-    share = usable.mean()
-    if not isinstance(share, float) or share < _LEAST_USABLE_SHARE:
+    share = usable.sum() / max(1, usable.len())
+    if share < _LEAST_USABLE_SHARE:
         rows.append(
             (
                 "telemetry",
                 "available",
-                f"{share or 0.0:.0%} of the devices",
+                f"{share:.0%} of the devices",
                 f"fewer than {_LEAST_USABLE_SHARE:.0%} of the devices have a fresh reading",
                 "see that the collector runs and the devices answer, then plan again",
             )

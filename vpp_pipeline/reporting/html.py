@@ -7,7 +7,6 @@ Belongs here: filling the template. Does not: any figure (they come in frames), 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime
 from importlib.resources import files
 
 import polars as pl
@@ -15,6 +14,10 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from vpp_pipeline.reporting import pictures
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import date, datetime
 
 
 @dataclass(frozen=True)

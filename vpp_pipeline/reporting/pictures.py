@@ -6,8 +6,7 @@ Belongs here: drawing frames. Does not: deciding what to show where (`html`, the
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TYPE_CHECKING
 
 import matplotlib as mpl
 import polars as pl
@@ -15,6 +14,9 @@ from matplotlib.dates import ConciseDateFormatter
 from matplotlib.figure import Figure
 
 from vpp_pipeline.delivery_day import STEP_H
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _COLOURS = {
     "battery": "#2a9d8f",
@@ -132,13 +134,13 @@ def costs(named_costs_eur: dict[str, float]) -> bytes:
 
 def _figure(
     rows: int, size: tuple[float, float], heights: Sequence[float]
-) -> tuple[Figure, Sequence[Any]]:
+) -> tuple[Figure, list[Any]]:
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(rows, 1, sharex=True, height_ratios=list(heights), squeeze=False)
     for ax in axes[:, 0]:
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(axis="x", color="#eee")
-    return figure, axes[:, 0]
+    return figure, list(axes[:, 0])
 
 
 def _local(frame: pl.DataFrame, timezone: str) -> list[Any]:
@@ -147,7 +149,8 @@ def _local(frame: pl.DataFrame, timezone: str) -> list[Any]:
 
 def _bytes(figure: Figure, form: Format, timezone: str) -> bytes:
     axis = figure.axes[-1].xaxis
-    axis.set_major_formatter(ConciseDateFormatter(axis.get_major_locator(), tz=timezone))
+    formatter: Any = ConciseDateFormatter  # its constructor has no types
+    axis.set_major_formatter(formatter(axis.get_major_locator(), tz=timezone))
     return _save(figure, form)
 
 
