@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta
 import numpy as np
 import polars as pl
 
-from vpp_pipeline.delivery_day import STEP, day_intervals
+from vpp_pipeline.delivery_day import day_intervals
 from vpp_pipeline.fleet.frame import device_frame
 from vpp_pipeline.fleet.model import (
     Battery,
@@ -228,6 +228,3 @@ def hour(at, hours):
 
 def utc(*parts):
     return datetime(*parts, tzinfo=UTC)
-
-
-__all__ = ["STEP", "date", "time", "timedelta"]

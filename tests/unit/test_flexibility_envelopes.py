@@ -1,4 +1,4 @@
-from datetime import timedelta
+from datetime import time, timedelta
 
 import flexibility_fleets as given
 import numpy as np
@@ -8,7 +8,7 @@ from hypothesis import given as drawn
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from vpp_pipeline.delivery_day import STEP_H, day_intervals
+from vpp_pipeline.delivery_day import STEP, STEP_H, day_intervals
 from vpp_pipeline.flexibility.envelopes import (
     EnvelopeError,
     device_envelopes,
@@ -91,7 +91,7 @@ def test_a_target_out_of_reach_is_best_effort_and_stays_the_wish():
 
 
 def test_a_vehicle_that_stays_on_owes_now_what_can_not_be_charged_later():
-    deadline = DAY[-1] + given.STEP + timedelta(hours=1)
+    deadline = DAY[-1] + STEP + timedelta(hours=1)
     target = {"deadline": deadline, "target_energy_kwh": 55.0}
     envelope = of(given.vehicle("v"), of_device={"v": target})
     assert envelope["required_end_kwh"][-1] == pytest.approx(55 - 11 * 0.92)
@@ -180,20 +180,20 @@ def windows(envelope):
     [(given.WINTER_DAY, 48), (given.SPRING_CHANGE, 44), (given.AUTUMN_CHANGE, 52)],
 )
 def test_a_window_follows_the_local_clock_over_a_change_of_time(day, steps):
-    washer = given.flexible_load("w", earliest=given.time(1), latest=given.time(13))
+    washer = given.flexible_load("w", earliest=time(1), latest=time(13))
     (window,) = windows(of(washer, intervals=day_intervals(day, BERLIN)))
     assert window == (4, 4 + steps)
 
 
 @pytest.mark.parametrize(("day", "steps"), [(given.SPRING_CHANGE, 4), (given.AUTUMN_CHANGE, 8)])
 def test_a_window_survives_an_hour_that_is_missing_or_doubled(day, steps):
-    washer = given.flexible_load("w", earliest=given.time(2, 30), latest=given.time(3, 30))
+    washer = given.flexible_load("w", earliest=time(2, 30), latest=time(3, 30))
     (window,) = windows(of(washer, intervals=day_intervals(day, BERLIN)))
     assert window[1] - window[0] == steps
 
 
 def test_a_window_over_midnight_goes_on_in_the_morning_and_begins_anew_at_night():
-    washer = given.flexible_load("w", earliest=given.time(22), latest=given.time(6))
+    washer = given.flexible_load("w", earliest=time(22), latest=time(6))
     envelope = of(washer, of_device={"w": {"energy_kwh": 3.0}})
     assert windows(envelope) == [(0, 24), (88, 96)]
     assert envelope["initial_energy_kwh"].drop_nulls().to_list() == [3.0, 0.0]
@@ -202,7 +202,7 @@ def test_a_window_over_midnight_goes_on_in_the_morning_and_begins_anew_at_night(
 
 
 def test_a_running_window_with_an_unknown_content_is_not_planned():
-    washer = given.flexible_load("w", earliest=given.time(22), latest=given.time(6))
+    washer = given.flexible_load("w", earliest=time(22), latest=time(6))
     assert windows(of(washer, of_device={"w": {"energy_kwh": None}})) == [(88, 96)]
 
 

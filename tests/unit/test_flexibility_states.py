@@ -4,6 +4,7 @@ import flexibility_fleets as given
 import polars as pl
 import pytest
 
+from vpp_pipeline.delivery_day import STEP
 from vpp_pipeline.flexibility.states import project, usable_states
 
 AT = given.utc(2025, 1, 15, 12)
@@ -77,7 +78,7 @@ def test_a_building_stores_heat_above_its_lowest_comfortable_temperature():
     assert state("heating", temperature_c=21.5)["energy_kwh"] == pytest.approx(1.5 * 4.0)
 
 
-def schedule(name, energy_kwh, power_kw=0.0, *, before=given.STEP):
+def schedule(name, energy_kwh, power_kw=0.0, *, before=STEP):
     return pl.DataFrame(
         {
             "device_id": [name],
@@ -104,7 +105,7 @@ def test_what_is_scheduled_until_then_is_expected():
 
 
 def test_only_the_interval_just_before_counts():
-    found = projected("battery", schedule("battery", 7.5, before=2 * given.STEP))
+    found = projected("battery", schedule("battery", 7.5, before=2 * STEP))
     assert (found["energy_kwh"], found["valid_at"]) == (5.0, AT)
 
 

@@ -316,7 +316,7 @@ def test_fifty_devices_are_planned_for_a_day():
     assert_sound(made.certificate)
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=8, deadline=None, derandomize=True)
 @drawn(st.integers(0, 10_000))
 def test_every_solver_ends_at_the_same_proven_cost(seed):
     rng = np.random.default_rng(seed)

@@ -88,7 +88,7 @@ def solve_relaxed(problem: Problem, solver: Solver, time_limit_s: float) -> Rela
         time_limit_s,
         **_OPTIONS[solver],
     )
-    laws = model.laws
+    laws, starts = model.laws, problem.stores.starts
     return Relaxed(
         status=status,
         charge_kw=model.charge_kw.value,
@@ -96,11 +96,16 @@ def solve_relaxed(problem: Problem, solver: Solver, time_limit_s: float) -> Rela
         energy_kwh=model.energy_kwh.value,
         source_kw=model.source_kw.value,
         multipliers=Multipliers(
-            store_law=np.vstack([laws.first.dual_value[None, :], laws.store.dual_value]),
-            over_export=_spread(laws.over_export.dual_value, laws.may_export),
-            over_import=_spread(laws.over_import.dual_value, laws.may_import),
-            ramp_up=_spread(laws.ramp_up.dual_value, laws.ramped),
-            ramp_down=_spread(laws.ramp_down.dual_value, laws.ramped),
+            store_law=np.vstack(
+                [
+                    _prices(laws.first, np.ones_like(starts[:1])),
+                    _prices(laws.store, np.ones_like(starts[1:])),
+                ]
+            ),
+            over_export=_prices(laws.over_export, laws.may_export),
+            over_import=_prices(laws.over_import, laws.may_import),
+            ramp_up=_prices(laws.ramp_up, laws.ramped),
+            ramp_down=_prices(laws.ramp_down, laws.ramped),
         ),
     )
 
@@ -138,11 +143,12 @@ def _curvature(problem: Problem, model: Model) -> cp.Expression:
     )
 
 
-def _spread(values: Floats | None, mask: Bools) -> Floats:
-    spread = np.zeros(mask.shape)
-    if values is not None:
-        spread[mask] = np.ravel(values)
-    return spread
+def _prices(law: cp.Constraint, where: Bools) -> Floats:
+    """Return a constraint's multipliers on the full grid; zeros where a solver tells none."""
+    prices = np.zeros(where.shape)
+    if law.dual_value is not None:
+        prices[where] = np.ravel(law.dual_value)
+    return prices
 
 
 def _inverse_peak(power_kw: Floats) -> Floats:
