@@ -85,7 +85,9 @@ def schedule(name, energy_kwh, power_kw=0.0, *, before=STEP):
             "interval_start": [LATER - before],
             "power_kw": [power_kw],
             "energy_kwh": [energy_kwh],
-        }
+            "begin_kwh": [None],
+        },
+        schema_overrides={"begin_kwh": pl.Float64},
     )
 
 
@@ -134,3 +136,39 @@ def test_an_unavailable_device_is_not_made_available_by_a_schedule():
     found = projected("battery", schedule("battery", 7.5), energy_kwh=None)
     assert not found["available"]
     assert found["energy_kwh"] is None
+
+
+def _from_now(name, contents_kwh, begin_kwh):
+    """A schedule from this quarter-hour on, which began with `begin_kwh` in the store."""
+    return pl.DataFrame(
+        {
+            "device_id": name,
+            "interval_start": [AT + STEP * n for n in range(len(contents_kwh))],
+            "power_kw": 0.0,
+            "energy_kwh": contents_kwh,
+            "begin_kwh": [begin_kwh, *contents_kwh[:-1]],
+        }
+    )
+
+
+def _after(name, planned, **reading):
+    states = usable_states(DEVICES, given.telemetry(DEVICES, AT, **{name: reading}), AT, MAX_AGE)
+    until = AT + STEP * planned.height
+    return project(states, DEVICES, planned, until).row(
+        by_predicate=pl.col("device_id") == name, named=True
+    )
+
+
+def test_a_plan_that_was_off_is_not_planned_upon_again():
+    planned = _from_now("battery", [8.0, 9.0], begin_kwh=7.0)
+    assert _after("battery", planned, energy_kwh=5.0)["energy_kwh"] == pytest.approx(7.0)
+
+
+def test_what_is_expected_stays_within_the_store():
+    planned = _from_now("battery", [1.0, 0.5], begin_kwh=9.0)
+    assert _after("battery", planned, energy_kwh=5.0)["energy_kwh"] == 0.0
+
+
+def test_a_load_whose_window_begins_anew_holds_what_the_plan_says():
+    planned = _from_now("washer", [0.0, 0.5], begin_kwh=2.0)
+    assert _after("washer", planned, energy_kwh=1.5)["energy_kwh"] == 0.5

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vpp_pipeline.devices.schemas import Telemetry
     from vpp_pipeline.fleet.frame import DeviceFrame
 
+_NOISE_KWH = 1e-6
 _OVERFULL = 1.01  # a battery may report a little more than its nameplate
 
 
@@ -102,28 +103,32 @@ def project(
 ) -> dy.DataFrame[States]:
     """Return the states expected at `at`, if what is scheduled until then is done.
 
-    `schedules` has the columns of `Schedules`, one row a device and quarter-hour. Where it holds
-    the store's content at the end of the interval before `at`, that is the state; elsewhere the
-    state stays as it is. A vehicle whose deadline is not after `at` has left; of one that only
-    the schedule expects, `plugged_in` and `deadline` are null.
+    `schedules` has the columns of `Schedules` and `begin_kwh`, the planned content when the
+    quarter-hour begins. A store holds what it holds now and what the schedule adds from now on:
+    a plan that was off stays off by as much, and the error is not planned upon. Where the
+    schedule does not tell that whole change (it begins later, or a store is replaced), the
+    planned content at `at` counts; without a row just before `at` the state stays as it is. A
+    vehicle whose deadline is not after `at` has left; of one that only the schedule expects,
+    `plugged_in` and `deadline` are null.
     """
-    planned = schedules.filter(pl.col("interval_start") == at - STEP).select(
-        "device_id",
-        pl.col("energy_kwh").alias("planned_kwh"),
-        pl.col("power_kw").alias("planned_kw"),
-    )
+    planned = _planned_until(states, schedules, at)
     is_vehicle = pl.col("device_type").cast(pl.String) == "ev_charger"
     left = is_vehicle & pl.col("plugged_in") & (pl.col("deadline") <= at).fill_null(value=False)
     moved = (
         states.join(planned, on="device_id", how="left", validate="1:1", maintain_order="left")
         .join(
             devices.select(
-                "device_id", "device_type", "comfort_min_c", "thermal_capacity_kwh_per_k"
+                "device_id",
+                "device_type",
+                "energy_capacity_kwh",
+                "comfort_min_c",
+                "thermal_capacity_kwh_per_k",
             ),
             on="device_id",
             how="left",
             maintain_order="left",
         )
+        .with_columns(planned_kwh=_expected_kwh())
         .with_columns(
             plugged_in=pl.when(left).then(pl.lit(value=False)).otherwise("plugged_in"),
             energy_kwh=pl.when(left).then(None).otherwise("energy_kwh"),
@@ -152,4 +157,44 @@ def project(
             .otherwise("valid_at"),
         ).select(States.column_names()),
         cast=True,
+    )
+
+
+def _planned_until(states: pl.DataFrame, schedules: pl.DataFrame, at: datetime) -> pl.DataFrame:
+    """Return a row a device: the planned content at `at`, and its change from now until then."""
+    start, now = pl.col("interval_start"), pl.col("valid_at")
+    to_come = (start + STEP - pl.max_horizontal(start, now)).dt.total_microseconds() / (
+        STEP.total_seconds() * 1e6
+    )
+    change = pl.col("energy_kwh") - pl.col("begin_kwh")
+    return (
+        schedules.join(states.select("device_id", "valid_at"), on="device_id")
+        .filter(start + STEP > now, start < at)
+        .sort("device_id", "interval_start")
+        .group_by("device_id", maintain_order=True)
+        .agg(
+            last_start=start.last(),
+            planned_kwh=pl.col("energy_kwh").last(),
+            planned_kw=pl.col("power_kw").last(),
+            change_kwh=(change * to_come).sum(),
+            falls=(change < -_NOISE_KWH).any(),
+            told=change.is_not_null().all() & (start.first() <= now.first()),
+        )
+        .filter(pl.col("last_start") == at - STEP)
+        .drop("last_start")
+    )
+
+
+def _expected_kwh() -> pl.Expr:
+    """Return the content at the end: now's and the planned change, else the planned content."""
+    kind = pl.col("device_type").cast(pl.String)
+    begins_anew = (kind == "flexible_load") & pl.col("falls")
+    moved = pl.col("energy_kwh") + pl.col("change_kwh")
+    within = (
+        pl.when(kind == "heat_pump").then(moved).otherwise(moved.clip(0, "energy_capacity_kwh"))
+    )
+    return (
+        pl.when(pl.col("told") & ~begins_anew)
+        .then(pl.coalesce(within, "planned_kwh"))
+        .otherwise("planned_kwh")
     )
