@@ -8,7 +8,6 @@ from __future__ import annotations
 import dagster as dg
 
 from vpp_pipeline.defs import dispatch, forecasts, market, planning, plant, settlement
-from vpp_pipeline.defs.partitions import delivery_days
 
 LANE = "vpp/lane"
 CAUSE = "vpp/cause"
@@ -33,7 +32,6 @@ day_ahead = dg.define_asset_job(
         planning.day_ahead_plan,
         planning.device_schedules,
     ],
-    partitions_def=delivery_days,
     tags={LANE: "plan"},
     description="Make the delivery day's plan from what is known now, and release it.",
 )
@@ -55,7 +53,6 @@ re_plan = dg.define_asset_job(
         planning.intraday_plan,
         planning.device_schedules,
     ],
-    partitions_def=delivery_days,
     tags={LANE: "plan"},
     description="Plan what is left of the delivery day again, because the picture has changed.",
 )
@@ -63,7 +60,6 @@ re_plan = dg.define_asset_job(
 push_interval = dg.define_asset_job(
     "push_interval",
     selection=[dispatch.dispatch_ledger],
-    partitions_def=delivery_days,
     tags={LANE: "dispatch"},
     description="Push one quarter-hour's commands and verify them.",
 )
@@ -71,7 +67,6 @@ push_interval = dg.define_asset_job(
 collect_prices = dg.define_asset_job(
     "collect_prices",
     selection=[market.day_ahead_prices],
-    partitions_def=delivery_days,
     tags={LANE: "market"},
     description="Fetch the delivery day's auction prices.",
 )
@@ -99,7 +94,6 @@ settle = dg.define_asset_job(
         settlement.forecast_skill,
         settlement.plan_report,
     ],
-    partitions_def=delivery_days,
     tags={LANE: "settlement"},
     description="Say what the day was worth, and write its report.",
 )
