@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from vpp_pipeline.simulation.plant_protocol import Plant
 
 _REMEMBERED = timedelta(hours=1)
-"""How long after its end a command is still answered for."""
+"""How long after its end a command is still answered for, but never less than its validity."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,30 @@ class _Entry(BaseModel):
     reason: str = ""
 
     @property
-    def rank(self) -> tuple[int, int]:
-        return self.message.plan_version, self.message.sequence
+    def over(self) -> bool:
+        return self.state in {"rejected", "expired"}
+
+    def outranks(self, message: CommandMessage) -> bool:
+        """Tell whether a newer plan's command for the same interval was accepted."""
+        mine = self.message
+        return (
+            self.ack.accepted
+            and mine.sequence == message.sequence
+            and mine.plan_version > message.plan_version
+        )
+
+    def follows(self, message: CommandMessage) -> bool:
+        """Tell whether a later interval's command has taken over already."""
+        return self.state == "applied" and self.message.sequence > message.sequence
 
 
 class CommandQueue:
     """The commands of many devices. Every method is safe to call from any thread.
 
-    Per device `(plan_version, sequence)` must grow, both when a command is accepted and when it
-    is applied; one id is applied once and always gets the same ack.
+    `sequence` is the number of a command's interval. For one interval `plan_version` must grow; a
+    plan for another interval, whatever its version, is none of its business. A later interval's
+    set-point in force is never replaced by an earlier one's. One id is applied once and always
+    gets the same ack.
     """
 
     def __init__(self, devices: Sequence[SimulatedDevice], plant: Plant) -> None:
@@ -67,10 +82,7 @@ class CommandQueue:
         self._plant = plant
         self._lock = threading.RLock()
         self._entries: dict[str, dict[str, _Entry]] = {d: {} for d in self._devices}
-        self._accepted: dict[str, tuple[int, int]] = {}
-        self._applied: dict[str, tuple[int, int]] = {}
-        # One item an entry, until it is forgotten; at one moment the newest plan comes first.
-        self._agenda: list[tuple[datetime, int, int, str, str]] = []
+        self._agenda: list[tuple[datetime, str, str]] = []  # an item an entry, until forgotten
 
     def offer(self, device_id: str, message: CommandMessage) -> AckMessage:
         """Accept a command, and apply it if its time has come; or refuse it and say why."""
@@ -78,10 +90,11 @@ class CommandQueue:
             entries = self._entries[device_id]
             if message.command_id in entries:
                 return entries[message.command_id].ack
+            now = self._plant.clock.now()
+            objection = self._objection(device_id, message, now)
             ack = AckMessage(command_id=message.command_id, accepted=True)
             entry = entries[message.command_id] = _Entry(message=message, ack=ack)
-            now = self._plant.clock.now()
-            if objection := self._objection(device_id, message, now):
+            if objection:
                 self._end(device_id, entry, "rejected", objection)
             elif message.valid_from <= now:
                 self._begin(device_id, entry)
@@ -89,8 +102,6 @@ class CommandQueue:
                 self._look_again(device_id, entry)
             if entry.state == "rejected":
                 entry.ack = ack.model_copy(update={"accepted": False, "reason": entry.reason})
-            else:
-                self._accepted[device_id] = entry.rank
             return entry.ack
 
     def release(self, device_id: str) -> None:
@@ -122,11 +133,13 @@ class CommandQueue:
         with self._lock:
             now = self._plant.clock.now()
             while self._agenda and self._agenda[0][0] <= now:
-                *_, device_id, command_id = heapq.heappop(self._agenda)
+                _, device_id, command_id = heapq.heappop(self._agenda)
                 touched.add(device_id)
                 entry = self._entries[device_id][command_id]
-                if entry.state in {"rejected", "expired"}:
+                if entry.over and entry.message.valid_until <= now:
                     del self._entries[device_id][command_id]
+                elif entry.over:  # released before its time came
+                    self._look_again(device_id, entry)
                 elif entry.message.valid_until <= now:
                     self._end(device_id, entry, "expired", "its validity is over")
                 else:
@@ -137,25 +150,16 @@ class CommandQueue:
         """Return all that `restore` needs to go on from here, as JSON values."""
         with self._lock:
             return {
-                "accepted": dict(self._accepted),
-                "applied": dict(self._applied),
-                "entries": {
-                    device_id: [entry.model_dump(mode="json") for entry in entries.values()]
-                    for device_id, entries in self._entries.items()
-                    if entries
-                },
+                device_id: [entry.model_dump(mode="json") for entry in entries.values()]
+                for device_id, entries in self._entries.items()
+                if entries
             }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state; devices that are no longer there are left out."""
         with self._lock:
-            for ranks, saved in (
-                (self._accepted, state["accepted"]),
-                (self._applied, state["applied"]),
-            ):
-                ranks |= {d: (rank[0], rank[1]) for d, rank in saved.items() if d in self._devices}
-            for device_id in self._devices.keys() & state["entries"].keys():
-                for saved in state["entries"][device_id]:
+            for device_id in self._devices.keys() & state.keys():
+                for saved in state[device_id]:
                     entry = _Entry.model_validate(saved, strict=False)
                     self._entries[device_id][entry.message.command_id] = entry
                     self._look_again(device_id, entry)
@@ -173,24 +177,31 @@ class CommandQueue:
                 f"out of range: {message.power_kw:g} kW is not within"
                 f" {-device.max_draw_kw:g} to {device.max_inject_kw:g} kW"
             )
-        rank, last = (message.plan_version, message.sequence), self._accepted.get(device_id)
-        if last is not None and rank <= last:
-            return f"stale: (plan_version, sequence) {rank} is not above {last}"
+        versions = [
+            entry.message.plan_version
+            for entry in self._entries[device_id].values()
+            if entry.ack.accepted and entry.message.sequence == message.sequence
+        ]
+        if versions and message.plan_version <= max(versions):
+            return (
+                f"stale: plan_version {message.plan_version} is not above {max(versions)},"
+                f" accepted for sequence {message.sequence}"
+            )
         return ""
 
     def _begin(self, device_id: str, entry: _Entry) -> None:
         message = entry.message
-        newest = self._applied.get(device_id)
-        if newest is not None and entry.rank < newest:
-            self._end(device_id, entry, "rejected", f"superseded by plan version {newest[0]}")
-            return
+        for other in self._entries[device_id].values():
+            if other.outranks(message) or other.follows(message):
+                by = f"superseded by command {other.message.command_id}"
+                self._end(device_id, entry, "rejected", by)
+                return
         try:
             self._plant.apply(device_id, message.power_kw, message.valid_until, message.command_id)
         except Refused as refusal:
             self._end(device_id, entry, "rejected", str(refusal))
             return
         entry.state = "applied"
-        self._applied[device_id] = entry.rank
         self._look_again(device_id, entry)
 
     def _end(
@@ -207,9 +218,5 @@ class CommandQueue:
             case "applied":
                 moment = entry.message.valid_until
             case _:
-                moment = self._plant.clock.now() + _REMEMBERED
-        plan_version, sequence = entry.rank
-        heapq.heappush(
-            self._agenda,
-            (moment, -plan_version, -sequence, device_id, entry.message.command_id),
-        )
+                moment = max(self._plant.clock.now() + _REMEMBERED, entry.message.valid_until)
+        heapq.heappush(self._agenda, (moment, device_id, entry.message.command_id))
