@@ -211,7 +211,7 @@ def test_a_second_fleet_in_the_same_directory_is_refused(running, tmp_path):
         new_fleet(tmp_path).start(ticking=False)
 
 
-@pytest.mark.parametrize("content", ["{half", '{"at": "2020-08-12T10:00:00+00:00"}'])
+@pytest.mark.parametrize("content", ["{half", '{"plant": {"at": "2020-08-12T10:00:00+00:00"}}'])
 def test_a_broken_state_names_its_file_and_the_remedy(tmp_path, content):
     (tmp_path / "state.json").write_text(content)
     with pytest.raises(ValueError, match=r"state\.json .*delete it to begin afresh"):
@@ -243,4 +243,4 @@ def test_a_ticking_fleet_moves_and_tells_by_itself(tmp_path):
         fleet.stop()
     assert NOON.isoformat() < str(first["measured_at"]) < str(second["measured_at"])
     saved = json.loads((tmp_path / "state.json").read_text())
-    assert datetime.fromisoformat(saved["at"]) > NOON
+    assert datetime.fromisoformat(saved["plant"]["at"]) > NOON

@@ -31,7 +31,7 @@ from vpp_pipeline.markets import recorded
 from vpp_pipeline.simulation.history import unmanaged_history
 from vpp_pipeline.simulation.plant import Plant
 from vpp_pipeline.simulation.stays import vehicle_stays, windows
-from vpp_pipeline.simulation.world import OutsideWindowError, recorded_world
+from vpp_pipeline.simulation.world import recorded_world
 
 OVER = SimulatedConnection(over="mqtt")
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -168,11 +168,42 @@ def test_sessions_are_those_that_touch_the_span():
     assert len(touching) > 0
 
 
-def test_nothing_is_made_up_where_nothing_was_recorded():
-    with pytest.raises(OutsideWindowError, match="2021-01-01 00:00 UTC is outside"):
-        WORLD.step_of(datetime(2021, 1, 1, tzinfo=UTC))
-    with pytest.raises(OutsideWindowError):
-        WORLD.profiles(END, datetime(2020, 11, 2, tzinfo=UTC))
+LAP = timedelta(weeks=12)
+
+
+@pytest.mark.parametrize("laps", [-3, -1, 1, 2, 30])
+def test_beyond_the_window_whole_weeks_repeat_at_their_weekday(laps):
+    span = (START, END) if laps < 0 else (START + LAP, END + LAP)
+    first = span[0] - (0 if laps < 0 else 1) * LAP
+    far = (first + laps * LAP, first + (END - START) + laps * LAP)
+    moved = pl.col("interval_start") - laps * LAP
+    for seen in (WORLD.profiles, WORLD.temperature):
+        assert seen(*far).with_columns(moved).equals(seen(first, first + (END - START)))
+    back = pl.col("arrival", "departure") - laps * LAP
+    assert WORLD.sessions(*far).with_columns(back).equals(WORLD.sessions(START, END))
+
+
+def test_the_world_is_as_recorded_up_to_the_last_recorded_quarter_hour():
+    last = recorded.WINDOW_END - timedelta(minutes=15)
+    steps = [WORLD.step_of(recorded.WINDOW_START), WORLD.step_of(last)]
+    assert steps == [0, len(recorded.pv()) - 1]
+    assert WORLD.step_of(recorded.WINDOW_END) == len(recorded.pv()) - 12 * 7 * 96
+    assert WORLD.step_of(recorded.WINDOW_START - timedelta(minutes=15)) == 12 * 7 * 96 - 1
+
+
+def test_no_two_vehicles_are_at_a_charger_where_the_laps_meet():
+    seam = recorded.WINDOW_END
+    stays = WORLD.sessions(seam - timedelta(weeks=1), seam + timedelta(weeks=1))
+    earlier = pl.col("departure").shift().over("device_id")
+    assert stays.filter(pl.col("arrival") < earlier).is_empty()
+    assert stays.filter(pl.col("arrival") >= seam).height > 0
+
+
+def test_flexible_loads_keep_to_the_local_clock_in_every_lap():
+    found = WORLD.load_windows(datetime(2021, 1, 11, tzinfo=UTC), datetime(2021, 7, 12, tzinfo=UTC))
+    hours = found["arrival"].dt.convert_time_zone("Europe/Berlin").dt.hour().unique()
+    assert len(hours) == 1
+    assert found.group_by("device_id").len()["len"].unique().to_list() == [182]
 
 
 def test_a_window_over_midnight_ends_on_the_next_day_and_gains_an_hour_with_the_clocks():

@@ -61,7 +61,7 @@ def stays(*rows):
         },
         orient="row",
     )
-    return Stays(pl.Series(["d"]), frame)
+    return Stays(pl.Series(["d"]), lambda _start, _end: frame)
 
 
 def battery(charge=0.95, discharge=0.9, ramp=None):

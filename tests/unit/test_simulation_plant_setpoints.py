@@ -27,7 +27,7 @@ from vpp_pipeline.fleet.model import (
 )
 from vpp_pipeline.simulation.plant import Plant
 from vpp_pipeline.simulation.plant_protocol import Refused
-from vpp_pipeline.simulation.world import Drive, OutsideWindowError, World
+from vpp_pipeline.simulation.world import Drive, World
 
 T0 = datetime(2020, 8, 10, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -84,13 +84,13 @@ def small_world():
     )
     return World(
         start=T0 - timedelta(days=1),
-        end=T0 + timedelta(days=2),
+        end=T0 + timedelta(days=6),
         driven_ids=pl.Series(["pv", "load"]),
         available=drive(6.0, -2.0),
         site_ids=pl.Series(["s"]),
         outdoor=drive(5.0),
-        vehicle_stays=frame,
-        load_windows=frame.clear(),
+        recorded_stays=frame,
+        flexible_loads=DEVICES.filter(pl.col("device_type").cast(pl.String) == "flexible_load"),
     )
 
 
@@ -224,11 +224,15 @@ def test_a_reading_has_the_clocks_time_and_a_heart_that_beats():
     assert later.status == "ok"
 
 
-def test_beyond_the_recorded_window_the_remedy_is_named():
+@pytest.mark.parametrize("lap", [1, 2])
+def test_beyond_the_recorded_window_the_plant_goes_on_and_the_vehicle_comes_again(lap):
     plant = new_plant()
-    plant.clock.sleep_until(T0 + timedelta(days=3))
-    with pytest.raises(OutsideWindowError, match="set the simulation's clock inside it"):
-        plant.advance()
+    move(plant, timedelta(weeks=lap) + 60 * MINUTE)
+    here = plant.reading("ev")
+    assert (here.plugged_in, here.energy_kwh, here.target_energy_kwh) == (True, 20.0, 25.0)
+    assert here.deadline == T0 + timedelta(weeks=lap) + 180 * MINUTE
+    move(plant, 120 * MINUTE)
+    assert plant.reading("ev").plugged_in is False
 
 
 actions = st.lists(

@@ -4,7 +4,8 @@ Belongs here: starting, stepping and stopping all of it, its addresses and its s
 Does not: physics (`plant`), wire formats (`sunspec_server`, `mqtt_devices`, `http_devices`).
 
 A directory holds `endpoints.json` (`{device_id: {"endpoint", "unit_id"}}`), `ports.json` and
-`state.json`, so that a fleet that starts again has the same addresses and goes on where it was.
+`state.json`, so that a fleet that starts again has the same addresses and goes on where it was,
+with the commands that its devices hold. Killed, it loses a second of them at most.
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ import json
 import logging
 import socket
 import threading
+import time
 from contextlib import ExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 import polars as pl
 
-from vpp_pipeline.simulation.broker import start_broker
+from vpp_pipeline.simulation.broker import Broker, BrokerError, start_broker
 from vpp_pipeline.simulation.command_queue import SimulatedDevice
 from vpp_pipeline.simulation.http_devices import HttpDevices
 from vpp_pipeline.simulation.mqtt_devices import MqttDevices
 from vpp_pipeline.simulation.plant import Plant
 from vpp_pipeline.simulation.sunspec_registers import SunspecUnit
 from vpp_pipeline.simulation.sunspec_server import SunspecGateways
-from vpp_pipeline.simulation.world import OutsideWindowError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,8 +44,9 @@ _LOG = logging.getLogger(__name__)
 _TICK_S = 0.05
 _TELEMETRY_EVERY = timedelta(minutes=1)
 _TELEMETRY_TICKS = 20
-_SAVE_TICKS = 100
+_SAVE_TICKS = 20
 _HOST = "127.0.0.1"
+_LAST_BROKER_ENDS_S = 3.0
 
 
 class SimulatedFleet:
@@ -66,6 +68,7 @@ class SimulatedFleet:
         self.plant = Plant(self._devices, world, clock, rng)
         self._mqtt = MqttDevices(self._nameplates("mqtt"), self.plant)
         self._http = HttpDevices(self._nameplates("http"), self.plant)
+        self._broker: Broker | None = None
         self._running = ExitStack()
         self._stopping = threading.Event()
 
@@ -104,7 +107,9 @@ class SimulatedFleet:
 
     def save(self) -> None:
         """Write the state from which a later start goes on."""
-        _write(self._directory / "state.json", self.plant.state())
+        # Commands first: one that arrives in between is obeyed, never taken for obeyed.
+        held = {"mqtt": self._mqtt.state(), "http": self._http.state()}
+        _write(self._directory / "state.json", {"plant": self.plant.state(), "commands": held})
 
     def stop(self) -> None:
         """Save, say farewell and close every port. May be called twice."""
@@ -122,8 +127,8 @@ class SimulatedFleet:
             sites = dict(self._devices.select("device_id", "site_id").iter_rows())
             ports["modbus"] = {sites[d]: _port(e) for d, (e, _) in links.items()}
         if self._of("mqtt").height:
-            broker = start_broker(self._directory / "broker", _kept(before.get("broker")))
-            running.callback(broker.stop)
+            broker = self._start_broker(_kept(before.get("broker"), _LAST_BROKER_ENDS_S))
+            running.callback(self._stop_broker)
             self._mqtt.start(broker.endpoint)
             running.callback(self._mqtt.stop)
             by_protocol["mqtt"], ports["broker"] = broker.endpoint, broker.port
@@ -136,6 +141,27 @@ class SimulatedFleet:
                 endpoints[device_id] = {"endpoint": endpoint, "unit_id": None}
         _write(self._directory / "ports.json", ports)
         return endpoints
+
+    def _start_broker(self, port: int | None) -> Broker:
+        """Start without what the last one retained: every device tells its state anew."""
+        directory = self._directory / "broker"
+        (directory / "mosquitto.db").unlink(missing_ok=True)
+        self._broker = start_broker(directory, port)
+        return self._broker
+
+    def _stop_broker(self) -> None:
+        if self._broker is not None:
+            self._broker.stop()
+
+    def _keep_broker(self) -> None:
+        """Start the broker again at its port if it was killed; the devices find it there."""
+        if self._broker is None or self._broker.process.poll() is None:
+            return
+        _LOG.warning("the broker ended with %s; starting it again", self._broker.process.returncode)
+        try:
+            self._start_broker(self._broker.port)
+        except BrokerError:
+            _LOG.exception("the broker did not start again; it will be tried again")
 
     def _of(self, protocol: str) -> pl.DataFrame:
         return self._devices.filter(pl.col("protocol").cast(pl.String) == protocol)
@@ -175,27 +201,26 @@ class SimulatedFleet:
         if saved is None:
             return
         try:
-            self.plant.restore(saved)
+            self.plant.restore(saved["plant"])
+            self._mqtt.restore(saved["commands"]["mqtt"])
+            self._http.restore(saved["commands"]["http"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path} can't be gone on from ({error}); delete it to begin afresh"
             ) from error
 
     def _tick(self) -> None:
-        """Step until told to stop, or until the recorded window is over."""
+        """Step until told to stop."""
         ticks, told_at = 0, self.plant.clock.now()
         while not self._stopping.wait(_TICK_S):
             ticks += 1
-            try:
-                self.step()
-            except OutsideWindowError:
-                _LOG.exception("the simulated fleet stands still from here on")
-                return
+            self.step()
             now = self.plant.clock.now()
             if ticks % _TELEMETRY_TICKS == 0 and now - told_at >= _TELEMETRY_EVERY:
                 told_at = now
                 self.publish_telemetry()
             if ticks % _SAVE_TICKS == 0:
+                self._keep_broker()
                 self._try_to_save()
 
     def _try_to_save(self) -> None:
@@ -240,8 +265,14 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _kept(port: int | None) -> int | None:
-    return port if port is not None and _is_free(port) else None
+def _kept(port: int | None, patience_s: float = 0.0) -> int | None:
+    """Return the port if it is free, or soon: what a killed fleet leaves takes a moment to end."""
+    deadline = time.monotonic() + patience_s
+    while port is not None and not _is_free(port):
+        if time.monotonic() >= deadline:
+            return None
+        time.sleep(_TICK_S)
+    return port
 
 
 def _port(endpoint: str) -> int:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vpp_pipeline.simulation.physics import Values
     from vpp_pipeline.simulation.world import World
 
-SUB_STEP = timedelta(minutes=1)
+_GLANCE = timedelta(seconds=1)
 
 
 def unmanaged_history(
@@ -38,7 +38,7 @@ def unmanaged_history(
 
     Power and available power are means over the quarter-hour; the rest is as it was at its
     start. A row is measured at the quarter-hour's start and known at its end. `start` and `end`
-    are quarter-hours inside the world's window.
+    are quarter-hours.
     """
     starts = intervals(start, end)
     machines = Machines(devices, world, start, rng)
@@ -73,11 +73,6 @@ def unmanaged_history(
 def _quarter_hour(machines: Machines, at: datetime) -> dict[str, Values]:
     """Move one quarter-hour on and return its row."""
     n = len(machines.device_ids)
-    nobody, nothing_out = np.full(n, np.nan), np.zeros(n, bool)
-    machines.power(at, nobody, nothing_out, SUB_STEP)
+    machines.power(at, np.full(n, np.nan), np.zeros(n, bool), _GLANCE)
     row = {name: values.copy() for name, values in machines.report().items()}
-    steps = STEP // SUB_STEP
-    power_kw = np.zeros(n)
-    for k in range(steps):
-        power_kw += machines.step(at + k * SUB_STEP, nobody, nothing_out, SUB_STEP)
-    return {**row, "power_kw": power_kw / steps}
+    return {**row, "power_kw": machines.rest_of_quarter(at)}

@@ -42,6 +42,8 @@ REPORTED = (
     "available_power_kw",
 )
 """What a device may tell beside its power, as numbers; NaN where it does not."""
+_HOUR_S = 3600.0
+_STEP_S = STEP.total_seconds()
 _REMEMBERED = ("energy_kwh", "power_kw", "temperature_c", "heating")
 
 
@@ -49,6 +51,8 @@ class _Machine(Protocol):
     def power(self, at_s: float, setpoint_kw: Values, hours: float) -> Values: ...
 
     def step(self, at_s: float, setpoint_kw: Values, hours: float) -> Values: ...
+
+    def steady_s(self, at_s: float, most_s: float) -> float: ...
 
     def report(self) -> dict[str, Values]: ...
 
@@ -81,6 +85,18 @@ class Machines:
         """Move on from `at` by `held` and return the powers held meanwhile."""
         at_s, hours = _numbers(at, held)
         return self._each(setpoint_kw, out, lambda device, kw: device.step(at_s, kw, hours))
+
+    def rest_of_quarter(self, at: datetime) -> Values:
+        """Move on to the end of the quarter-hour with nobody steering; return the mean powers.
+
+        Each type moves in steps as long as its powers hold, on whole minutes.
+        """
+        at_s, _ = _numbers(at, STEP)
+        mean_kw = np.zeros(len(self.device_ids))
+        for kind, machine in self._machines.items():
+            rows = self._rows[kind]
+            mean_kw[rows] = _unsteered_mean(machine, at_s, np.full(len(rows), np.nan))
+        return mean_kw + 0.0  # no negative zeros
 
     def report(self) -> dict[str, Values]:
         """Return `REPORTED`, one array each, as of the last `power` or `step`."""
@@ -131,6 +147,18 @@ def _numbers(at: datetime, held: timedelta) -> tuple[float, float]:
     return (at - EPOCH).total_seconds(), held / timedelta(hours=1)
 
 
+def _unsteered_mean(machine: _Machine, at_s: float, nobody: Values) -> Values:
+    """Move one type on to the end of the quarter-hour; return its mean powers."""
+    end_s, now_s = (at_s // _STEP_S + 1) * _STEP_S, at_s
+    energy_kws = np.zeros(len(nobody))
+    while now_s < end_s:
+        held_s = machine.steady_s(now_s, end_s - now_s)
+        energy_kws += machine.step(now_s, nobody, held_s / _HOUR_S) * held_s
+        now_s += held_s
+    mean_kw: Values = energy_kws / (end_s - at_s)
+    return mean_kw
+
+
 def _restored(
     ids: Sequence[str], state: Mapping[str, Mapping[str, float]], name: str, own: Values
 ) -> Values:
@@ -142,7 +170,7 @@ def _machine(kind: str, devices: pl.DataFrame, world: World, rng: np.random.Gene
     if kind == "battery":
         return Batteries(devices, rng)
     if kind == "ev_charger":
-        return EvChargers(devices, Stays(devices["device_id"], world.vehicle_stays))
+        return EvChargers(devices, Stays(devices["device_id"], world.sessions))
     if kind == "heat_pump":
         return HeatPumps(
             devices, _Outside(world, world.outdoor, world.site_ids, devices["site_id"]), rng
@@ -168,7 +196,7 @@ class _Outside:
     def __call__(self, at_s: float) -> Values:
         if not self._from_s <= at_s < self._to_s:
             step = self._world.step_of(EPOCH + timedelta(seconds=at_s))
-            self._from_s = (self._world.start + step * STEP - EPOCH).total_seconds()
-            self._to_s = self._from_s + STEP.total_seconds()
+            self._from_s = at_s // _STEP_S * _STEP_S
+            self._to_s = self._from_s + _STEP_S
             self._values = self._drive.at(step, self._rows)
         return self._values

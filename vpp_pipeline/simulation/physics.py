@@ -6,7 +6,8 @@ timers and outages (`plant`).
 
 Powers are kW, positive injects; a set-point of NaN is none. `power(at_s, setpoint_kw, hours)`
 answers without moving; `step` moves the stores as if that power were held for `hours`, so that
-energy is accounted for exactly. Steps should not be longer than a minute where set-points move.
+energy is accounted for exactly. Steps should not be longer than a minute where set-points move;
+with nobody steering one step may be as long as `steady_s` says, for the same energies and means.
 Every array has one value a device.
 """
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     Outside = Callable[[float], Values]
     """The outside at a moment (seconds since the epoch): available kW, or °C."""
 
+_MINUTE_S = 60.0
 _PROTECTION_K = 1.0
 _THERMOSTAT_ON = 0.2
 _THERMOSTAT_OFF = 0.6
@@ -50,7 +52,7 @@ class Batteries:
 
     def power(self, _at_s: float, setpoint_kw: Values, hours: float) -> Values:
         """Follow the set-point within ramp and window."""
-        wish = _ramped(np.nan_to_num(setpoint_kw), self.power_kw, self._ramp_kw_per_h * hours)
+        wish = _ramped(_or_zero(setpoint_kw), self.power_kw, self._ramp_kw_per_h * hours)
         return _within_store(
             wish,
             (self.energy_kwh - self._lowest) * self._discharge / hours,
@@ -64,6 +66,10 @@ class Batteries:
             self.power_kw, hours, self._charge, self._discharge
         )
         return self.power_kw
+
+    def steady_s(self, _at_s: float, most_s: float) -> float:
+        """Batteries rest once their ramps are down."""
+        return min(most_s, _MINUTE_S) if self.power_kw.any() else most_s
 
     def report(self) -> dict[str, Values]:
         """Return what the devices tell of themselves, by field of a reading."""
@@ -86,6 +92,10 @@ class Generators:
         """Nothing is stored: the same as `power`."""
         return self.power(at_s, setpoint_kw, hours)
 
+    def steady_s(self, _at_s: float, most_s: float) -> float:
+        """The weather moves by the quarter-hour."""
+        return most_s
+
     def report(self) -> dict[str, Values]:
         """Return what the devices tell of themselves, by field of a reading."""
         return {"available_power_kw": self._now_kw}
@@ -104,6 +114,10 @@ class Loads:
     def step(self, at_s: float, setpoint_kw: Values, hours: float) -> Values:
         """Nothing is stored: the same as `power`."""
         return self.power(at_s, setpoint_kw, hours)
+
+    def steady_s(self, _at_s: float, most_s: float) -> float:
+        """Consumption moves by the quarter-hour."""
+        return most_s
 
     def report(self) -> dict[str, Values]:
         """A meter tells its power only."""
@@ -131,9 +145,8 @@ class EvChargers:
         """Charge the vehicle that is there."""
         self._plug(at_s)
         free = np.isnan(setpoint_kw)
-        wish = np.clip(
-            np.where(free, -self._max_draw_kw, setpoint_kw), -self._max_draw_kw, self._max_inject_kw
-        )
+        wish = np.where(free, -self._max_draw_kw, setpoint_kw)
+        wish = np.minimum(np.maximum(wish, -self._max_draw_kw), self._max_inject_kw)
         wish = np.where(np.abs(wish) < self._min_active_kw, 0.0, wish)
         ceiling_kwh = np.where(free, self._stays.target_kwh, self._capacity_kwh)
         held = _within_store(
@@ -148,6 +161,11 @@ class EvChargers:
         power_kw = self.power(at_s, setpoint_kw, hours)
         self.energy_kwh = self.energy_kwh + _stored(power_kw, hours, self._charge, self._discharge)
         return power_kw
+
+    def steady_s(self, at_s: float, most_s: float) -> float:
+        """Vehicles come and go; a full one ends what it draws within a step exactly."""
+        self._plug(at_s)
+        return min(most_s, self._stays.steady_until_s(at_s) - at_s)
 
     def _plug(self, at_s: float) -> None:
         self._stays.move_to(at_s)
@@ -181,6 +199,7 @@ class HeatPumps:
         self._warmest_c = _column(devices, "comfort_max_c")
         self._outdoor_c = outdoor_c
         band_k = self._warmest_c - self._coldest_c
+        self._time_constant_h = self._resistance * self._capacity
         self._on_below_c = self._coldest_c + _THERMOSTAT_ON * band_k
         self._off_above_c = self._coldest_c + _THERMOSTAT_OFF * band_k
         self.temperature_c = self._coldest_c + rng.uniform(0.2, 0.6, len(devices)) * band_k
@@ -191,8 +210,8 @@ class HeatPumps:
         """Follow the set-point, or the thermostat, within the building's protection."""
         wish = np.where(
             np.isnan(setpoint_kw),
-            self._rated_kw * self._calls_for_heat(),
-            np.clip(-setpoint_kw, 0.0, self._rated_kw),
+            self._rated_kw * self._calls_for_heat(self.temperature_c),
+            np.minimum(np.maximum(-setpoint_kw, 0.0), self._rated_kw),
         )
         too_cold = self.temperature_c < self._coldest_c - _PROTECTION_K
         too_warm = self.temperature_c > self._warmest_c + _PROTECTION_K
@@ -202,15 +221,28 @@ class HeatPumps:
     def step(self, at_s: float, setpoint_kw: Values, hours: float) -> Values:
         """Hold that power for `hours`."""
         power_kw = self.power(at_s, setpoint_kw, hours)
-        self.heating = self._calls_for_heat()
-        settles_at_c = self._outdoor_c(at_s) - self._resistance * self._cop * power_kw
-        retention = np.exp(-hours / (self._resistance * self._capacity))
-        self.temperature_c = settles_at_c + (self.temperature_c - settles_at_c) * retention
+        self.heating = self._calls_for_heat(self.temperature_c)
+        self.temperature_c = self._temperature_after(at_s, power_kw, hours)
         return power_kw
 
-    def _calls_for_heat(self) -> NDArray[np.bool_]:
-        keeps = self.heating & (self.temperature_c <= self._off_above_c)
-        return keeps | (self.temperature_c < self._on_below_c)
+    def steady_s(self, at_s: float, most_s: float) -> float:
+        """Thermostats look once a minute; the temperature between is exact at any length."""
+        heating = self._calls_for_heat(self.temperature_c)
+        power_kw = -self._rated_kw * heating
+        minutes = np.arange(1, most_s // _MINUTE_S)[:, None]
+        later = self._calls_for_heat(self._temperature_after(at_s, power_kw, minutes / 60))
+        switches = np.flatnonzero((later != heating).any(axis=1))
+        return most_s if switches.size == 0 else float(minutes[switches[0], 0]) * _MINUTE_S
+
+    def _temperature_after(self, at_s: float, power_kw: Values, hours: float | Values) -> Values:
+        settles_at_c = self._outdoor_c(at_s) - self._resistance * self._cop * power_kw
+        retention = np.exp(-hours / self._time_constant_h)
+        after: Values = settles_at_c + (self.temperature_c - settles_at_c) * retention
+        return after
+
+    def _calls_for_heat(self, temperature_c: Values) -> NDArray[np.bool_]:
+        keeps = self.heating & (temperature_c <= self._off_above_c)
+        return keeps | (temperature_c < self._on_below_c)
 
     def report(self) -> dict[str, Values]:
         """Return what the devices tell of themselves, by field of a reading."""
@@ -230,11 +262,11 @@ class FlexibleLoads:
 
     def power(self, at_s: float, setpoint_kw: Values, hours: float) -> Values:
         """Draw what the set-point, or haste, asks for and the window still needs."""
-        self._stays.move_to(at_s)
-        self.energy_kwh = np.where(self._stays.arrived, 0.0, self.energy_kwh)
+        self._open(at_s)
         wish = np.where(np.isnan(setpoint_kw), self._max_draw_kw, -setpoint_kw)
         needed_kw = (self._stays.target_kwh - self.energy_kwh) / hours
-        drawn = np.clip(wish, 0.0, np.minimum(self._max_draw_kw, np.maximum(needed_kw, 0.0)))
+        most_kw = np.minimum(self._max_draw_kw, np.maximum(needed_kw, 0.0))
+        drawn = np.minimum(np.maximum(wish, 0.0), most_kw)
         return -np.where(self._stays.there, drawn, 0.0)
 
     def step(self, at_s: float, setpoint_kw: Values, hours: float) -> Values:
@@ -242,6 +274,15 @@ class FlexibleLoads:
         power_kw = self.power(at_s, setpoint_kw, hours)
         self.energy_kwh = self.energy_kwh - power_kw * hours
         return power_kw
+
+    def steady_s(self, at_s: float, most_s: float) -> float:
+        """Windows open and close; what is done ends what is drawn within a step exactly."""
+        self._open(at_s)
+        return min(most_s, self._stays.steady_until_s(at_s) - at_s)
+
+    def _open(self, at_s: float) -> None:
+        self._stays.move_to(at_s)
+        self.energy_kwh = np.where(self._stays.arrived, 0.0, self.energy_kwh)
 
     def report(self) -> dict[str, Values]:
         """Tell of the window at hand, else of the next one, of which nothing is done yet."""
@@ -262,7 +303,7 @@ class Chps:
 
     def power(self, _at_s: float, setpoint_kw: Values, hours: float) -> Values:
         """Ramp towards the set-point; starting goes to the minimum at once, stopping from it."""
-        wish = np.nan_to_num(setpoint_kw)
+        wish = _or_zero(setpoint_kw)
         runs = (wish >= self._min_kw) & (wish > 0)
         reach = self._ramp_kw_per_h * hours
         running = np.maximum(
@@ -278,6 +319,10 @@ class Chps:
         self.power_kw = self.power(at_s, setpoint_kw, hours)
         return self.power_kw
 
+    def steady_s(self, _at_s: float, most_s: float) -> float:
+        """Engines stand still once their ramps are down."""
+        return min(most_s, _MINUTE_S) if self.power_kw.any() else most_s
+
     def report(self) -> dict[str, Values]:
         """A generator tells its power only."""
         return {}
@@ -288,12 +333,17 @@ def _column(devices: pl.DataFrame, name: str, absent: float = 0.0) -> Values:
 
 
 def _ramped(wish: Values, last: Values, reach: Values) -> Values:
-    return np.clip(wish, last - reach, last + reach)
+    return np.minimum(np.maximum(wish, last - reach), last + reach)
+
+
+def _or_zero(setpoint_kw: Values) -> Values:
+    return np.where(np.isnan(setpoint_kw), 0.0, setpoint_kw)
 
 
 def _within_store(wish: Values, most_inject_kw: Values, most_draw_kw: Values) -> Values:
     """Cut a wish down to what empties or fills the store exactly."""
-    return np.clip(wish, -np.maximum(most_draw_kw, 0.0), np.maximum(most_inject_kw, 0.0))
+    lowest, highest = -np.maximum(most_draw_kw, 0.0), np.maximum(most_inject_kw, 0.0)
+    return np.minimum(np.maximum(wish, lowest), highest)
 
 
 def _stored(power_kw: Values, hours: float, charge: Values, discharge: Values) -> Values:

@@ -9,13 +9,15 @@ end on whole minutes, so that physics in steps of a minute never cuts one.
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
 _UTC = pl.Datetime("us", "UTC")
@@ -29,6 +31,7 @@ _SCHEMA: dict[str, pl.DataType] = {
 _BUSY_SESSIONS = 40
 _SHORTEST_STAY = timedelta(minutes=15)
 _SMALLEST_NEED_KWH = 0.5
+_LOOKAHEAD = timedelta(weeks=2)
 
 
 def vehicle_stays(
@@ -121,36 +124,53 @@ class Stays:
     """Which stay is the current or the next one of each device, moving forward in time.
 
     Instants are seconds since the epoch. `there` tells which devices have a stay right now;
-    `arrived` which of those began since the last move.
+    `arrived` which of those began since the last move. `between` gives the stays that touch a
+    span; some weeks of them are kept.
     """
 
-    def __init__(self, device_ids: pl.Series, stays: pl.DataFrame) -> None:
-        order = pl.DataFrame({"device_id": device_ids}).with_row_index("device")
-        rows = order.join(stays, on="device_id").sort("device", "arrival")
-        counts = np.bincount(rows["device"].to_numpy(), minlength=len(device_ids))
-        end = np.cumsum(counts)
+    def __init__(
+        self, device_ids: pl.Series, between: Callable[[datetime, datetime], pl.DataFrame]
+    ) -> None:
+        self._order = pl.DataFrame({"device_id": device_ids}).with_row_index("device")
+        self._between = between
+        self._known_until_s = -np.inf
+        self._seen_from_s = np.full(len(device_ids), np.nan)
+        self._load(pl.DataFrame(schema=_SCHEMA))
+        self.there = np.zeros(len(device_ids), bool)
+        self.arrived = self.there
+
+    def move_to(self, at_s: float) -> None:
+        """Go on to the stays of a moment; never back."""
+        if at_s + _LOOKAHEAD.total_seconds() > self._known_until_s:
+            at = datetime.fromtimestamp(at_s, UTC)
+            self._load(self._between(at, at + 2 * _LOOKAHEAD))
+            self._known_until_s = at_s + 2 * _LOOKAHEAD.total_seconds()
+        while (over := self._end[self._current] <= at_s).any():
+            self._point_at(self._next + over)
+        start = self._start[self._current]
+        self.there = start <= at_s
+        self.arrived = self.there & (self._seen_from_s != start)
+        self._seen_from_s = np.where(self.there, start, self._seen_from_s)
+
+    def steady_until_s(self, at_s: float) -> float:
+        """Return when the next of all stays begins or ends after `at_s`, as of the last move."""
+        start, end = self._start[self._current], self._end[self._current]
+        return float(np.where(start > at_s, start, end).min(initial=np.inf))
+
+    def _load(self, stays: pl.DataFrame) -> None:
+        rows = self._order.join(stays, on="device_id").sort("device", "arrival")
+        counts = np.bincount(rows["device"].to_numpy(), minlength=len(self._order))
         # one more stay that never comes, so that `_current` always points at a row
         self._start = np.append(_epoch_s(rows["arrival"]), np.inf)
         self._end = np.append(_epoch_s(rows["departure"]), np.inf)
         self._initial = np.append(rows["arrival_energy_kwh"].to_numpy(), np.nan)
         self._target = np.append(rows["target_energy_kwh"].to_numpy(), np.nan)
-        self._last = end
-        self._next = (end - counts).astype(np.int64)
-        self._seen = np.full(len(device_ids), -1)
-        self.there = np.zeros(len(device_ids), bool)
-        self.arrived = self.there
+        self._last = np.cumsum(counts)
+        self._point_at((self._last - counts).astype(np.int64))
 
-    @property
-    def _current(self) -> NDArray[np.int64]:
-        return np.where(self._next < self._last, self._next, len(self._start) - 1)
-
-    def move_to(self, at_s: float) -> None:
-        """Go on to the stays of a moment; never back."""
-        while (over := self._end[self._current] <= at_s).any():
-            self._next = self._next + over
-        self.there = self._start[self._current] <= at_s
-        self.arrived = self.there & (self._seen != self._next)
-        self._seen = np.where(self.there, self._next, self._seen)
+    def _point_at(self, rows: NDArray[np.int64]) -> None:
+        self._next = rows
+        self._current = np.where(rows < self._last, rows, len(self._start) - 1)
 
     @property
     def initial_kwh(self) -> NDArray[np.float64]:

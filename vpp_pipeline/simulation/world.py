@@ -1,13 +1,17 @@
 """What the outside does to each simulated device: consumption, sun, wind, cold and vehicles.
 
-Belongs here: giving each device its share of the recorded data. Does not: what a device makes
-of it (`physics`), the recorded data themselves (`markets.recorded`).
+Belongs here: giving each device its share of the recorded data, at any time. Does not: what a
+device makes of it (`physics`), the recorded data themselves (`markets.recorded`).
+
+Outside the recorded window the world goes round: after its end, and before its start, it repeats
+in laps of whole weeks (the shipped window: twelve), so that a weekday stays one. A lap is counted
+in UTC; only the daily windows of flexible loads follow the calendar and its clock changes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +24,8 @@ from vpp_pipeline.simulation.stays import vehicle_stays, windows
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_DAY = timedelta(days=1)
+_WEEK = timedelta(weeks=1)
 _WEEK_STEPS = 7 * 96
 _HOME_WEEKS = 12
 _HOMES = 5  # the first columns of the base; PV and wind follow
@@ -27,16 +33,12 @@ _PV_COLUMN = _HOMES
 _WIND_COLUMN = _HOMES + 1
 
 
-class OutsideWindowError(ValueError):
-    """A moment at which nothing was recorded."""
-
-
 @dataclass(frozen=True)
 class Drive:
     """A quantity outside, for each subject: `scale * base[(step + offset) % period, column] + shift`.
 
     `base` is (steps, columns), by the quarter-hour from the window's start; the rest are one
-    value a subject.
+    value a subject. Steps are those of the recorded window.
     """
 
     base: NDArray[np.float64]
@@ -52,19 +54,20 @@ class Drive:
         values: NDArray[np.float64] = self.base[row, self.column[subjects]]
         return self.scale[subjects] * values + self.shift[subjects]
 
-    def between(self, first: int, last: int) -> NDArray[np.float64]:
-        """Return all subjects' values as (subjects, steps) over the steps [first, last)."""
-        row = (np.arange(first, last) + self.offset[:, None]) % self.period[:, None]
+    def each(self, steps: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return all subjects' values as (subjects, steps)."""
+        row = (steps + self.offset[:, None]) % self.period[:, None]
         values: NDArray[np.float64] = self.base[row, self.column[:, None]]
         return self.scale[:, None] * values + self.shift[:, None]
 
 
 @dataclass(frozen=True)
 class World:
-    """The outside of a fleet over the recorded window; the same for the same devices and seed.
+    """The outside of a fleet at any time; the same for the same devices and seed.
 
-    `available`: signed kW of each load, PV and wind device (`driven_ids`). `outdoor`: °C of each
-    site (`site_ids`). `vehicle_stays` at chargers and `load_windows` of flexible loads: see `stays`.
+    What was recorded in [start, end), a week or longer, is repeated beyond it. `available`: signed
+    kW of each load, PV and wind device (`driven_ids`). `outdoor`: °C of each site (`site_ids`).
+    `recorded_stays`: vehicles at chargers that arrive in the window, as in `stays`.
     """
 
     start: datetime
@@ -73,21 +76,17 @@ class World:
     available: Drive
     site_ids: pl.Series
     outdoor: Drive
-    vehicle_stays: pl.DataFrame
-    load_windows: pl.DataFrame
+    recorded_stays: pl.DataFrame
+    flexible_loads: pl.DataFrame
+
+    @property
+    def lap(self) -> timedelta:
+        """After how long the recorded window repeats: its whole weeks."""
+        return (self.end - self.start) // _WEEK * _WEEK
 
     def step_of(self, at: datetime) -> int:
-        """Return the number of the quarter-hour that holds `at`.
-
-        Raises OutsideWindowError where nothing was recorded.
-        """
-        if not self.start <= at < self.end:
-            raise OutsideWindowError(
-                f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC is outside the recorded window "
-                f"{self.start:%Y-%m-%d %H:%M} to {self.end:%Y-%m-%d %H:%M}: "
-                "set the simulation's clock inside it"
-            )
-        return (at - self.start) // STEP
+        """Return the number of the recorded quarter-hour that stands for the one that holds `at`."""
+        return (at - self._lap_of(at) * self.lap - self.start) // STEP
 
     def profiles(self, start: datetime, end: datetime) -> pl.DataFrame:
         """Return what loads draw and PV and wind could give in the quarter-hours of [start, end).
@@ -106,10 +105,33 @@ class World:
         """Return the vehicles' stays that touch [start, end), by device and arrival.
 
         (device_id, arrival, departure, arrival_energy_kwh, target_energy_kwh); energies are the
-        vehicle's content.
+        vehicle's content. A vehicle that would come to an occupied charger does not come.
         """
-        touches = (pl.col("departure") > start) & (pl.col("arrival") < end)
-        return self.vehicle_stays.filter(touches)
+        laps = range(self._lap_of(start) - 1, self._lap_of(end) + 1)
+        stays = pl.concat([self._stays_of(lap) for lap in laps]).sort("device_id", "arrival")
+        free_from = pl.col("departure").shift().over("device_id")
+        vacant = free_from.is_null() | (pl.col("arrival") >= free_from)
+        return _touching(stays.filter(vacant), start, end)
+
+    def load_windows(self, start: datetime, end: datetime) -> pl.DataFrame:
+        """Return the windows of flexible loads that touch [start, end), as `sessions` does stays."""
+        around = windows(self.flexible_loads, start - 2 * _DAY, end + _DAY)
+        return _touching(around, start, end)
+
+    def _lap_of(self, at: datetime) -> int:
+        """Return how many laps after (before, if negative) the recorded window `at` is."""
+        if at < self.start:
+            return (at - self.start) // self.lap
+        return max(0, (at - self.end) // self.lap + 1)
+
+    def _stays_of(self, lap: int) -> pl.DataFrame:
+        """Return the stays that arrive in a lap, at their time in it."""
+        first = self.start if lap <= 0 else self.end - self.lap
+        last = self.end if lap >= 0 else self.start + self.lap
+        arrivals = pl.col("arrival").is_between(first, last, closed="left")
+        return self.recorded_stays.filter(arrivals).with_columns(
+            pl.col("arrival", "departure") + lap * self.lap
+        )
 
     def _frame(
         self,
@@ -126,12 +148,12 @@ class World:
             return pl.DataFrame(
                 {key: subjects.clear(), "interval_start": times, value: pl.Series(dtype=pl.Float64)}
             )
-        first, last = self.step_of(start), self.step_of(starts[-1]) + 1
+        steps = np.array([self.step_of(at) for at in starts.to_list()])
         return pl.DataFrame(
             {
                 key: subjects.gather(np.repeat(np.arange(len(subjects)), len(starts))),
                 "interval_start": starts.gather(np.tile(np.arange(len(starts)), len(subjects))),
-                value: drive.between(first, last).ravel(),
+                value: drive.each(steps).ravel(),
             }
         )
 
@@ -153,9 +175,13 @@ def recorded_world(devices: pl.DataFrame, rng: np.random.Generator) -> World:
         available=_available(_driven(devices), site_ids, rng),
         site_ids=site_ids,
         outdoor=_outdoor(site_ids, rng),
-        vehicle_stays=vehicle_stays(devices, recorded.ev_sessions(), rng),
-        load_windows=windows(devices, start - timedelta(days=1), end + timedelta(days=1)),
+        recorded_stays=vehicle_stays(devices, recorded.ev_sessions(), rng),
+        flexible_loads=devices.filter(pl.col("device_type").cast(pl.String) == "flexible_load"),
     )
+
+
+def _touching(stays: pl.DataFrame, start: datetime, end: datetime) -> pl.DataFrame:
+    return stays.filter(pl.col("departure") > start, pl.col("arrival") < end)
 
 
 def _driven(devices: pl.DataFrame) -> pl.DataFrame:
