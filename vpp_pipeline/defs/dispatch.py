@@ -58,7 +58,7 @@ def dispatch_ledger(
     devices = runtime.devices(now)
     plan = PlanRef(config.plan_id, plans["plan_version"][0])
     due = due_commands(plan, schedule, devices, interval_start)
-    report = asyncio.run(_push(context.run_id, runtime, plan, due, devices, interval_start))
+    report = asyncio.run(_push(context.run.run_id, runtime, plan, due, devices, interval_start))
     return dg.MaterializeResult(
         metadata={
             "plan_id": config.plan_id,

@@ -191,18 +191,24 @@ def intraday_plan_is_feasible(
 def device_schedules(
     context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
 ) -> dg.MaterializeResult[None]:
-    """The newest plan, released for dispatch: reached only when its blocking checks passed."""
-    now = runtime.clock.now()
-    with runtime.warehouse.write() as connection:
-        newest = connection.frame("defs_newest_plan", delivery_day=delivery_day(context))
-        if newest.is_empty():
-            raise LookupError("there is no plan of this delivery day: materialise day_ahead_plan")
-        if newest["released_at"][0] is None:
+    """The newest plan, released for dispatch: only where its blocking check passes.
+
+    The check stops a job before this; it is made again here, as a person may run this alone.
+    """
+    newest, schedule = _newest_plan(context, runtime)
+    if newest["released_at"][0] is None:
+        figures = _soundness(newest, schedule, runtime)
+        if not figures["sound"]:
+            raise dg.Failure(
+                f"plan {newest['plan_id'][0]} is not released, its check does not pass: {figures}; "
+                "see to that and plan the day again",
+                allow_retries=False,
+            )
+        with runtime.warehouse.write() as connection:
             connection.append(
                 "plan_releases",
-                newest.select("plan_id", released_at=pl.lit(now)),
+                newest.select("plan_id", released_at=pl.lit(runtime.clock.now())),
             )
-        schedule = connection.frame("warehouse_schedule", plan_id=newest["plan_id"][0])
     return dg.MaterializeResult(
         metadata={
             "plan_id": newest["plan_id"][0],
@@ -219,6 +225,7 @@ def _make_plan(
     now = runtime.clock.now()
     day = delivery_day(context)
     devices = runtime.devices(now)
+    _horizon(context, runtime, now)  # refuses a day that is over, whatever envelopes it has
     envelopes = _envelopes(runtime, day, now)
     horizon = envelopes["interval_start"].unique().sort()
     market = _prices(runtime, horizon, now)
@@ -290,27 +297,48 @@ def _make_plan(
     return dg.MaterializeResult(metadata=metadata)
 
 
-def _certified(context: dg.AssetCheckExecutionContext, runtime: Runtime) -> dg.AssetCheckResult:
-    now = runtime.clock.now()
+def _newest_plan(
+    context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext, runtime: Runtime
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the delivery day's newest plan, released or not, and its schedule."""
     with runtime.warehouse.read() as connection:
         newest = connection.frame("defs_newest_plan", delivery_day=delivery_day(context))
-        schedule = connection.frame("warehouse_schedule", plan_id=newest["plan_id"][0])
+        if newest.is_empty():
+            raise LookupError("there is no plan of this delivery day: materialise day_ahead_plan")
+        return newest, connection.frame("warehouse_schedule", plan_id=newest["plan_id"][0])
+
+
+def _soundness(
+    newest: pl.DataFrame, schedule: pl.DataFrame, runtime: Runtime
+) -> dict[str, bool | float]:
+    """Return whether a plan is `sound`, so that it may be released, and what that stands on."""
     steps = (newest["horizon_end"][0] - newest["horizon_start"][0]) // market_day.STEP
-    complete = schedule.height == steps * runtime.devices(now).height
+    complete = schedule.height == steps * runtime.devices(runtime.clock.now()).height
     finite = bool(schedule["power_kw"].is_finite().all())
-    worst = max(newest["worst_violation_kw"][0], newest["worst_violation_kwh"][0])
-    return dg.AssetCheckResult(
-        passed=complete
+    worst = float(max(newest["worst_violation_kw"][0], newest["worst_violation_kwh"][0]))
+    simultaneous_steps = newest["simultaneous_steps"][0]
+    return {
+        "sound": complete
         and finite
         and worst <= VIOLATION_TOLERANCE
-        and newest["simultaneous_steps"][0] == 0,
+        and simultaneous_steps == 0,
+        "complete": complete,
+        "finite": finite,
+        "worst_violation": worst,
+        "simultaneous_steps": simultaneous_steps,
+    }
+
+
+def _certified(context: dg.AssetCheckExecutionContext, runtime: Runtime) -> dg.AssetCheckResult:
+    newest, schedule = _newest_plan(context, runtime)
+    figures = _soundness(newest, schedule, runtime)
+    return dg.AssetCheckResult(
+        passed=bool(figures["sound"]),
         metadata={
             "plan_id": newest["plan_id"][0],
             "label": newest["label"][0],
-            "worst_violation": float(worst),
             "tolerance": VIOLATION_TOLERANCE,
-            "complete": complete,
-            "finite": finite,
+            **figures,
         },
     )
 
