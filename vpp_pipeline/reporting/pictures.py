@@ -93,7 +93,8 @@ def stored_energy(
             axes.plot(_local(ordered, timezone), ordered["energy_kwh"], color=colour, label=label)
     axes.set_ylabel("kWh in batteries")
     axes.set_ylim(bottom=0)
-    axes.legend(frameon=False, fontsize=8)
+    if axes.lines:  # a fleet without batteries has nothing to name
+        axes.legend(frameon=False, fontsize=8)
     return _bytes(figure, form, timezone)
 
 
