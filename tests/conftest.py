@@ -1,0 +1,58 @@
+"""Fixtures that several test modules share: the small plant, seeded once and copied for each."""
+
+from __future__ import annotations
+
+from datetime import time
+
+import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Dagster calls a check's partitions a preview; ours need one to know their delivery day.
+    config.addinivalue_line(
+        "filterwarnings", "ignore:Specifying a partitions_def on an AssetCheckSpec"
+    )
+
+
+@pytest.fixture(scope="session")
+def seeded_home(tmp_path_factory):
+    """A plant with a registered fleet, two weeks of history and prices up to today."""
+    from defs_plant import TODAY, market_time, open_plant, seed
+
+    home = tmp_path_factory.mktemp("seeded") / "plant"
+    now = market_time(TODAY, time(10, 30))
+    seed(home, now)
+    with open_plant(home, now) as plant:
+        assert plant.daemon.launch("collect_prices", partition_key=str(TODAY)).success
+    return home
+
+
+@pytest.fixture(scope="session")
+def planned_home(seeded_home, tmp_path_factory):
+    """The seeded plant an instant after tomorrow was planned."""
+    from defs_plant import TODAY, copied, market_time, open_plant
+
+    home = copied(seeded_home, tmp_path_factory.mktemp("planned") / "plant")
+    with open_plant(home, market_time(TODAY, time(10, 30))) as plant:
+        assert plant.plan_tomorrow().success
+    return home
+
+
+@pytest.fixture
+def plant(seeded_home, tmp_path):
+    """A seeded plant of the test's own, at 10:30 on the day before the planned one."""
+    from defs_plant import TODAY, copied, market_time, open_plant
+
+    home = copied(seeded_home, tmp_path / "plant")
+    with open_plant(home, market_time(TODAY, time(10, 30))) as opened:
+        yield opened
+
+
+@pytest.fixture
+def planned_plant(planned_home, tmp_path):
+    """A plant of the test's own whose tomorrow was planned at 11:00, which it is now."""
+    from defs_plant import TODAY, copied, market_time, open_plant
+
+    home = copied(planned_home, tmp_path / "plant")
+    with open_plant(home, market_time(TODAY, time(11))) as opened:
+        yield opened
