@@ -192,6 +192,47 @@ def test_a_restarted_fleet_has_its_old_addresses_and_goes_on_where_it_was(tmp_pa
         second.stop()
 
 
+def test_a_restarted_fleet_obeys_the_commands_that_waited(tmp_path):
+    clock = ManualClock(NOON)
+    first = new_fleet(tmp_path, clock)
+    first.start(ticking=False)
+    waiting = {
+        protocol: Command(f"c-{name}", name, "p", 1, 1, -1.4, NOON + QUARTER, NOON + 2 * QUARTER)
+        for protocol, name in (("mqtt", "ev"), ("http", "pump"))
+    }
+
+    async def send(asked, found):
+        link = next(link for link in found if link.device_id in ("ev", "pump"))
+        command = waiting[link.protocol]
+        return await asked.command([(link, command)], clock.now(), 5.0)
+
+    for protocol in waiting:
+        (sent,) = ask(protocol, tmp_path, clock, send)
+        assert sent.outcome == Outcome.ACKED
+    first.stop()
+    second = new_fleet(tmp_path, clock)
+    second.start(ticking=False)
+    try:
+        clock.sleep_until(NOON + QUARTER)
+        second.step()
+        for command in waiting.values():
+            assert second.plant.setpoint(command.device_id).command_id == command.command_id
+    finally:
+        second.stop()
+
+
+def test_a_fleet_waits_for_the_port_of_a_broker_that_is_about_to_end(tmp_path, monkeypatch):
+    fleet = new_fleet(tmp_path)
+    before = fleet.start(ticking=False)
+    fleet.stop()
+    port = int(before["ev"]["endpoint"].rpartition(":")[2])
+    listener = socket.create_server(("127.0.0.1", port))
+    monkeypatch.setattr(time, "sleep", lambda _seconds: listener.close())
+    again = new_fleet(tmp_path)
+    assert again.start(ticking=False) == before
+    again.stop()
+
+
 def test_an_address_taken_meanwhile_is_replaced(tmp_path):
     fleet = new_fleet(tmp_path)
     before = fleet.start(ticking=False)

@@ -120,18 +120,18 @@ class SimulatedFleet:
         ports: dict[str, Any] = {"modbus": {}}
         by_protocol: dict[str, str] = {}
         endpoints: dict[str, dict[str, Any]] = {}
+        if self._of("mqtt").height:  # first: its client can't use file descriptors above 1,023
+            broker = self._start_broker(_kept(before.get("broker"), _LAST_BROKER_ENDS_S))
+            running.callback(self._stop_broker)
+            self._mqtt.start(broker.endpoint)
+            running.callback(self._mqtt.stop)
+            by_protocol["mqtt"], ports["broker"] = broker.endpoint, broker.port
         if self._of("modbus").height:
             kept = {s: p for s, p in before.get("modbus", {}).items() if _is_free(p)}
             links = running.enter_context(_GatewayThread(self._gateways())).start(kept)
             endpoints |= {d: {"endpoint": e, "unit_id": unit} for d, (e, unit) in links.items()}
             sites = dict(self._devices.select("device_id", "site_id").iter_rows())
             ports["modbus"] = {sites[d]: _port(e) for d, (e, _) in links.items()}
-        if self._of("mqtt").height:
-            broker = self._start_broker(_kept(before.get("broker"), _LAST_BROKER_ENDS_S))
-            running.callback(self._stop_broker)
-            self._mqtt.start(broker.endpoint)
-            running.callback(self._mqtt.stop)
-            by_protocol["mqtt"], ports["broker"] = broker.endpoint, broker.port
         if self._of("http").height:
             by_protocol["http"] = self._http.start(_kept(before.get("http")) or 0)
             running.callback(self._http.stop)
