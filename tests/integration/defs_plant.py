@@ -91,7 +91,7 @@ sites:
         wear_cost_eur_per_kwh: 0.002
       - type: ev_charger
         device_id: borgo-charger
-        connection: {protocol: simulated, over: http}
+        connection: {protocol: simulated, over: mqtt}
         max_charge_kw: 11
         vehicle_capacity_kwh: 50
       - type: load
@@ -100,10 +100,11 @@ sites:
         max_power_kw: 8
 """
 
-_HTTP = ["alba-battery", "alba-heat-pump", "alba-load", "borgo-charger", "borgo-load"]
+_HTTP = ["alba-battery", "alba-heat-pump", "alba-load", "borgo-load"]
 NOBODY_LISTENS = {
     "alba-pv": {"endpoint": "127.0.0.1:9", "unit_id": 1},
     "borgo-battery": {"endpoint": "127.0.0.1:9", "unit_id": 2},
+    "borgo-charger": {"endpoint": "127.0.0.1:9", "unit_id": None},
     **{device_id: {"endpoint": "http://127.0.0.1:9", "unit_id": None} for device_id in _HTTP},
 }
 

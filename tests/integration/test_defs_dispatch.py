@@ -1,0 +1,197 @@
+"""A day from its first command to its report, over the real protocols."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from datetime import time, timedelta
+from typing import TYPE_CHECKING
+
+import polars as pl
+import pytest
+from defs_plant import (
+    CONTROLLABLE,
+    TODAY,
+    TOMORROW,
+    Plant,
+    copied,
+    failure_of,
+    market_time,
+    open_plant,
+)
+
+from vpp_pipeline.collector import Collector
+from vpp_pipeline.delivery_day import STEP, bounds
+from vpp_pipeline.demo import open_fleet
+from vpp_pipeline.settings import MARKET_TZ
+
+if TYPE_CHECKING:
+    from vpp_pipeline.simulation.fleet import SimulatedFleet
+
+START, END = bounds(TOMORROW, MARKET_TZ)
+PARTS = ["energy_eur", "wear_eur", "fuel_eur", "unmet_eur", "inventory_eur"]
+
+
+@dataclass(frozen=True)
+class Running:
+    """A plant whose simulated devices listen, and how many set-points each has applied."""
+
+    plant: Plant
+    fleet: SimulatedFleet
+    collector: Collector
+    applied: Counter
+
+
+@pytest.fixture(scope="module")
+def running(planned_home, tmp_path_factory):
+    """The planned plant a minute before its day begins, its devices on their protocols."""
+    home = copied(planned_home, tmp_path_factory.mktemp("running") / "plant")
+    with open_plant(home, market_time(TODAY, time(12, 58))) as plant:
+        assert plant.daemon.launch("collect_prices", partition_key=str(TOMORROW)).success
+        plant.clock.sleep_until(START - STEP)
+        fleet = open_fleet(plant.runtime)
+        applied = Counter()
+        apply = fleet.plant.apply
+
+        def counted(device_id, *setpoint):
+            apply(device_id, *setpoint)
+            applied[device_id] += 1
+
+        fleet.plant.apply = counted
+        fleet.start(ticking=False)
+        try:
+            plant.clock.on_move = fleet.step
+            with Collector(plant.runtime, timeout_s=5.0) as collector:
+                plant.clock.sleep_until(START - timedelta(minutes=1))
+                collector.collect()
+                yield Running(plant, fleet, collector, applied)
+        finally:
+            fleet.stop()
+
+
+@pytest.fixture(scope="module")
+def pushed(running):
+    """The plant after the sensor had the first quarter-hour pushed."""
+    plant = running.plant
+    plant.clock.sleep_until(START - timedelta(seconds=30))
+    (result,) = plant.daemon.ask("due_dispatch")
+    assert result.success, failure_of(result)
+    return running
+
+
+@pytest.fixture(scope="module")
+def settled(pushed):
+    """The plant after its day was over and settled."""
+    plant, collector = pushed.plant, pushed.collector
+    for start in range(1, 100, 4):
+        plant.clock.sleep_until(START + start * STEP)
+        collector.collect()
+    plant.clock.sleep_until(END + timedelta(minutes=31))
+    (result,) = plant.daemon.ask("finished_day")
+    assert result.success, failure_of(result)
+    return pushed, result
+
+
+def last_states(plant):
+    last = plant.rows("command_events").sort("event_id").group_by("command_id").last()
+    return dict(last.select("command_id", "state").iter_rows())
+
+
+def test_every_steered_device_is_told_its_set_point_before_it_counts(pushed):
+    plant = pushed.plant
+    assert plant.clock.now() < START + timedelta(seconds=30)
+    commands = plant.rows("commands")
+    assert commands.height == CONTROLLABLE
+    assert set(last_states(plant).values()) == {"VERIFIED"}
+    for device_id, setpoint_kw in commands.select("device_id", "setpoint_kw").iter_rows():
+        in_force = pushed.fleet.plant.setpoint(device_id)
+        assert in_force.setpoint_kw == pytest.approx(setpoint_kw, abs=0.02)
+
+
+def test_a_push_that_runs_twice_applies_no_command_twice(pushed):
+    plant = pushed.plant
+    (plan_id,) = plant.rows("plans")["plan_id"]
+    commands, events = plant.rows("commands"), plant.rows("command_events")
+    applied = pushed.applied.copy()
+    assert len(applied) == CONTROLLABLE
+    assert set(applied.values()) == {1}
+    again = plant.push(plan_id, START)
+    assert again.success, failure_of(again)
+    assert plant.rows("commands").equals(commands)
+    assert plant.rows("command_events").equals(events)
+    assert pushed.applied == applied
+
+
+def test_the_daemon_is_never_asked_twice_for_one_push(pushed):
+    assert pushed.plant.daemon.ask("due_dispatch") == []
+
+
+def test_what_was_known_when_a_command_was_made_can_be_traced(pushed):
+    plant = pushed.plant
+    command = plant.rows("commands").row(0, named=True)
+    (plan,) = plant.rows("plans").filter(pl.col("plan_id") == command["plan_id"]).to_dicts()
+    assert plan["as_of"] < command["created_at"] <= command["interval_start"]
+    events = plant.rows("command_events").filter(pl.col("command_id") == command["command_id"])
+    told = events.sort("event_id")["state"].to_list()
+    assert told[0] == "PLANNED"
+    assert told.index("SENT") < told.index("VERIFIED")
+    runs = {run.run_id for run in plant.instance.get_runs()}
+    assert set(events["actor"]) <= runs
+
+
+def test_the_cost_of_the_day_is_the_sum_of_its_parts(settled):
+    (running, _) = settled
+    costs = running.plant.frame("defs_settlement", delivery_day=TOMORROW)
+    assert costs["basis"].to_list() == ["unmanaged", "managed", "perfect_foresight"]
+    summed = costs.select(pl.sum_horizontal(PARTS)).to_series()
+    assert summed.to_list() == pytest.approx(costs["total_eur"].to_list())
+
+
+def test_no_day_is_cheaper_than_with_perfect_foresight(settled):
+    (running, _) = settled
+    costs = running.plant.frame("defs_settlement", delivery_day=TOMORROW)
+    totals = dict(costs.select("basis", "total_eur").iter_rows())
+    assert totals["perfect_foresight"] <= totals["managed"] + 0.01
+    assert totals["perfect_foresight"] <= totals["unmanaged"] + 0.01
+
+
+def test_every_quarter_hour_of_the_day_is_settled_once_a_device(settled):
+    (running, _) = settled
+    delivery = running.plant.frame("defs_delivery", delivery_day=TOMORROW)
+    assert delivery.select("device_id", "interval_start").is_unique().all()
+    assert delivery["interval_start"].n_unique() == 100
+    first = delivery.filter(pl.col("interval_start") == START, pl.col("commanded_kw").is_not_null())
+    assert first.height == CONTROLLABLE
+    assert set(first["command_state"]) == {"VERIFIED"}
+
+
+def test_a_settled_day_is_not_settled_again(settled):
+    (running, _) = settled
+    settlements = running.plant.count("settlements")
+    running.plant.clock.sleep_until(END + timedelta(hours=1))
+    assert running.plant.daemon.ask("finished_day") == []
+    assert "yesterday is settled" in running.plant.tick("finished_day").skip_message
+    assert running.plant.count("settlements") == settlements
+
+
+def test_the_days_report_stands_alone_and_shows_what_was_settled(settled):
+    (running, result) = settled
+    path = running.plant.runtime.settings.report_dir / f"{TOMORROW}.html"
+    told = result.asset_materializations_for_node("plan_report")[0].metadata
+    assert told["report"].value == str(path)
+    page = path.read_text()
+    assert re.findall(r"""(?:src|href)\s*=\s*["'](?!#)[^"']*""", page) == []
+    assert page.count("<svg") == 4
+    costs = running.plant.frame("defs_settlement", delivery_day=TOMORROW)
+    for total in costs["total_eur"]:
+        assert f"{total:.2f} EUR" in page
+
+
+def test_forecasts_of_the_day_are_scored_once(settled):
+    (running, _) = settled
+    scored = running.plant.rows("forecast_errors")
+    assert {"load", "pv", "price", "temperature"} <= set(scored["target"])
+    again = running.plant.materialise("settle", "forecast_skill", TOMORROW)
+    assert again.success, failure_of(again)
+    assert running.plant.count("forecast_errors") == scored.height
