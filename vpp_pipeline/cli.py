@@ -95,7 +95,7 @@ def up(speed: float, port: int, home: Path) -> None:
     first = not settings.clock_file.exists()
     live.resume_clock(settings, _LIVE_START, speed)
     if first:
-        click.echo("first start: writing eight weeks of measured history …")
+        click.echo("first start: writing weeks of measured history …")
         demonstration.seed_history(Runtime.of(settings))
     click.echo(
         f"Dagster UI: http://127.0.0.1:{port}   plant clock: "

@@ -40,9 +40,9 @@ if TYPE_CHECKING:
     from pathlib import Path
     from threading import Event
 
-SEED = 20201004
-DAY = date(2020, 10, 4)
-HISTORY = timedelta(days=28)
+SEED = 20200826
+DAY = date(2020, 8, 26)
+HISTORY = timedelta(days=22)
 SURPRISE_AT = time(15, 5)
 SURPRISE = "the evening turns out far dearer than the auction said"
 OUTAGE_DEVICE = "depot-battery"
@@ -71,7 +71,7 @@ def run(home: Path) -> bool:
             Collector(runtime, _POLL_TIMEOUT_S) as collector,
             _progress(console) as progress,
         ):
-            task = progress.add_task("writing four weeks of measured history", total=100)
+            task = progress.add_task("writing three weeks of measured history", total=100)
             seed_history(runtime)
             daemon.ask("changed_registry")
             daemon.launch("compact")

@@ -71,7 +71,7 @@ def dispatch_ledger(
     )
 
 
-@dg.asset_check(asset=dispatch_ledger, partitions_def=delivery_days)
+@dg.asset_check(asset=dispatch_ledger)
 def commands_are_verified(
     context: dg.AssetCheckExecutionContext, runtime: dg.ResourceParam[Runtime]
 ) -> dg.AssetCheckResult:

@@ -58,7 +58,7 @@ def day_ahead_prices(
     )
 
 
-@dg.asset_check(asset=day_ahead_prices, partitions_def=delivery_days)
+@dg.asset_check(asset=day_ahead_prices)
 def prices_are_published(
     context: dg.AssetCheckExecutionContext, runtime: dg.ResourceParam[Runtime]
 ) -> dg.AssetCheckResult:

@@ -80,8 +80,9 @@ def flexibility_envelopes(
         project(states, devices, before, start),
         forecasts,
         sessions,
+        # A building is planned for a cold day: a night colder than the median is no discomfort.
         temperatures.select(
-            site_id="subject_id", interval_start="interval_start", temperature_c="p50"
+            site_id="subject_id", interval_start="interval_start", temperature_c="p10"
         ),
         horizon,
         now,
@@ -107,7 +108,7 @@ def flexibility_envelopes(
     )
 
 
-@dg.asset_check(asset=flexibility_envelopes, blocking=True, partitions_def=delivery_days)
+@dg.asset_check(asset=flexibility_envelopes, blocking=True)
 def plan_inputs_are_sound(
     context: dg.AssetCheckExecutionContext, runtime: dg.ResourceParam[Runtime]
 ) -> dg.AssetCheckResult:
@@ -164,7 +165,7 @@ def intraday_plan(
     return _make_plan(context, runtime, "intraday")
 
 
-@dg.asset_check(asset=day_ahead_plan, blocking=True, partitions_def=delivery_days)
+@dg.asset_check(asset=day_ahead_plan, blocking=True)
 def day_ahead_plan_is_feasible(
     context: dg.AssetCheckExecutionContext, runtime: dg.ResourceParam[Runtime]
 ) -> dg.AssetCheckResult:
@@ -172,7 +173,7 @@ def day_ahead_plan_is_feasible(
     return _certified(context, runtime)
 
 
-@dg.asset_check(asset=intraday_plan, blocking=True, partitions_def=delivery_days)
+@dg.asset_check(asset=intraday_plan, blocking=True)
 def intraday_plan_is_feasible(
     context: dg.AssetCheckExecutionContext, runtime: dg.ResourceParam[Runtime]
 ) -> dg.AssetCheckResult:
@@ -318,10 +319,7 @@ def _soundness(
     worst = float(max(newest["worst_violation_kw"][0], newest["worst_violation_kwh"][0]))
     simultaneous_steps = newest["simultaneous_steps"][0]
     return {
-        "sound": complete
-        and finite
-        and worst <= VIOLATION_TOLERANCE
-        and simultaneous_steps == 0,
+        "sound": complete and finite and worst <= VIOLATION_TOLERANCE and simultaneous_steps == 0,
         "complete": complete,
         "finite": finite,
         "worst_violation": worst,

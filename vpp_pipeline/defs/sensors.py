@@ -23,6 +23,12 @@ from vpp_pipeline.warehouse import landing
 
 _COMPACT_FROM_FILES = 30
 _LONGEST_TAG = 250
+_UNDER_WAY = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+]
 
 
 @dg.schedule(
@@ -170,11 +176,18 @@ def due_dispatch(runtime: dg.ResourceParam[Runtime]) -> Iterator[dg.RunRequest |
     minimum_interval_seconds=15,
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
-def changed_picture(runtime: dg.ResourceParam[Runtime]) -> Iterator[dg.RunRequest | dg.SkipReason]:
+def changed_picture(
+    context: dg.SensorEvaluationContext, runtime: dg.ResourceParam[Runtime]
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
     """Plan again when prices, an outage, a vehicle or a deviation have changed the picture.
 
-    The run key names the plan that was found wanting and why: one cause asks once.
+    The run key names the plan that was found wanting and why: one cause asks once, and none
+    while a re-plan is still on its way.
     """
+    under_way = dg.RunsFilter(job_name=jobs.re_plan.name, statuses=_UNDER_WAY)
+    if context.instance.get_run_records(under_way, limit=1):
+        yield dg.SkipReason("a re-plan is on its way")
+        return
     now = runtime.clock.now()
     today = market_day.delivery_day_of(now, MARKET_TZ)
     quiet = True

@@ -74,7 +74,7 @@ def settlement(
     )
 
 
-@dg.asset_check(asset=settlement, partitions_def=delivery_days)
+@dg.asset_check(asset=settlement)
 def management_was_worth_it(
     context: dg.AssetCheckExecutionContext, runtime: dg.ResourceParam[Runtime]
 ) -> dg.AssetCheckResult:

@@ -23,6 +23,13 @@ from vpp_pipeline.runtime import Runtime
 _QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
 
 
+_NO_STDOUT = """
+compute_logs:
+  module: dagster._core.storage.noop_compute_log_manager
+  class: NoOpComputeLogManager
+"""
+
+
 class SteppedDaemon:
     """Evaluates the definitions' schedules and sensors on demand, on one instance."""
 
@@ -108,8 +115,14 @@ def _root_cause(event: dg.DagsterEvent) -> str:
 
 @contextmanager
 def stepped_daemon(runtime: Runtime, dagster_home: Path) -> Iterator[SteppedDaemon]:
-    """Open a stepped daemon on the instance under `dagster_home`; its console is quiet."""
+    """Open a stepped daemon on the instance under `dagster_home`; its console is quiet.
+
+    Runs keep no stdout: capturing it starts four processes a run, and there are a hundred runs.
+    """
     os.environ["DAGSTER_HOME"] = str(dagster_home)
+    configuration = dagster_home / "dagster.yaml"
+    if _NO_STDOUT not in (text := configuration.read_text()):
+        configuration.write_text(text + _NO_STDOUT)
     logging.getLogger("dagster").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)

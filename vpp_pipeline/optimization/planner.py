@@ -74,10 +74,11 @@ def plan(
 
 
 def _label(found: Found, settings: PlanSettings) -> str:
+    if found.gap is not None and found.gap <= settings.gap_tolerance:
+        return "optimal"  # proven, even where the greedy plan was the best to be had
     if found.solver == "greedy":
         return f"fallback: {'; '.join(found.complaints) or 'no solver found a better plan'}"
-    proven = found.gap is not None and found.gap <= settings.gap_tolerance
-    return "optimal" if proven else "feasible"
+    return "feasible"
 
 
 def _schedules(problem: Problem, setpoints: Setpoints) -> dy.DataFrame[Schedules]:
