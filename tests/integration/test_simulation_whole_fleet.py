@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import queue
 import signal
 import subprocess
 import sys
@@ -177,7 +176,7 @@ def test_vpp_simulate_at_300_times_keeps_its_timers_and_tells_the_right_time(tmp
     assert len(times) >= 2
 
 
-def until_released(heard: queue.Queue, device_id, clock, end):
+def until_released(heard, device_id, clock, end):
     """Return a device's states from its command on, and all its readings, until both are over."""
     states, told = [], []
     while len(states) < 2 or not told or told[-1][0]["measured_at"] < end.isoformat():

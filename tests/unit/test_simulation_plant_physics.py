@@ -312,3 +312,59 @@ def test_a_chp_stands_still_by_default_and_ramps_up_and_down():
     down = [machine.step(T0_S, NOBODY, 1 / 60).item() for _ in range(3)]
     assert up == pytest.approx([12, 15, 15])
     assert down == pytest.approx([11, 0, 0])
+
+
+def in_steps(machine, quarters, step_s):
+    """Return the mean powers of quarter-hours with nobody steering, in steps as `step_s` says."""
+    means = []
+    for quarter in range(quarters):
+        at_s, end_s = T0_S + 900 * quarter, T0_S + 900 * (quarter + 1)
+        energy_kws = 0.0
+        while at_s < end_s:
+            held_s = step_s(machine, at_s, end_s - at_s)
+            energy_kws += machine.step(at_s, NOBODY, held_s / 3600).item() * held_s
+            at_s += held_s
+        assert at_s == end_s
+        means.append(energy_kws / 900)
+    return means
+
+
+def by_the_minute(_machine, _at_s, _most_s):
+    return 60.0
+
+
+def as_long_as_steady(machine, at_s, most_s):
+    held_s = machine.steady_s(at_s, most_s)
+    assert 0 < held_s <= most_s
+    assert held_s % 60 == 0
+    return held_s
+
+
+def ramping(machine, power_kw):
+    machine.power_kw = np.array([power_kw])
+    return machine
+
+
+minutes = st.lists(st.integers(1, 110), min_size=4, max_size=4, unique=True).map(sorted)
+
+
+@bounded
+@given(minutes, st.floats(5, 40), st.floats(17, 26), st.floats(-15, 20), st.floats(-20, 20))
+def test_a_long_steady_step_is_the_same_as_its_minutes(times, need, start_c, outdoor_c, last_kw):
+    first, second = times[:2], times[2:]
+    for new in (
+        lambda: charger((*first, 10.0, 10.0 + need), (*second, 30.0, 35.0)),
+        lambda: shiftable((*first, 0.0, need / 10), (*second, 0.0, need / 10)),
+        lambda: pump(outdoor_c, start_c),
+        lambda: ramping(battery(ramp=0.7), last_kw),
+    ):
+        whole, parts = new(), new()
+        expected = in_steps(parts, 8, by_the_minute)
+        assert in_steps(whole, 8, as_long_as_steady) == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_steady_quarter_hour_is_one_step():
+    assert charger((0, 60, 10.0, 40.0)).steady_s(T0_S, 900.0) == 900.0
+    assert shiftable((15, 60, 0.0, 6.0)).steady_s(T0_S, 900.0) == 900.0
+    assert battery(ramp=1.0).steady_s(T0_S, 900.0) == 900.0
+    assert pump(temperature_c=23.0).steady_s(T0_S, 900.0) == 900.0
