@@ -134,6 +134,7 @@ CREATE TABLE plans (
     worst_violation_kwh DOUBLE NOT NULL,
     simultaneous_steps  BIGINT NOT NULL,
     unmet_kwh           DOUBLE NOT NULL,
+    overload_kw         DOUBLE NOT NULL,
     solve_seconds       DOUBLE NOT NULL,
     UNIQUE (delivery_day, revision)
 );

@@ -332,6 +332,7 @@ def plan(version: int, *, day: date = date(2025, 3, 30), as_of: int = 0, start: 
         "objective_eur": 0.0,
         "worst_violation_kw": 0.0,
         "worst_violation_kwh": 0.0,
+        "overload_kw": 0.0,
         "simultaneous_steps": 0,
         "unmet_kwh": 0.0,
         "solve_seconds": 0.0,

@@ -68,6 +68,7 @@ def plan(
             worst_violation_kwh=found.verdict.worst_violation_kwh,
             simultaneous_steps=found.verdict.simultaneous_steps,
             unmet_kwh=found.verdict.unmet_kwh,
+            overload_kw=found.verdict.overload_kw,
             solve_seconds=time.perf_counter() - started,
         ),
     )

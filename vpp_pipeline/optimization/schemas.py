@@ -41,4 +41,5 @@ class Certificate:
     worst_violation_kwh: float
     simultaneous_steps: int  # device-steps that charge and discharge at once, after repair
     unmet_kwh: float  # energy owed to vehicles and loads that the plan can't deliver
+    overload_kw: float  # by which a site's own load is beyond its connection, whatever is planned
     solve_seconds: float

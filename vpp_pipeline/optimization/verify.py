@@ -31,13 +31,15 @@ class Verdict:
     worst_violation_kwh: float
     simultaneous_steps: int
     unmet_kwh: float
+    overload_kw: float
 
 
 def verify(problem: Problem, setpoints: Setpoints) -> Verdict:
     """Recompute cost, violations and debts from the powers.
 
     A store whose stated energy is below what its net power leaves would have to charge and
-    discharge at once. A limit counts as broken also where the site's own load breaks it.
+    discharge at once. What a site's own load is beyond its connection is told as overload; a
+    violation is what the plan adds to that.
     """
     stores, sources, sites = problem.stores, problem.sources, problem.sites
     power, source = setpoints.store_kw, setpoints.source_kw
@@ -56,6 +58,8 @@ def verify(problem: Problem, setpoints: Setpoints) -> Verdict:
     np.add.at(site_kw.T, sources.site, source.T)
     over = np.maximum(site_kw - sites.export_limit_kw, 0)
     under = np.maximum(-site_kw - sites.import_limit_kw, 0)
+    own_over = np.maximum(sites.base_kw - sites.export_limit_kw, 0)
+    own_under = np.maximum(-sites.base_kw - sites.import_limit_kw, 0)
     short = np.maximum(stores.wished_kwh - energy, 0)
     debt = np.where(stores.owed, short, 0.0)
 
@@ -74,8 +78,8 @@ def verify(problem: Problem, setpoints: Setpoints) -> Verdict:
     return Verdict(
         objective_eur=float(objective),
         worst_violation_kw=_worst(
-            over,
-            under,
+            over - own_over,
+            under - own_under,
             drawn - stores.charge_max_kw,
             given - stores.discharge_max_kw,
             _below_least(np.abs(power), stores.min_active_kw),
@@ -89,6 +93,7 @@ def verify(problem: Problem, setpoints: Setpoints) -> Verdict:
         ),
         simultaneous_steps=int(np.sum(follows - energy > _BURNT_KWH)),
         unmet_kwh=float(debt[debt > _TOLD_KWH].sum()),
+        overload_kw=_worst(np.minimum(over, own_over), np.minimum(under, own_under)),
     )
 
 
