@@ -155,7 +155,7 @@ def test_invariant_04_and_20_the_devices_refusal_comes_back_with_its_reason(
     gateway: Gateway,
 ) -> None:
     push(gateway.url, command(rank=(2, 1)))
-    [stale] = push(gateway.url, command(rank=(1, 9)))
+    [stale] = push(gateway.url, command(rank=(1, 1)))
     generous = link(gateway.url, max_inject_kw=100.0)
     meter = link(gateway.url, "m-1")
     beyond, read_only = drive(

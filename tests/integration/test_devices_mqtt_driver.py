@@ -237,7 +237,7 @@ def test_invariant_21_a_read_only_device_is_never_written(rig: Bench) -> None:
 
 def test_invariant_04_and_20_the_devices_refusal_comes_back_with_its_reason(rig: Bench) -> None:
     push(rig, command(2.0, rank=(2, 1)))
-    [stale] = push(rig, command(1.0, rank=(1, 9)))
+    [stale] = push(rig, command(1.0, rank=(1, 1)))
     generous = rig.link(max_inject_kw=100.0)
     [beyond] = drive(
         rig,
