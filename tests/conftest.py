@@ -7,13 +7,6 @@ from datetime import time
 import pytest
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    # Dagster calls a check's partitions a preview; ours need one to know their delivery day.
-    config.addinivalue_line(
-        "filterwarnings", "ignore:Specifying a partitions_def on an AssetCheckSpec"
-    )
-
-
 @pytest.fixture(scope="session")
 def seeded_home(tmp_path_factory):
     """A plant with a registered fleet, two weeks of history and prices up to today."""

@@ -167,9 +167,11 @@ class Plant:
         ) as context:
             return repository.get_sensor_def(sensor_name).evaluate_tick(context)
 
-    def materialise(self, job: str, asset: str, day: date) -> dg.ExecuteInProcessResult:
-        """Run one asset of a job by itself, as the UI lets a person do."""
-        return self._run(job, partition_key=str(day), asset_selection=[dg.AssetKey(asset)])
+    def materialise(self, job: str, day: date, *assets: str) -> dg.ExecuteInProcessResult:
+        """Run some assets of a job, with their checks, as the UI lets a person do."""
+        return self._run(
+            job, partition_key=str(day), asset_selection=[dg.AssetKey(name) for name in assets]
+        )
 
     def push(self, plan_id: str, interval_start: datetime) -> dg.ExecuteInProcessResult:
         """Push one quarter-hour of a plan, whether a sensor would ask for it or not."""

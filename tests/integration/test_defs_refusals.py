@@ -126,6 +126,26 @@ def test_no_plan_is_made_on_a_price_that_is_no_number(plant):
     )
 
 
+def test_a_forecast_that_is_no_number_releases_no_plan(planned_plant):
+    planned_plant.at(time(11, 5))
+    planned_plant.tell()
+    forecast = planned_plant.rows("forecasts").filter(
+        pl.col("subject_id") == "alba-load", pl.col("interval_start") == START
+    )
+    planned_plant.append(
+        "forecasts",
+        forecast.with_columns(p50=float("nan"), known_at=pl.lit(planned_plant.clock.now())),
+    )
+    result = planned_plant.materialise(
+        "day_ahead", TOMORROW, "flexibility_envelopes", "day_ahead_plan", "device_schedules"
+    )
+    assert not result.success
+    assert "the p50 forecast of alba-load at 2020-10-24 22:00 UTC" in failure_of(result)
+    assert "forecast the whole horizon again" in failure_of(result)
+    assert planned_plant.count("plans") == 1
+    assert planned_plant.count("plan_releases") == 1
+
+
 def test_no_plan_is_made_when_most_devices_are_silent(plant):
     result = fire(plant, fresh=False)
     fresh = check_of(result, "telemetry_is_fresh")
@@ -199,7 +219,7 @@ def test_a_plan_whose_check_failed_is_not_dispatched_and_that_is_told(unsound_pl
 def test_a_plan_whose_check_failed_can_not_be_released_by_hand(unsound_plant):
     plant, _ = unsound_plant
     (plan_id,) = plant.rows("plans")["plan_id"]
-    released = plant.materialise("day_ahead", "device_schedules", TOMORROW)
+    released = plant.materialise("day_ahead", TOMORROW, "device_schedules")
     assert not released.success
     assert f"plan {plan_id} is not released" in failure_of(released)
     assert "'complete': False" in failure_of(released)
@@ -223,7 +243,7 @@ def test_a_backfill_of_a_past_day_plans_nothing(plant):
 
 def test_a_past_day_is_not_planned_on_its_old_envelopes_either(planned_plant):
     planned_plant.clock.sleep_until(END + timedelta(hours=1))
-    made = planned_plant.materialise("day_ahead", "day_ahead_plan", TOMORROW)
+    made = planned_plant.materialise("day_ahead", TOMORROW, "day_ahead_plan")
     assert not made.success
     assert f"delivery day {TOMORROW} is over" in failure_of(made)
     assert planned_plant.count("plans") == 1

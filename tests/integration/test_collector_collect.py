@@ -1,0 +1,111 @@
+"""The collector lands a row of every device, silent ones too."""
+
+from __future__ import annotations
+
+import threading
+from datetime import time, timedelta
+
+import polars as pl
+import pytest
+from defs_plant import DEVICES, TODAY, copied, market_time, open_plant
+
+from vpp_pipeline import collector as collecting
+from vpp_pipeline.collector import Collector, telemetry_rows
+from vpp_pipeline.demo import open_fleet
+from vpp_pipeline.devices.protocol import Reading, Unreachable
+from vpp_pipeline.devices.schemas import Telemetry
+from vpp_pipeline.warehouse import landing
+
+NOW = market_time(TODAY, time(10, 30))
+
+
+@pytest.fixture(scope="module")
+def polled(seeded_home, tmp_path_factory):
+    """A plant whose simulated devices listen, and its collector."""
+    home = copied(seeded_home, tmp_path_factory.mktemp("polled") / "plant")
+    with open_plant(home, NOW) as plant:
+        fleet = open_fleet(plant.runtime)
+        fleet.start(ticking=False)
+        try:
+            plant.clock.on_move = fleet.step
+            with Collector(plant.runtime, timeout_s=5.0) as collector:
+                yield plant, fleet, collector
+        finally:
+            fleet.stop()
+
+
+def test_every_device_is_read_over_its_protocol_and_lands_as_telemetry(polled):
+    plant, _, collector = polled
+    rows = collector.collect()
+    assert rows.height == DEVICES
+    assert set(rows["status"].cast(pl.String)) == {"ok"}
+    assert Telemetry.is_valid(rows, cast=True)
+    landed = landing.landed(plant.runtime.settings.landing_dir, "telemetry").collect()
+    assert set(landed["device_id"]) == set(plant.runtime.devices(NOW)["device_id"])
+    assert set(landed["known_at"]) == {plant.clock.now()}
+
+
+def test_a_silent_device_is_told_as_offline_and_not_left_out(polled):
+    plant, fleet, collector = polled
+    plant.clock.sleep_until(plant.clock.now() + timedelta(minutes=5))
+    fleet.plant.set_outage("borgo-battery", out=True)
+    rows = collector.collect()
+    fleet.plant.set_outage("borgo-battery", out=False)
+    told = dict(rows.select("device_id", pl.col("status").cast(pl.String)).iter_rows())
+    assert told.pop("borgo-battery") == "offline"
+    assert set(told.values()) == {"ok"}
+    latest = plant.runtime.latest_telemetry(plant.clock.now())
+    silent = latest.filter(pl.col("device_id") == "borgo-battery")
+    assert silent["status"].to_list() == ["offline"]
+    assert silent["power_kw"].to_list() == [None]
+
+
+def test_a_reading_is_known_by_runs_before_it_is_compacted_and_after(polled):
+    plant, _, collector = polled
+    plant.clock.sleep_until(plant.clock.now() + timedelta(minutes=5))
+    collector.collect()
+    now = plant.clock.now()
+    landed = plant.runtime.latest_telemetry(now)
+    assert set(landed["known_at"]) == {now}
+    assert plant.daemon.launch("compact").success
+    assert plant.runtime.latest_telemetry(now).equals(landed)
+
+
+def test_what_a_device_told_later_is_not_known_earlier(polled):
+    plant, _, collector = polled
+    before = plant.clock.now()
+    plant.clock.sleep_until(before + timedelta(minutes=5))
+    collector.collect()
+    assert plant.runtime.latest_telemetry(before)["known_at"].max() <= before
+
+
+class OneRound(threading.Event):
+    """A stop that comes while the loop waits for its first time."""
+
+    def wait(self, timeout=None):
+        self.set()
+        return True
+
+
+def test_the_loop_waits_for_a_fleet_to_be_registered(tmp_path):
+    (tmp_path / "plant").mkdir()
+    with open_plant(tmp_path / "plant", NOW) as plant:
+        collecting.run(plant.runtime, timedelta(minutes=5), OneRound())
+        assert landing.waiting(plant.runtime.settings.landing_dir, "telemetry") == []
+
+
+def test_the_loop_lands_a_round_of_readings_and_stops_when_it_is_told(polled):
+    plant, _, _ = polled
+    plant.clock.sleep_until(plant.clock.now() + timedelta(minutes=5))
+    collecting.run(plant.runtime, timedelta(minutes=5), OneRound())
+    latest = plant.runtime.latest_telemetry(plant.clock.now())
+    assert set(latest["known_at"]) == {plant.clock.now()}
+
+
+def test_nothing_a_device_said_is_lost_on_the_way():
+    told = Reading("d", NOW, power_kw=-3.5, energy_kwh=4.0, plugged_in=True, heartbeat=7)
+    rows = telemetry_rows([told, Unreachable("e", "no answer")], NOW)
+    first, second = rows.to_dicts()
+    assert (first["power_kw"], first["energy_kwh"]) == (-3.5, 4.0)
+    assert (first["plugged_in"], first["heartbeat"], first["status"]) == (True, 7, "ok")
+    assert (second["device_id"], second["status"], second["measured_at"]) == ("e", "offline", NOW)
