@@ -99,7 +99,7 @@ def up(speed: float, port: int, home: Path) -> None:
         demonstration.seed_history(Runtime.of(settings))
     click.echo(
         f"Dagster UI: http://127.0.0.1:{port}   plant clock: "
-        f"{settings.clock().now():%Y-%m-%d %H:%M} UTC at {speed:g}×   Ctrl-C stops everything"
+        f"{settings.clock().now():%Y-%m-%d %H:%M} UTC at {speed:g}x   Ctrl-C stops everything"
     )
     sys.exit(
         live.run(settings, {**environment, "DAGSTER_HOME": str(dagster_home)}, live.parts(port))

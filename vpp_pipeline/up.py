@@ -56,8 +56,15 @@ def parts(ui_port: int) -> list[Part]:
         Part("collector", [*vpp, "collect"]),
         Part(
             "dagster-webserver",
-            [str(scripts / "dagster-webserver"), "-w", workspace]
-            + ["-h", "127.0.0.1", "-p", str(ui_port)],
+            [
+                str(scripts / "dagster-webserver"),
+                "-w",
+                workspace,
+                "-h",
+                "127.0.0.1",
+                "-p",
+                str(ui_port),
+            ],
         ),
         Part("dagster-daemon", [str(scripts / "dagster-daemon"), "run", "-w", workspace]),
     ]

@@ -36,7 +36,9 @@ def _problems(
     known_at: datetime | None = AS_OF,
 ) -> pl.DataFrame:
     devices = pl.DataFrame({"device_id": [f"battery-{n}" for n in range(4)]})
-    return inputs.problems(devices, envelopes, market, intervals, known_at, AS_OF)
+    return inputs.problems(
+        devices, envelopes, market, intervals, newest_price_known_at=known_at, as_of=AS_OF
+    )
 
 
 @pytest.mark.parametrize("day", DAYS)

@@ -58,7 +58,8 @@ def dispatch_ledger(
     devices = runtime.devices(now)
     plan = PlanRef(config.plan_id, plans["plan_version"][0])
     due = due_commands(plan, schedule, devices, interval_start)
-    report = asyncio.run(_push(context.run.run_id, runtime, plan, due, devices, interval_start))
+    dispatcher = _dispatcher(context.run.run_id, runtime)
+    report = asyncio.run(_push(dispatcher, plan, due, devices, interval_start))
     return dg.MaterializeResult(
         metadata={
             "plan_id": config.plan_id,
@@ -72,9 +73,7 @@ def dispatch_ledger(
 
 
 @dg.asset_check(asset=dispatch_ledger)
-def commands_are_verified(
-    context: dg.AssetCheckExecutionContext, runtime: dg.ResourceParam[Runtime]
-) -> dg.AssetCheckResult:
+def commands_are_verified(runtime: dg.ResourceParam[Runtime]) -> dg.AssetCheckResult:
     """Every command of the last two hours ended verified, or tells why it did not."""
     now = runtime.clock.now()
     with runtime.warehouse.read() as connection:
@@ -88,24 +87,25 @@ def commands_are_verified(
     )
 
 
-async def _push(
-    actor: str,
-    runtime: Runtime,
-    plan: PlanRef,
-    due: DueCommands,
-    devices: pl.DataFrame,
-    interval_start: datetime,
-) -> PushReport:
-    drivers = runtime.drivers("dispatcher")
-    dispatcher = Dispatcher(
+def _dispatcher(actor: str, runtime: Runtime) -> Dispatcher:
+    return Dispatcher(
         Ledger(runtime.warehouse),
-        drivers,
+        runtime.drivers("dispatcher"),
         runtime.clock,
         lambda: runtime.latest_telemetry(runtime.clock.now()),
         actor,
         PushSettings(guard=GuardSettings(max_age=_STATES_MAX_AGE)),
     )
+
+
+async def _push(
+    dispatcher: Dispatcher,
+    plan: PlanRef,
+    due: DueCommands,
+    devices: pl.DataFrame,
+    interval_start: datetime,
+) -> PushReport:
     try:
         return await push(dispatcher, plan, due, devices, interval_start)
     finally:
-        await asyncio.gather(*(driver.close() for driver in drivers.values()))
+        await asyncio.gather(*(driver.close() for driver in dispatcher.drivers.values()))

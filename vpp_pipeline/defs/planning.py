@@ -126,8 +126,8 @@ def plan_inputs_are_sound(
         envelopes,
         _prices(runtime, wanted, now),
         wanted,
-        newest,
-        now,
+        newest_price_known_at=newest,
+        as_of=now,
     )
     return dg.AssetCheckResult(
         passed=found.is_empty(),

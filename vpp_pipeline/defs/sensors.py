@@ -7,7 +7,6 @@ Belongs here: schedules and sensors, each a thin question to a pure rule. Does n
 import hashlib
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
-
 from typing import Any
 
 import dagster as dg

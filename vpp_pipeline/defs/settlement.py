@@ -5,7 +5,6 @@ Belongs here: the assets after the delivery day. Does not: any figure (`settleme
 """
 
 from datetime import date, timedelta
-
 from typing import Any
 
 import dagster as dg

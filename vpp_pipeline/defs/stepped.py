@@ -55,7 +55,7 @@ class SteppedDaemon:
             ticked = sensor.evaluate_tick(context)
         self._cursors[sensor_name] = ticked.cursor
         return [
-            self._run(sensor_name, request.job_name or sensor.job_name, request)
+            self._run(sensor_name, request.job_name or sensor.job.name, request)
             for request in ticked.run_requests or ()
             if self._is_new(sensor_name, request.run_key)
         ]
@@ -71,7 +71,7 @@ class SteppedDaemon:
         ) as context:
             ticked = schedule.evaluate_tick(context)
         return [
-            self._run(schedule_name, schedule.job_name, request)
+            self._run(schedule_name, schedule.job.name, request)
             for request in ticked.run_requests or ()
             if self._is_new(schedule_name, request.run_key)
         ]

@@ -6,11 +6,13 @@ format (`sunspec`, `mqtt`, `http`), retries across calls or the ledger (`dispatc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
 
 
 @dataclass(frozen=True)
@@ -132,9 +134,7 @@ class Driver(Protocol):
         """Ask each device for the set-point in force and compare it with the command."""
         ...
 
-    async def release(
-        self, links: Sequence[DeviceLink], timeout_s: float
-    ) -> list[CommandResult]:
+    async def release(self, links: Sequence[DeviceLink], timeout_s: float) -> list[CommandResult]:
         """Return each device to its own default, leaving no enable over a stale value."""
         ...
 

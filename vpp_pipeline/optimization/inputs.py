@@ -27,6 +27,7 @@ def problems(
     envelopes: pl.DataFrame,
     prices: pl.DataFrame,
     intervals: pl.Series,
+    *,
     newest_price_known_at: datetime | None,
     as_of: datetime,
 ) -> pl.DataFrame:

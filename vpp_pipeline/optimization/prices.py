@@ -8,9 +8,7 @@ from __future__ import annotations
 import polars as pl
 
 
-def complete(
-    intervals: pl.Series, published: pl.DataFrame, forecast: pl.DataFrame
-) -> pl.DataFrame:
+def complete(intervals: pl.Series, published: pl.DataFrame, forecast: pl.DataFrame) -> pl.DataFrame:
     """Return one price a quarter-hour, published before forecast.
 
     `published`: (interval_start, price_eur_per_mwh); `forecast`: (interval_start, p50). Returns
@@ -25,9 +23,7 @@ def complete(
             on="interval_start",
             how="left",
         )
-        .join(
-            forecast.select("interval_start", forecast="p50"), on="interval_start", how="left"
-        )
+        .join(forecast.select("interval_start", forecast="p50"), on="interval_start", how="left")
         .select(
             "interval_start",
             price_eur_per_mwh=pl.coalesce("published", "forecast"),

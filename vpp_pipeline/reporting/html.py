@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
 import polars as pl
 from jinja2 import Environment
 from markupsafe import Markup
 
 from vpp_pipeline.reporting import pictures
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from datetime import date, datetime

@@ -6,14 +6,12 @@ Belongs here: drawing frames. Does not: deciding what to show where (`html`, the
 from __future__ import annotations
 
 import io
-from typing import Any, Literal, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib as mpl
 import polars as pl
 from matplotlib.dates import ConciseDateFormatter
 from matplotlib.figure import Figure
-
-from vpp_pipeline.delivery_day import STEP_H
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
