@@ -175,6 +175,31 @@ def test_a_fleet_file_is_registered_once_and_again_when_it_changes(plant):
     assert other != key
 
 
+def test_going_back_to_an_older_fleet_file_is_registered_too(plant):
+    path = plant.runtime.settings.fleet_file
+    first = path.read_text()
+    plant.daemon.ask("changed_registry")
+    for text in (first.replace("max_power_kw: 8", "max_power_kw: 9"), first):
+        plant.clock.sleep_until(plant.clock.now() + timedelta(minutes=1))
+        path.write_text(text)
+        (registered,) = plant.daemon.ask("changed_registry")
+        assert registered.success
+    assert plant.rows("fleet_versions")["fleet_version"].sort().to_list() == [1, 2, 3]
+    devices = plant.runtime.devices(plant.clock.now())
+    assert devices.filter(pl.col("device_id") == "borgo-load")["max_draw_kw"].item() == 8
+
+
+def test_files_whose_loading_failed_are_asked_for_again(plant):
+    drop = plant.runtime.settings.drop_dir
+    drop.mkdir()
+    (drop / "prices.csv").write_text("market,start,price_eur_per_mwh\n")
+    (first,) = run_keys(plant, "dropped_price_files")
+    assert run_keys(plant, "dropped_price_files") == [first]
+    plant.clock.sleep_until(plant.clock.now() + STEP)
+    (again,) = run_keys(plant, "dropped_price_files")
+    assert again != first
+
+
 def test_what_the_fleet_was_at_a_past_moment_can_be_asked(plant):
     before = plant.clock.now()
     path = plant.runtime.settings.fleet_file

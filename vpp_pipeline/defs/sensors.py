@@ -58,7 +58,9 @@ def changed_registry(runtime: dg.ResourceParam[Runtime]) -> dg.RunRequest | dg.S
     path = runtime.settings.fleet_file
     if not path.exists():
         return dg.SkipReason(f"{path} does not exist: set VPP_FLEET to a registry")
-    return dg.RunRequest(run_key=f"fleet:{hashlib.sha256(path.read_bytes()).hexdigest()}")
+    # when it was last written, too: going back to an older registry is a change
+    content = hashlib.sha256(path.read_bytes()).hexdigest()
+    return dg.RunRequest(run_key=f"fleet:{content}:{path.stat().st_ctime_ns}")
 
 
 @dg.sensor(
@@ -113,12 +115,13 @@ def published_prices(runtime: dg.ResourceParam[Runtime]) -> Iterator[dg.RunReque
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
 def dropped_price_files(runtime: dg.ResourceParam[Runtime]) -> dg.RunRequest | dg.SkipReason:
-    """Load price files as soon as they are dropped."""
+    """Load price files as soon as they are dropped, and again where that failed."""
     found = sorted(runtime.settings.drop_dir.glob("*.*"))
     if not found:
         return dg.SkipReason("the drop folder is empty")
     newest = max(path.stat().st_mtime_ns for path in found)
-    return dg.RunRequest(run_key=f"drop:{found[-1].name}:{newest}")
+    attempt = timetable.attempt(runtime.clock.now())
+    return dg.RunRequest(run_key=f"drop:{found[-1].name}:{newest}:{attempt}")
 
 
 @dg.sensor(
