@@ -71,6 +71,7 @@ def assert_planned_on_forecasts(plant, published):
     assert not check.passed
     assert check.metadata["expected"].value == 100
     assert check.metadata["published"].value == published
+    assert "the forecast stands in" in check.metadata["remedy"].value
     materialised = result.asset_materializations_for_node("day_ahead_prices")[0]
     return materialised.metadata
 

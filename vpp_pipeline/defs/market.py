@@ -69,7 +69,13 @@ def prices_are_published(
     return dg.AssetCheckResult(
         passed=published == expected,
         severity=dg.AssetCheckSeverity.WARN,
-        metadata={"expected": expected, "published": published},
+        metadata={
+            "expected": expected,
+            "published": published,
+            "remedy": "none needed"
+            if published == expected
+            else "the forecast stands in: see feed_problem of the asset, or drop a price file",
+        },
     )
 
 
