@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 
 import duckdb
+import pytest
+
+from vpp_pipeline.warehouse.errors import WarehouseError
+from vpp_pipeline.warehouse.store import Warehouse
 
 BATCH = 10
 
@@ -63,3 +68,51 @@ def test_a_writer_and_two_readers_work_at_once_and_every_read_is_whole(tmp_path)
         assert seen
         assert seen == sorted(seen)
         assert all(rows % BATCH == 0 for rows in seen)
+
+
+_STRANGER = """
+import sys, duckdb
+session = duckdb.connect(sys.argv[1], read_only=True)
+print("open", flush=True)
+sys.stdin.readline()
+"""
+
+
+def _stranger(file):
+    """A program that opens the file past our lock, as a person's DuckDB shell does."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _STRANGER, str(file)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "open\n"
+    return process
+
+
+def test_a_write_waits_for_a_program_that_opened_the_file_past_the_lock(tmp_path):
+    warehouse = Warehouse(tmp_path)
+    with warehouse.write():
+        pass
+    with _stranger(tmp_path / "vpp.duckdb") as stranger:
+        farewell = threading.Timer(0.5, stranger.stdin.close)
+        farewell.start()
+        with warehouse.write() as connection:
+            assert stranger.wait(timeout=10) == 0
+            assert connection.frame("warehouse_tables").height > 0
+        farewell.join()
+
+
+def test_a_program_that_never_closes_the_file_is_named_in_the_error(tmp_path):
+    warehouse = Warehouse(tmp_path, lock_timeout_s=0.3)
+    with warehouse.write():
+        pass
+    with _stranger(tmp_path / "vpp.duckdb") as stranger:
+        try:
+            with (
+                pytest.raises(WarehouseError, match="close any other program that has it open"),
+                warehouse.write(),
+            ):
+                pass
+        finally:
+            stranger.stdin.close()

@@ -35,6 +35,7 @@ class DispatchConfig(dg.Config):
     deps=[device_schedules],
     kinds={"modbus", "mqtt", "http", "duckdb"},
     owners=owners(),
+    retry_policy=dg.RetryPolicy(max_retries=2, delay=1),  # a push may be done again at any point
 )
 def dispatch_ledger(
     context: dg.AssetExecutionContext,

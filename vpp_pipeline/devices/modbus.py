@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 _REQUEST_TIMEOUT_S = 1.0
 _LEASE_SHARE = 0.8  # of a call's time, so that the holder can still be named
-_MOST_ENDPOINTS_AT_ONCE = 200  # paho waits with select(), which ends at descriptor 1023
+_MOST_ENDPOINTS_AT_ONCE = 200  # two descriptors each; paho waits with select(), up to 1023
 _FINAL_EXCEPTIONS = frozenset({1, 2, 3})
 _TRANSIENT_EXCEPTIONS = frozenset({5, 6, 10, 11})
 

@@ -10,6 +10,7 @@ whoever holds a connection makes others wait.
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import polars as pl
+
+
+_FOREIGN_LOCK_PAUSE_S = 0.05
 
 
 class Connection:
@@ -178,7 +182,7 @@ class Warehouse:
     @contextmanager
     def _opened(self, file: Path, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
         try:
-            session = duckdb.connect(file, read_only=read_only)
+            session = self._connected(file, read_only=read_only)
             session.execute("SET TimeZone = 'UTC'")
         except duckdb.Error as error:
             raise WarehouseError(
@@ -190,6 +194,17 @@ class Warehouse:
             yield session
         finally:
             session.close()
+
+    def _connected(self, file: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+        """Connect, waiting for a program that has the file open and knows nothing of our lock."""
+        deadline = time.monotonic() + self._lock_timeout_s
+        while True:
+            try:
+                return duckdb.connect(file, read_only=read_only)
+            except duckdb.IOException as error:
+                if "lock" not in str(error) or time.monotonic() >= deadline:
+                    raise
+                time.sleep(_FOREIGN_LOCK_PAUSE_S)
 
     def _create(self) -> None:
         """Make the database beside its place: a half-made file never stands there."""
