@@ -99,7 +99,7 @@ def dropped_prices(
             target = "done"
         folder = runtime.settings.drop_dir / target
         folder.mkdir(exist_ok=True)
-        path.replace(folder / path.name)
+        path.replace(folder / f"{now:%Y%m%dT%H%M%SZ}-{path.name}")
     return dg.MaterializeResult(
         metadata={"new_rows": stored, "rejected": rejected, "refused_files": refused}
     )

@@ -228,6 +228,8 @@ def _make_plan(
     devices = runtime.devices(now)
     _horizon(context, runtime, now)  # refuses a day that is over, whatever envelopes it has
     envelopes = _envelopes(runtime, day, now)
+    if envelopes.is_empty():
+        raise LookupError(f"{day} has no envelopes: materialise flexibility_envelopes first")
     horizon = envelopes["interval_start"].unique().sort()
     market = _prices(runtime, horizon, now)
     made = plan(

@@ -183,8 +183,8 @@ def changed_picture(
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
     """Plan again when prices, an outage, a vehicle or a deviation have changed the picture.
 
-    The run key names the plan that was found wanting and why: one cause asks once, and none
-    while a re-plan is still on its way.
+    The run key names the plan that was found wanting and why: one cause asks once a
+    quarter-hour, and none while a re-plan is still on its way.
     """
     under_way = dg.RunsFilter(job_name=jobs.re_plan.name, statuses=_UNDER_WAY)
     if context.instance.get_run_records(under_way, limit=1):
@@ -199,7 +199,9 @@ def changed_picture(
             quiet = False
             words = "; ".join(cause.words for cause in causes)
             yield dg.RunRequest(
-                run_key="|".join(sorted(cause.key for cause in causes)),
+                run_key="|".join(
+                    [*sorted(cause.key for cause in causes), timetable.attempt(now)]
+                ),
                 partition_key=str(day),
                 tags={jobs.CAUSE: words[:_LONGEST_TAG]},
             )
