@@ -10,6 +10,7 @@ whoever holds a connection makes others wait.
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -29,6 +30,18 @@ if TYPE_CHECKING:
 
 
 _FOREIGN_LOCK_PAUSE_S = 0.05
+
+
+_OF_THREAD = threading.local()
+
+
+def _instance() -> duckdb.DuckDBPyConnection:
+    """Return this thread's DuckDB: to start one takes 17 ms, to attach a file to it 1.4 ms."""
+    if not hasattr(_OF_THREAD, "session"):
+        _OF_THREAD.session = duckdb.connect()
+        _OF_THREAD.session.execute("SET TimeZone = 'UTC'")
+    session: duckdb.DuckDBPyConnection = _OF_THREAD.session
+    return session
 
 
 class Connection:
@@ -181,9 +194,9 @@ class Warehouse:
 
     @contextmanager
     def _opened(self, file: Path, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+        session = _instance()
         try:
-            session = self._connected(file, read_only=read_only)
-            session.execute("SET TimeZone = 'UTC'")
+            self._attach(session, file, read_only=read_only)
         except duckdb.Error as error:
             raise WarehouseError(
                 f"{file} can't be opened: {error}; close any other program that has it open, "
@@ -191,20 +204,27 @@ class Warehouse:
                 "its place, or move it and its .wal aside to begin anew"
             ) from error
         try:
+            session.execute("USE warehouse")
             yield session
         finally:
-            session.close()
+            session.execute("USE memory")
+            session.execute("DETACH warehouse")
 
-    def _connected(self, file: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
-        """Connect, waiting for a program that has the file open and knows nothing of our lock."""
+    def _attach(self, session: duckdb.DuckDBPyConnection, file: Path, *, read_only: bool) -> None:
+        """Attach, waiting for a program that has the file open and knows nothing of our lock."""
         deadline = time.monotonic() + self._lock_timeout_s
+        quoted = str(file).replace("'", "''")  # ATTACH takes no parameters
         while True:
             try:
-                return duckdb.connect(file, read_only=read_only)
+                session.execute(
+                    f"ATTACH '{quoted}' AS warehouse ({'READ_ONLY' if read_only else 'READ_WRITE'})"
+                )
             except duckdb.IOException as error:
                 if "lock" not in str(error) or time.monotonic() >= deadline:
                     raise
                 time.sleep(_FOREIGN_LOCK_PAUSE_S)
+            else:
+                return
 
     def _create(self) -> None:
         """Make the database beside its place: a half-made file never stands there."""
