@@ -63,7 +63,7 @@ def demo(home: Path) -> None:
     """Run a whole delivery day at high speed and report what it was worth."""
     try:
         passed = demonstration.run(home.resolve())
-    except live.StartError as error:
+    except demonstration.DemoError as error:
         raise click.ClickException(str(error)) from error
     sys.exit(0 if passed else 1)
 

@@ -32,7 +32,6 @@ from vpp_pipeline.settings import DEMO_FLEET, MARKET, MARKET_TZ, Settings
 from vpp_pipeline.simulation.fleet import SimulatedFleet
 from vpp_pipeline.simulation.history import unmanaged_history
 from vpp_pipeline.simulation.world import recorded_world
-from vpp_pipeline.up import prepare_dagster_home
 from vpp_pipeline.warehouse import landing
 from vpp_pipeline.warehouse.store import Warehouse
 
@@ -48,16 +47,20 @@ SURPRISE = "the evening turns out far dearer than the auction said"
 OUTAGE_DEVICE = "depot-battery"
 OUTAGE_FROM, OUTAGE_TO = time(17, 10), time(18, 40)
 
+_MARK = ".vpp-demo"
 _MOST_NET_ERROR = 0.03
 _POLL_TIMEOUT_S = 5.0
 _POLLS = (timedelta(minutes=2), timedelta(minutes=11))
 
 
+class DemoError(RuntimeError):
+    """Something stands in the way of the demo; the text names the remedy."""
+
+
 def run(home: Path) -> bool:
     """Run the demo day under `home`, print its summary; True when its promises were kept."""
     console = Console()
-    shutil.rmtree(home, ignore_errors=True)
-    prepare_dagster_home(home / "dagster")
+    _make_empty(home)
     settings = Settings(home, DEMO_FLEET, "recorded", "")
     start, end = market_day.bounds(DAY, MARKET_TZ)
     clock = ManualClock(_local(DAY - timedelta(days=1), time(10, 30)))
@@ -67,7 +70,7 @@ def run(home: Path) -> bool:
     clock.on_move = fleet.step
     try:
         with (
-            stepped_daemon(runtime, home / "dagster") as daemon,
+            stepped_daemon(runtime) as daemon,
             Collector(runtime, _POLL_TIMEOUT_S) as collector,
             _progress(console) as progress,
         ):
@@ -93,6 +96,22 @@ def run(home: Path) -> bool:
     day = summary(runtime)
     _show(day, runtime, console)
     return day.promises_kept and not failures
+
+
+def _make_empty(home: Path) -> None:
+    """Replace an earlier demo at `home`; only what a demo has made is ever removed."""
+    if home.exists() and any(home.iterdir()) and not (home / _MARK).exists():
+        raise DemoError(
+            f"{home} holds something that is no demo: name an empty folder with --home"
+        )
+    try:
+        shutil.rmtree(home, ignore_errors=True)
+        home.mkdir(parents=True, exist_ok=True)
+        (home / _MARK).touch()
+    except OSError as error:
+        raise DemoError(
+            f"{home} can't be written ({error.strerror}): name another folder with --home"
+        ) from error
 
 
 def open_fleet(runtime: Runtime) -> SimulatedFleet:

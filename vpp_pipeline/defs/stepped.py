@@ -7,11 +7,9 @@ Does not: time (the caller moves the clock), what is run.
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -21,13 +19,6 @@ from vpp_pipeline.runtime import Runtime
 
 # The console belongs to who steps; every event is in the instance all the same.
 _QUIET = {"console": {"config": {"log_level": "CRITICAL"}}}
-
-
-_NO_STDOUT = """
-compute_logs:
-  module: dagster._core.storage.noop_compute_log_manager
-  class: NoOpComputeLogManager
-"""
 
 
 class SteppedDaemon:
@@ -114,17 +105,13 @@ def _root_cause(event: dg.DagsterEvent) -> str:
 
 
 @contextmanager
-def stepped_daemon(runtime: Runtime, dagster_home: Path) -> Iterator[SteppedDaemon]:
-    """Open a stepped daemon on the instance under `dagster_home`; its console is quiet.
+def stepped_daemon(runtime: Runtime) -> Iterator[SteppedDaemon]:
+    """Open a stepped daemon on an instance in memory; its console is quiet.
 
-    Runs keep no stdout: capturing it starts four processes a run, and there are a hundred runs.
+    A stored run costs 0.3 s more than one in memory: half the time of a simulated day.
     """
-    os.environ["DAGSTER_HOME"] = str(dagster_home)
-    configuration = dagster_home / "dagster.yaml"
-    if _NO_STDOUT not in (text := configuration.read_text()):
-        configuration.write_text(text + _NO_STDOUT)
     logging.getLogger("dagster").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)
-        with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
+        with dg.DagsterInstance.ephemeral() as instance:
             yield SteppedDaemon(runtime, instance)

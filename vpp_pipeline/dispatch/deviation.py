@@ -38,8 +38,8 @@ class DeviationSettings:
 
     store_share: float = 0.1  # of a store's capacity
     store_floor_kwh: float = 1.0
-    fleet_share: float = 0.05  # of the energy the fleet is planned to move in the interval
-    fleet_floor_kwh: float = 2.5
+    fleet_share: float = 0.08  # of the energy the fleet is planned to move in the interval
+    fleet_floor_kwh: float = 4.0
     price_eur_per_mwh: float = 5.0
 
 
