@@ -41,14 +41,19 @@ if TYPE_CHECKING:
 
 SEED = 20200826
 DAY = date(2020, 8, 26)
-HISTORY = timedelta(days=22)
+HISTORY = timedelta(days=15)
 SURPRISE_AT = time(15, 5)
-SURPRISE = "the evening turns out far dearer than the auction said"
 OUTAGE_DEVICE = "depot-battery"
 OUTAGE_FROM, OUTAGE_TO = time(17, 10), time(18, 40)
 
+_STORY = {
+    SURPRISE_AT: "a price file is dropped: the evening is far dearer than the auction said",
+    OUTAGE_FROM: f"{OUTAGE_DEVICE} stops answering",
+    OUTAGE_TO: f"{OUTAGE_DEVICE} is back",
+}
 _MARK = ".vpp-demo"
 _MOST_NET_ERROR = 0.03
+_LOOKS_AT_MINUTES = (15, 45)  # a re-plan takes seconds: every half hour is often enough to see it
 _POLL_TIMEOUT_S = 5.0
 _POLLS = (timedelta(minutes=2), timedelta(minutes=11))
 
@@ -74,10 +79,11 @@ def run(home: Path) -> bool:
             Collector(runtime, _POLL_TIMEOUT_S) as collector,
             _progress(console) as progress,
         ):
-            task = progress.add_task("writing three weeks of measured history", total=100)
+            task = progress.add_task("writing two weeks of measured history", total=100)
             seed_history(runtime)
             daemon.ask("changed_registry")
             daemon.launch("compact")
+            progress.update(task, description="planning the day ahead")
             _day_before(collector, daemon, clock, start)
             quarter_hours = market_day.day_intervals(DAY, MARKET_TZ).to_list()
             progress.update(task, total=len(quarter_hours))
@@ -85,6 +91,9 @@ def run(home: Path) -> bool:
                 progress.update(
                     task, advance=1, description=f"{boundary.astimezone(ZoneInfo(MARKET_TZ)):%H:%M}"
                 )
+                for moment, words in _STORY.items():
+                    if boundary <= _local(DAY, moment) < boundary + market_day.STEP:
+                        console.print(f"{moment:%H:%M}  {words}")
                 _quarter_hour(runtime, fleet, collector, daemon, boundary)
             clock.sleep_until(end + timedelta(minutes=31))
             daemon.ask("finished_day")
@@ -101,9 +110,7 @@ def run(home: Path) -> bool:
 def _make_empty(home: Path) -> None:
     """Replace an earlier demo at `home`; only what a demo has made is ever removed."""
     if home.exists() and any(home.iterdir()) and not (home / _MARK).exists():
-        raise DemoError(
-            f"{home} holds something that is no demo: name an empty folder with --home"
-        )
+        raise DemoError(f"{home} holds something that is no demo: name an empty folder with --home")
     try:
         shutil.rmtree(home, ignore_errors=True)
         home.mkdir(parents=True, exist_ok=True)
@@ -183,8 +190,10 @@ def _quarter_hour(
         clock.sleep_until(boundary + after)
         _happenings(runtime, fleet)
         collector.collect()
-    for sensor in ("dropped_price_files", "changed_picture", "landed_telemetry"):
-        daemon.ask(sensor)
+    daemon.ask("dropped_price_files")
+    daemon.ask("landed_telemetry")
+    if boundary.minute in _LOOKS_AT_MINUTES:
+        daemon.ask("changed_picture")
 
 
 def _happenings(runtime: Runtime, fleet: SimulatedFleet) -> None:

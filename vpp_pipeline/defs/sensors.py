@@ -199,9 +199,7 @@ def changed_picture(
             quiet = False
             words = "; ".join(cause.words for cause in causes)
             yield dg.RunRequest(
-                run_key="|".join(
-                    [*sorted(cause.key for cause in causes), timetable.attempt(now)]
-                ),
+                run_key="|".join([*sorted(cause.key for cause in causes), timetable.attempt(now)]),
                 partition_key=str(day),
                 tags={jobs.CAUSE: words[:_LONGEST_TAG]},
             )

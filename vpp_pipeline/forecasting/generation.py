@@ -31,7 +31,7 @@ _ENOUGH = 8
 _LOW_SUN_W_PER_M2 = 50.0
 """Below this a ratio to the clear sky is noise."""
 _SUN_MEMORY_H = 3.0
-_WIND_MEMORY_H = 6.0
+_WIND_MEMORY_H = 20.0  # the recorded wind's autocorrelation falls to 1/e in 19 to 21 h
 _RECENT_H = 1.0
 _SUN_SHARES = {"p10": 0.15, "p50": 0.6, "p90": 0.9}
 _WIND_SHARES = {"p10": 0.02, "p50": 0.2, "p90": 0.6}
