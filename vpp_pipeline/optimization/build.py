@@ -21,6 +21,7 @@ from vpp_pipeline.optimization.problem import (
     Sites,
     Sources,
     Stores,
+    no_portfolio,
 )
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def build(
     is_source = np.isin(kind, ["pv", "wind", "chp"]) & grid.available
     fixed_kw = np.where(is_store | is_source, 0.0, grid["expected_power_kw"])
 
-    sources = _sources(devices, grid, np.flatnonzero(is_source), site, kind)
+    sources = _sources(devices, grid, np.flatnonzero(is_source), site, kind, settings)
     base_kw = _by_site(fixed_kw, site, len(site_ids))
     least_kw = base_kw + _by_site(sources.min_kw, sources.site, len(site_ids))
     most_kw = base_kw + _by_site(
@@ -95,6 +96,7 @@ def build(
             import_overload_kw=np.maximum(-most_kw - import_kw, 0),
             export_overload_kw=np.maximum(least_kw - export_kw, 0),
         ),
+        portfolio=no_portfolio(price),
         overload_eur_per_kwh=settings.overload_eur_per_kwh,
     )
 
@@ -208,8 +210,13 @@ def _by_site(power_kw: Floats, site: Places, sites: int) -> Floats:
     return total
 
 
-def _sources(
-    devices: pl.DataFrame, grid: _Grid, place: Places, site: Places, kind: NDArray[np.object_]
+def _sources(  # noqa: PLR0917 - the parts of one problem
+    devices: pl.DataFrame,
+    grid: _Grid,
+    place: Places,
+    site: Places,
+    kind: NDArray[np.object_],
+    settings: PlanSettings,
 ) -> Sources:
     of = devices[place]
     active = of["min_active_kw"].to_numpy()
@@ -223,6 +230,9 @@ def _sources(
         cost_eur_per_kwh=of["marginal_cost_eur_per_mwh"].fill_null(0.0).to_numpy() / 1000,
         ramp_kw=np.where(kind[place] == "chp", np.maximum(ramp, active), np.inf),
         min_active_kw=active,
+        curvature_eur_per_kw2h=_curvature(settings, of["max_inject_kw"].to_numpy()),
+        min_run_steps=np.zeros(len(place), dtype=np.int64),
+        min_rest_steps=np.zeros(len(place), dtype=np.int64),
     )
 
 
@@ -294,7 +304,18 @@ def _stores(  # noqa: PLR0917 - the parts of one problem
         wear_eur_per_kwh=number("wear_cost_eur_per_kwh", 0.0),
         end_value_eur_per_kwh=np.where(two_way & present[-1], value_per_kwh, 0.0),
         min_active_kw=of["min_active_kw"].to_numpy(),
+        curvature_eur_per_kw2h=_curvature(
+            settings, np.maximum(of["max_draw_kw"].to_numpy(), of["max_inject_kw"].to_numpy())
+        ),
+        kwh_per_c=np.where(building, number("thermal_capacity_kwh_per_k", np.nan), np.nan),
+        unbroken=np.zeros(len(place), dtype=np.bool_),
+        reserve=kind[place] == "battery",
     )
+
+
+def _curvature(settings: PlanSettings, rated_kw: Floats) -> Floats:
+    """Return what makes the marginal kWh at rated power `fairness_eur_per_kwh` dearer."""
+    return settings.fairness_eur_per_kwh / np.maximum(rated_kw, 1e-3)
 
 
 def _reach(

@@ -55,6 +55,10 @@ class Stores:
     wear_eur_per_kwh: Floats  # for a kWh in and out again; half of it each way
     end_value_eur_per_kwh: Floats
     min_active_kw: Floats
+    curvature_eur_per_kw2h: Floats  # charging or discharging at p kW costs half of it times p² more
+    kwh_per_c: Floats  # heat capacity of a building, NaN elsewhere
+    unbroken: Bools  # once begun it runs at its rated power until it is done
+    reserve: Bools  # may hold power ready
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,9 @@ class Sources:
     cost_eur_per_kwh: Floats  # (G,) and so on
     ramp_kw: Floats  # most change from one quarter-hour to the next; infinite without a limit
     min_active_kw: Floats
+    curvature_eur_per_kw2h: Floats  # of what is curtailed; of a CHP's output
+    min_run_steps: Places  # once on, on for so many quarter-hours; 0 without a rule
+    min_rest_steps: Places  # once off, off for so many
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,34 @@ class Sites:
 
 
 @dataclass(frozen=True)
+class Portfolio:
+    """What the fleet's summed power P (kW) is paid, charged and held to; arrays are (T,).
+
+    The position is sold at `Problem.price_eur_per_kwh`. What is beyond it is paid the surplus
+    price, what is missing costs the shortage price, which is never the lower one. Without a
+    position (0), with both prices equal to the market's, all power is sold at the market.
+
+    A kW of reserve, promised for all quarter-hours of its block, is held ready by devices that
+    may (`Stores.reserve`): within their power, and with energy to keep it up for
+    `reserve_sustain_h` from a quarter-hour's end.
+    """
+
+    position_kw: Floats
+    surplus_eur_per_kwh: Floats
+    shortage_eur_per_kwh: Floats
+    peak_eur_per_kw: float  # for the highest draw of the horizon beyond `peak_free_kw`
+    peak_free_kw: float
+    event_min_kw: Floats  # P is to be at least this; -inf without an event
+    event_max_kw: Floats  # and at most this
+    event_eur_per_kwh: Floats  # for what is not kept to
+    reserve_up_eur_per_kwh: Floats  # for a kW ready over an hour; 0 where none is asked for
+    reserve_down_eur_per_kwh: Floats
+    reserve_block: Places  # which product a quarter-hour belongs to
+    reserve_sustain_h: float
+    reserve_symmetric: bool  # a kW up is sold together with a kW down
+
+
+@dataclass(frozen=True)
 class Problem:
     """One horizon to plan. Build it with `build.build`, which checks the inputs."""
 
@@ -98,7 +133,29 @@ class Problem:
     stores: Stores
     sources: Sources
     sites: Sites
+    portfolio: Portfolio
     overload_eur_per_kwh: float
+
+
+def no_portfolio(price_eur_per_kwh: Floats) -> Portfolio:
+    """Return the portfolio of one who sells all power at the market's prices (T,)."""
+    steps = len(price_eur_per_kwh)
+    none = np.zeros(steps)
+    return Portfolio(
+        position_kw=none,
+        surplus_eur_per_kwh=price_eur_per_kwh,
+        shortage_eur_per_kwh=price_eur_per_kwh,
+        peak_eur_per_kw=0.0,
+        peak_free_kw=0.0,
+        event_min_kw=np.full(steps, -np.inf),
+        event_max_kw=np.full(steps, np.inf),
+        event_eur_per_kwh=none,
+        reserve_up_eur_per_kwh=none,
+        reserve_down_eur_per_kwh=none,
+        reserve_block=np.zeros(steps, dtype=np.int64),
+        reserve_sustain_h=0.0,
+        reserve_symmetric=False,
+    )
 
 
 Fleet = TypeVar("Fleet", Stores, Sources, Sites)
@@ -114,7 +171,8 @@ def select(fleet: Fleet, chosen: Bools) -> Fleet:
 def at_sites(problem: Problem, sites: Bools) -> Problem:
     """Return the part of the problem that lies at the chosen sites (K,).
 
-    Sites share nothing but the prices, so the parts' optima together are the whole's.
+    The portfolio stays as it is: where it does more than price energy, a part's optimum is not
+    the whole's.
     """
     number = np.cumsum(sites) - 1
     stores = select(problem.stores, sites[problem.stores.site])

@@ -26,3 +26,5 @@ class PlanSettings:
     below 0."""
     overload_eur_per_kwh: float = 10.0
     """Of energy beyond a grid connection's limit, where the site's own load breaks it."""
+    fairness_eur_per_kwh: float = 0.002
+    """By how much a kWh at a device's full power is dearer than its first: like devices share."""
