@@ -120,6 +120,12 @@ class Portfolio:
     reserve_sustain_h: float
     reserve_symmetric: bool  # a kW up is sold together with a kW down
 
+    @property
+    def wants_reserve(self) -> bool:
+        """Whether any reserve is paid for."""
+        paid = (self.reserve_up_eur_per_kwh > 0) | (self.reserve_down_eur_per_kwh > 0)
+        return bool(paid.any())
+
 
 @dataclass(frozen=True)
 class Problem:
