@@ -64,7 +64,10 @@ class DeviceFrame(dy.Schema):
     required_energy_kwh = dy.Float64(nullable=True)  # flexible load: a day's need
     window_start = dy.Time(nullable=True)  # flexible load, local time
     window_end = dy.Time(nullable=True)
+    interruptible = dy.Bool()  # false for a load that runs on, once begun, until it is done
     ramp_kw_per_min = dy.Float64(nullable=True)
+    min_run_h = dy.Float64(min=0)  # CHP: least time on, and off; else 0
+    min_rest_h = dy.Float64(min=0)
     marginal_cost_eur_per_mwh = dy.Float64(nullable=True)  # CHP
     tilt_deg = dy.Float64(nullable=True)
     azimuth_deg = dy.Float64(nullable=True)
@@ -138,6 +141,9 @@ def frame_of(table: pl.DataFrame) -> dy.DataFrame[DeviceFrame]:
         required_energy_kwh=pl.col("energy_kwh"),
         window_start=pl.col("earliest"),
         window_end=pl.col("latest"),
+        interruptible=pl.col("interruptible").fill_null(value=True),
+        min_run_h=pl.col("min_run_h").fill_null(0.0),
+        min_rest_h=pl.col("min_rest_h").fill_null(0.0),
         ramp_kw_per_min=pl.coalesce("ramp_kw_per_min", pl.col("ramp_kw_per_s") * 60),
     )
     return DeviceFrame.validate(frame, cast=True)

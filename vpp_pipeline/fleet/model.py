@@ -34,6 +34,7 @@ EnergyKwh = Annotated[Number, Field(gt=0, le=1e7, allow_inf_nan=False)]
 Fraction = Annotated[Number, Field(ge=0, le=1, allow_inf_nan=False)]
 Host = Annotated[str, Field(pattern=r"^\S+$")]
 Efficiency = Annotated[Number, Field(gt=0, le=1, allow_inf_nan=False)]
+Hours = Annotated[Number, Field(ge=0, le=168, allow_inf_nan=False)]
 
 
 @cache
@@ -210,6 +211,8 @@ class FlexibleLoad(_Device):
     energy_kwh: EnergyKwh
     earliest: time = time(8)
     latest: time = time(20)
+    interruptible: StrictBool = True
+    """Where false it runs at its rated power, once begun, until it is done."""
     unmet_cost_eur_per_kwh: Annotated[Number, Field(ge=0, le=100)] = 1.0
 
     @field_validator("earliest", "latest")
@@ -221,11 +224,16 @@ class FlexibleLoad(_Device):
 
 
 class Chp(_Device):
-    """A combined heat and power unit: off, or between its minimum and its rated power."""
+    """A combined heat and power unit: off, or between its minimum and its rated power.
+
+    Once on it stays on for `min_run_h`, once off it stays off for `min_rest_h`.
+    """
 
     type: Literal["chp"] = "chp"
     rated_power_kw: PowerKw
     min_power_kw: PowerKwOrZero = 0.0
+    min_run_h: Hours = 0.0
+    min_rest_h: Hours = 0.0
     ramp_kw_per_min: PowerKw | None = None
     marginal_cost_eur_per_mwh: Annotated[Number, Field(ge=-1000, le=5000)] = 60.0
 

@@ -231,8 +231,8 @@ def _sources(  # noqa: PLR0917 - the parts of one problem
         ramp_kw=np.where(kind[place] == "chp", np.maximum(ramp, active), np.inf),
         min_active_kw=active,
         curvature_eur_per_kw2h=_curvature(settings, of["max_inject_kw"].to_numpy()),
-        min_run_steps=np.zeros(len(place), dtype=np.int64),
-        min_rest_steps=np.zeros(len(place), dtype=np.int64),
+        min_run_steps=_whole_steps(of["min_run_h"]),
+        min_rest_steps=_whole_steps(of["min_rest_h"]),
     )
 
 
@@ -308,9 +308,13 @@ def _stores(  # noqa: PLR0917 - the parts of one problem
             settings, np.maximum(of["max_draw_kw"].to_numpy(), of["max_inject_kw"].to_numpy())
         ),
         kwh_per_c=np.where(building, number("thermal_capacity_kwh_per_k", np.nan), np.nan),
-        unbroken=np.zeros(len(place), dtype=np.bool_),
+        unbroken=~of["interruptible"].to_numpy(),
         reserve=kind[place] == "battery",
     )
+
+
+def _whole_steps(hours: pl.Series) -> Places:
+    return np.ceil(hours.to_numpy() / STEP_H).astype(np.int64)
 
 
 def _curvature(settings: PlanSettings, rated_kw: Floats) -> Floats:
