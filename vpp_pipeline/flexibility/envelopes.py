@@ -149,10 +149,15 @@ def _numbers(devices: pl.DataFrame, column: str, absent: float) -> Floats:
 def _on_grid(
     rows: pl.DataFrame, ids: pl.Series, key: str, value: str, intervals: pl.Series
 ) -> Floats:
-    """Spread (key, interval_start, value) over (T, N); NaN where there is no row."""
-    places = rows.join(pl.DataFrame({key: ids, "place": np.arange(len(ids))}), on=key).join(
-        pl.DataFrame({"interval_start": intervals, "step": np.arange(len(intervals))}),
-        on="interval_start",
+    """Spread (key, interval_start, value) over (T, N): of several rows the last, of none NaN."""
+    places = (
+        rows.select(key, "interval_start", value)
+        .join(pl.DataFrame({key: ids, "place": np.arange(len(ids))}), on=key, maintain_order="left")
+        .join(
+            pl.DataFrame({"interval_start": intervals, "step": np.arange(len(intervals))}),
+            on="interval_start",
+            maintain_order="left",
+        )
     )
     grid = np.full((len(intervals), len(ids)), np.nan)
     grid[places["step"].to_numpy(), places["place"].to_numpy()] = places[value].to_numpy()
@@ -182,13 +187,9 @@ def _natural_kw(
     grid = np.zeros((len(intervals), len(kind)))
     is_forecast = np.isin(kind, _FORECAST)
     ids = devices["device_id"].filter(is_forecast)
-    known = (
-        forecasts.filter(
-            pl.col("known_at") <= as_of, pl.col("target").cast(pl.String).is_in(_FORECAST)
-        )
-        .sort("known_at")
-        .unique(["subject_id", "interval_start"], keep="last")
-    )
+    known = forecasts.filter(
+        pl.col("known_at") <= as_of, pl.col("target").cast(pl.String).is_in(_FORECAST)
+    ).sort("known_at")
     p50 = _on_grid(known, ids, "subject_id", "p50", intervals)
     _refuse_gaps(p50, ids, intervals, "the p50 forecast", "forecast the whole horizon again")
     nameplate = devices.filter(is_forecast)
