@@ -16,6 +16,7 @@ from vpp_pipeline.devices.schemas import Telemetry
 from vpp_pipeline.forecasting.schemas import Forecasts, SessionForecasts
 from vpp_pipeline.markets.schemas import Prices, Weather
 from vpp_pipeline.warehouse import migrations
+from vpp_pipeline.warehouse.quarter_hours import quarter_hours
 from vpp_pipeline.warehouse.store import Connection
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 T0 = datetime(2025, 3, 30, tzinfo=UTC)
 DAY = {"start": T0, "end_": T0 + timedelta(hours=2)}
+DEVICES = {"devices": pl.DataFrame({"device_id": ["b", "a"]})}
 LIMITS = settings(max_examples=25, deadline=None)
 
 minutes = st.integers(0, 60)
@@ -39,12 +41,17 @@ def ask():
     session.execute("SET TimeZone = 'UTC'")
     migrations.apply(session, migrations.known())
 
-    def answer(query: str, rows: Mapping[str, pl.DataFrame], **params: object) -> pl.DataFrame:
+    def answer(
+        query: str,
+        rows: Mapping[str, pl.DataFrame],
+        frames: Mapping[str, pl.DataFrame] | None = None,
+        **params: object,
+    ) -> pl.DataFrame:
         session.begin()
         connection = Connection(session)
         for table, frame in rows.items():
             connection.append(table, frame)
-        found = connection.frame(query, **params)
+        found = connection.frame(query, frames, **params)
         session.rollback()
         return found
 
@@ -146,7 +153,7 @@ weather_rows = keyed(Weather, "site_id", kind="observed", source="test")
 forecast_rows = keyed(Forecasts, "subject_id", target="pv", p10=0.0, p90=10.0, model="test")
 
 AS_OF_READS = {
-    "telemetry_15min": ("telemetry", readings, DAY),
+    "readings": ("telemetry", readings, {"frames": DEVICES, **DAY}),
     "latest_telemetry": ("telemetry", readings, {}),
     "prices": ("prices", price_rows, {"market": "x", **DAY}),
     "weather": ("weather", weather_rows, DAY),
@@ -199,6 +206,41 @@ def test_the_last_known_row_of_each_interval_counts(ask, name, key):
     holds()
 
 
+def quarter_hours_of(ask, rows: pl.DataFrame, as_of: datetime) -> pl.DataFrame:
+    return quarter_hours(
+        ask("warehouse_readings", {"telemetry": rows}, DEVICES, as_of=as_of, **DAY)
+    )
+
+
+def test_only_the_devices_asked_for_are_read(ask):
+    rows = telemetry({"measured": 0}, {"measured": 0, "device_id": "b"})
+    only_b = {"devices": pl.DataFrame({"device_id": ["b"]})}
+
+    found = ask("warehouse_readings", {"telemetry": rows}, only_b, as_of=at(60), **DAY)
+
+    assert found["device_id"].to_list() == ["b"]
+
+
+def test_readings_come_by_device_in_time_order_the_correction_last(ask):
+    rows = telemetry(
+        {"measured": 5, "power_kw": 1.0, "device_id": "b"},
+        {"measured": 5, "known": 9, "power_kw": 4.0},
+        {"measured": 5, "power_kw": 3.0},
+        {"measured": 0, "power_kw": 2.0},
+    )
+
+    found = ask("warehouse_readings", {"telemetry": rows}, DEVICES, as_of=at(60), **DAY)
+
+    assert found["power_kw"].to_list() == [2.0, 3.0, 4.0, 1.0]
+
+
+def test_no_reading_is_no_quarter_hour(ask):
+    answer = quarter_hours_of(ask, telemetry(), at(60))
+
+    assert answer.is_empty()
+    assert answer.columns == quarter_hours_of(ask, telemetry({"measured": 0}), at(60)).columns
+
+
 def mean_power(rows: list[dict[str, object]], start: datetime) -> float | None:
     """Compute the time-weighted mean of one device's readings in a quarter-hour, the slow way."""
     end = start + timedelta(minutes=15)
@@ -220,7 +262,7 @@ def test_power_is_the_time_weighted_mean_of_the_readings_known(ask, frame, as_of
         if row["known_at"] <= as_of:
             known[row["device_id"], row["measured_at"]] = row
 
-    answer = ask("warehouse_telemetry_15min", {"telemetry": frame}, as_of=as_of, **DAY)
+    answer = quarter_hours_of(ask, frame, as_of)
 
     assert answer["readings"].sum() == len(known)
     for interval in answer.iter_rows(named=True):
@@ -265,7 +307,7 @@ def test_a_quarter_hour_tells_the_last_of_each_and_the_worst_status(ask):
         {"measured": 15, "power_kw": -1.0},
     )
 
-    answer = ask("warehouse_telemetry_15min", {"telemetry": rows}, as_of=at(60), **DAY)
+    answer = quarter_hours_of(ask, rows, at(60))
 
     first, second = answer.iter_rows(named=True)
     assert first["interval_start"] == T0
@@ -284,9 +326,7 @@ def test_a_device_that_fell_silent_keeps_what_it_last_said_of_its_setpoint(ask):
         {"measured": 5, "status": "offline"},
     )
 
-    (interval,) = ask(
-        "warehouse_telemetry_15min", {"telemetry": rows}, as_of=at(60), **DAY
-    ).iter_rows(named=True)
+    (interval,) = quarter_hours_of(ask, rows, at(60)).iter_rows(named=True)
 
     assert (interval["setpoint_kw"], interval["target_energy_kwh"]) == (4.0, 30.0)
     assert interval["deadline"] == at(90)

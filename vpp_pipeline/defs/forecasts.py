@@ -3,9 +3,11 @@
 Belongs here: the assets that make and judge forecasts. Does not: any model (`forecasting`).
 """
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import dagster as dg
+import dataframely as dy
 import polars as pl
 
 from vpp_pipeline import delivery_day as market_day
@@ -21,30 +23,37 @@ from vpp_pipeline.forecasting.sessions import session_forecast as forecast_sessi
 from vpp_pipeline.forecasting.temperature import temperature_forecast as forecast_temperature
 from vpp_pipeline.runtime import Runtime
 from vpp_pipeline.settings import MARKET, MARKET_TZ
+from vpp_pipeline.warehouse.quarter_hours import quarter_hours
 
 HISTORY = timedelta(days=28)
 
 
-@dg.asset(
-    group_name="forecasts",
-    partitions_def=delivery_days,
-    deps=[fleet, telemetry],
-    kinds={"polars", "duckdb"},
-    owners=owners(),
-    metadata=column_schema(Forecasts),
-)
+def _forecast(
+    *deps: dg.AssetsDefinition, schema: type[dy.Schema] = Forecasts
+) -> Callable[[Callable[..., dg.MaterializeResult[None]]], dg.AssetsDefinition]:
+    """Make a delivery day's forecast an asset; `schema` is what it stores."""
+    return dg.asset(
+        group_name="forecasts",
+        partitions_def=delivery_days,
+        deps=deps,
+        kinds={"polars", "duckdb"},
+        owners=owners(),
+        metadata=column_schema(schema),
+    )
+
+
+@_forecast(fleet, telemetry)
 def load_forecast(
     context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
 ) -> dg.MaterializeResult[None]:
     """What every uncontrolled load will draw, from recent days of its kind."""
     now = runtime.clock.now()
-    devices = runtime.devices(now)
-    history = _history(runtime, now, devices.filter(pl.col("device_type") == "load"))
+    loads = runtime.devices(now).filter(pl.col("device_type") == "load")
     return _store(
         runtime,
         forecast_load(
-            devices.filter(pl.col("device_type") == "load"),
-            history.select("device_id", "interval_start", "power_kw"),
+            loads,
+            _history(runtime, now, loads).select("device_id", "interval_start", "power_kw"),
             _intervals(context),
             MARKET_TZ,
             now,
@@ -52,14 +61,7 @@ def load_forecast(
     )
 
 
-@dg.asset(
-    group_name="forecasts",
-    partitions_def=delivery_days,
-    deps=[fleet, telemetry, weather],
-    kinds={"polars", "duckdb"},
-    owners=owners(),
-    metadata=column_schema(Forecasts),
-)
+@_forecast(fleet, telemetry, weather)
 def generation_forecast(
     context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
 ) -> dg.MaterializeResult[None]:
@@ -78,14 +80,7 @@ def generation_forecast(
     )
 
 
-@dg.asset(
-    group_name="forecasts",
-    partitions_def=delivery_days,
-    deps=[weather],
-    kinds={"polars", "duckdb"},
-    owners=owners(),
-    metadata=column_schema(Forecasts),
-)
+@_forecast(weather)
 def temperature_forecast(
     context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
 ) -> dg.MaterializeResult[None]:
@@ -97,14 +92,7 @@ def temperature_forecast(
     return _store(runtime, forecast_temperature(sites, seen, _intervals(context), MARKET_TZ, now))
 
 
-@dg.asset(
-    group_name="forecasts",
-    partitions_def=delivery_days,
-    deps=[fleet, telemetry],
-    kinds={"polars", "duckdb"},
-    owners=owners(),
-    metadata=column_schema(SessionForecasts),
-)
+@_forecast(fleet, telemetry, schema=SessionForecasts)
 def ev_forecast(
     context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
 ) -> dg.MaterializeResult[None]:
@@ -124,14 +112,7 @@ def ev_forecast(
     )
 
 
-@dg.asset(
-    group_name="forecasts",
-    partitions_def=delivery_days,
-    deps=[day_ahead_prices],
-    kinds={"polars", "duckdb"},
-    owners=owners(),
-    metadata=column_schema(Forecasts),
-)
+@_forecast(day_ahead_prices)
 def price_forecast(
     context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
 ) -> dg.MaterializeResult[None]:
@@ -151,10 +132,14 @@ def _intervals(context: dg.AssetExecutionContext) -> pl.Series:
 
 def _history(runtime: Runtime, now: datetime, devices: pl.DataFrame) -> pl.DataFrame:
     with runtime.warehouse.read() as connection:
-        history = connection.frame(
-            "warehouse_telemetry_15min", start=now - HISTORY, end_=now, as_of=now
+        readings = connection.frame(
+            "warehouse_readings",
+            {"devices": devices.select("device_id")},
+            start=now - HISTORY,
+            end_=now,
+            as_of=now,
         )
-    return history.join(devices.select("device_id"), on="device_id", how="semi")
+    return quarter_hours(readings)
 
 
 def _store(runtime: Runtime, forecast: pl.DataFrame) -> dg.MaterializeResult[None]:

@@ -23,6 +23,7 @@ from vpp_pipeline.runtime import Runtime
 from vpp_pipeline.settings import MARKET, MARKET_TZ
 from vpp_pipeline.settlement.schemas import Delivery
 from vpp_pipeline.settlement.settle import Records, settle_day
+from vpp_pipeline.warehouse.quarter_hours import quarter_hours
 
 _BEFORE = timedelta(days=1)
 _MOST_UNVERIFIED_SHOWN = 100
@@ -46,9 +47,10 @@ def settlement(
     """
     now = runtime.clock.now()
     day = delivery_day(context)
+    devices = runtime.devices(now)
     settled = settle_day(
-        runtime.devices(now),
-        _records(runtime, day),
+        devices,
+        _records(runtime, devices, day),
         PlanSettings(),
         intervals=market_day.day_intervals(day, MARKET_TZ),
         delivery_day=day,
@@ -141,7 +143,13 @@ def plan_report(
         market = connection.frame(
             "warehouse_prices", market=MARKET, start=start, end_=end, as_of=now
         )
-        measured = connection.frame("warehouse_telemetry_15min", start=start, end_=end, as_of=now)
+        readings = connection.frame(
+            "warehouse_readings",
+            {"devices": batteries},
+            start=start,
+            end_=end,
+            as_of=now,
+        )
         page = html.Day(
             delivery_day=day,
             market=MARKET,
@@ -161,7 +169,7 @@ def plan_report(
                 devices.filter("controllable").select("device_id"), on="device_id", how="semi"
             ),
             stored_planned=_stored(in_force, batteries),
-            stored_measured=_stored(measured, batteries),
+            stored_measured=_stored(quarter_hours(readings), batteries),
             forecast_errors=_by_target(connection.frame("defs_forecast_errors", delivery_day=day)),
         )
     target = runtime.settings.report_dir / f"{day}.html"
@@ -182,15 +190,20 @@ def plan_report(
     )
 
 
-def _records(runtime: Runtime, day: date) -> Records:
+def _records(runtime: Runtime, devices: pl.DataFrame, day: date) -> Records:
     start, end = market_day.bounds(day, MARKET_TZ)
     now = runtime.clock.now()
     span: dict[str, Any] = {"start": start, "end_": end, "as_of": now}
     with runtime.warehouse.read() as connection:
+        readings = connection.frame(
+            "warehouse_readings",
+            {"devices": devices.select("device_id")},
+            start=start - _BEFORE,
+            end_=end,
+            as_of=now,
+        )
         return Records(
-            telemetry=connection.frame(
-                "warehouse_telemetry_15min", start=start - _BEFORE, end_=end, as_of=now
-            ),
+            telemetry=quarter_hours(readings),
             prices=connection.frame("warehouse_prices", market=MARKET, **span),
             weather=connection.frame("warehouse_weather", **span),
             forecasts=pl.concat(

@@ -40,7 +40,7 @@ def actual_day(
 ) -> ActualDay:
     """Return what happened to the fleet in `intervals`, a whole day's quarter-hours.
 
-    - `telemetry`: the warehouse's quarter-hours (`warehouse_telemetry_15min`), beginning at least
+    - `telemetry`: the warehouse's quarter-hours (`warehouse.quarter_hours`), beginning at least
       one before the day, better a day before it, so that vehicles that came before are known;
     - `prices`: (interval_start, price_eur_per_mwh);
     - `weather`: `markets.schemas.Weather`; observed rows count;

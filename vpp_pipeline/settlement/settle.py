@@ -35,7 +35,7 @@ class Records:
     """What was stored of a delivery day."""
 
     telemetry: pl.DataFrame
-    """`warehouse_telemetry_15min`, from a day before the delivery day to its end."""
+    """`quarter_hours`, from a day before the delivery day to its end."""
     prices: pl.DataFrame
     """(interval_start, price_eur_per_mwh)"""
     weather: pl.DataFrame

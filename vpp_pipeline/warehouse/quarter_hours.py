@@ -1,0 +1,83 @@
+"""Readings as quarter-hours: what a device did and said from one boundary to the next.
+
+Belongs here: the aggregation, one pass over sorted arrays (SQL takes ten times as long for the
+weeks of a large fleet). Does not: which readings count (`sql/queries/warehouse_readings.sql`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from vpp_pipeline.delivery_day import STEP
+
+_Places = NDArray[np.int64]
+_STEP_US = STEP // STEP.resolution
+_BY_SEVERITY = pl.Enum(["ok", "local", "fault", "offline"])
+_MEANS = ("power_kw", "available_power_kw")
+_LAST_TOLD = ("energy_kwh", "temperature_c", "plugged_in")
+# Null says something here (none in force, nothing owed), unless nobody was there to say it.
+_LAST_WORD = ("setpoint_kw", "target_energy_kwh", "deadline")
+
+
+def quarter_hours(readings: pl.DataFrame) -> pl.DataFrame:
+    """Return one row a device and quarter-hour of readings by device, `measured_at`, `known_at`.
+
+    Powers are time-weighted: a reading counts until the next one or the quarter-hour's end. Of
+    energy, temperature and plug the last that was told counts; of set-point, target and deadline
+    the last word, null or not, of a device that was not offline; of `status` the worst.
+    `readings` counts them. Of several readings of one instant the last row is the correction.
+    """
+    device, at = pl.col("device_id"), pl.col("measured_at")
+    corrected = (device == device.shift(-1)) & (at == at.shift(-1))
+    told = readings.filter(~corrected.fill_null(value=False)).with_columns(
+        pl.col("status").cast(_BY_SEVERITY)
+    )
+    at_us = told["measured_at"].to_physical().to_numpy()
+    quarter = at_us // _STEP_US
+    begins = np.ones(len(at_us), np.bool_)
+    begins[1:] = (quarter[1:] != quarter[:-1]) | (
+        told.select(device != device.shift()).to_series().to_numpy()[1:]
+    )
+    first = np.flatnonzero(begins)
+    until_us = (quarter + 1) * _STEP_US
+    until_us[:-1] = np.where(begins[1:], until_us[:-1], at_us[1:])
+    weight = (until_us - at_us).astype(np.float64)
+    severity = told["status"].to_physical()
+    present = (severity < _BY_SEVERITY.categories.len() - 1).to_numpy()
+    return pl.DataFrame(
+        {
+            "device_id": told["device_id"].gather(first),
+            "interval_start": pl.Series(quarter[first] * _STEP_US).cast(told.schema["measured_at"]),
+            **{name: _mean(told[name], weight, first) for name in _MEANS},
+            **{
+                name: _last(told[name], told[name].is_not_null().to_numpy(), first)
+                for name in _LAST_TOLD
+            },
+            **{name: _last(told[name], present, first) for name in _LAST_WORD},
+            "status": _BY_SEVERITY.categories.gather(
+                _over(np.maximum, severity.to_numpy().astype(np.int64), first)
+            ),
+            "readings": np.diff(first, append=len(at_us)),
+        }
+    )
+
+
+def _mean(values: pl.Series, weight: NDArray[np.float64], first: _Places) -> pl.Series:
+    counts = np.where(values.is_not_null().to_numpy(), weight, 0.0)
+    weighted = values.fill_null(0.0).to_numpy() * counts
+    total = _over(np.add, counts, first)
+    mean = np.divide(
+        _over(np.add, weighted, first), total, out=np.full(len(first), np.nan), where=total > 0
+    )
+    return pl.Series(mean).fill_nan(None)
+
+
+def _last(values: pl.Series, counts: NDArray[np.bool_], first: _Places) -> pl.Series:
+    place = _over(np.maximum, np.where(counts, np.arange(len(counts)), -1), first)
+    return values.gather(pl.Series(place).replace(-1, None))
+
+
+def _over(how: np.ufunc, values: NDArray[np.generic], first: _Places) -> NDArray[np.generic]:
+    return how.reduceat(values, first) if len(first) else values
