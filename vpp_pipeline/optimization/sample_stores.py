@@ -169,7 +169,7 @@ def _draw_vehicles(at: slice, rows: _Rows, rng: np.random.Generator) -> None:
     leave = np.clip(np.round(rng.normal(7.5, 1.0, count) / STEP_H), 2, steps).astype(np.int64)
     leave *= rng.random(count) >= _NOT_THERE_SHARE
     back = np.round(rng.normal(17.5, 1.5, count) / STEP_H).astype(np.int64)
-    back = np.clip(back, leave + 1, steps)
+    back = np.clip(back, leave + 1, np.where(leave > 0, steps, steps - steps // 8))
     step = np.arange(steps)
     again = step >= back[:, None]
     here = (step < leave[:, None]) | again
