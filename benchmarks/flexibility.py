@@ -19,6 +19,7 @@ from vpp_pipeline.fleet.frame import frame_of
 from vpp_pipeline.fleet.sample import sample_table
 from vpp_pipeline.flexibility.envelopes import device_envelopes, group_envelopes
 from vpp_pipeline.flexibility.schemas import States
+from vpp_pipeline.flexibility.sustained import group_sustained_powers, sustained_powers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,6 +121,8 @@ def main(count: int, seed: int) -> None:
     )
     envelopes = timed("device envelopes", lambda: device_envelopes(*given))
     timed("groups' outer bounds", lambda: group_envelopes(devices, envelopes))
+    held = timed("sustained powers", lambda: sustained_powers(devices, envelopes))
+    timed("groups' sustained powers", lambda: group_sustained_powers(devices, held))
 
 
 if __name__ == "__main__":

@@ -74,3 +74,30 @@ class GroupEnvelopes(dy.Schema):
     expected_power_kw = dy.Float64()
     min_energy_kwh = dy.Float64(nullable=True)
     max_energy_kwh = dy.Float64(nullable=True)
+
+
+class SustainedPowers(dy.Schema):
+    """One row a device, duration and quarter-hour: what it could keep up from there. kW injected.
+
+    `up_kw` is the most that the device need not fall below for `duration_h` from the
+    quarter-hour's start, `down_kw` the least that it need not rise above, if it begins with the
+    best of the energies that are reachable and viable then: an OUTER bound (a device that took
+    another path has less). What must be met later still can be. A quarter-hour from which the
+    duration goes beyond the horizon has no row.
+    """
+
+    device_id = dy.String(primary_key=True)
+    interval_start = dy.Datetime(primary_key=True, **_UTC)
+    duration_h = dy.Float64(primary_key=True)
+    up_kw = dy.Float64()
+    down_kw = dy.Float64()
+
+
+class GroupSustainedPowers(dy.Schema):
+    """One row a group, duration and quarter-hour: the sum over its devices, an OUTER bound."""
+
+    group_id = dy.String(primary_key=True)
+    interval_start = dy.Datetime(primary_key=True, **_UTC)
+    duration_h = dy.Float64(primary_key=True)
+    up_kw = dy.Float64()
+    down_kw = dy.Float64()
