@@ -8,8 +8,9 @@ from vpp_pipeline.delivery_day import day_intervals
 from vpp_pipeline.optimization.bound import lower_bound_eur
 from vpp_pipeline.optimization.build import build
 from vpp_pipeline.optimization.fallback import greedy
+from vpp_pipeline.optimization.multipliers import Multipliers
 from vpp_pipeline.optimization.problem import at_sites
-from vpp_pipeline.optimization.relaxed import Multipliers, solve_relaxed
+from vpp_pipeline.optimization.relaxed import solve_relaxed
 from vpp_pipeline.optimization.repair import track
 from vpp_pipeline.optimization.settings import PlanSettings
 from vpp_pipeline.optimization.verify import verify
@@ -39,8 +40,9 @@ def random_multipliers(rng, scale):
     def some(*shape):
         return rng.normal(0, scale, shape)
 
-    return Multipliers(
-        store_law=some(steps, stores),
+    return Multipliers.price_taker(
+        PROBLEM,
+        some(steps, stores),
         over_export=some(steps, sites),
         over_import=some(steps, sites),
         ramp_up=some(steps - 1, sources),
@@ -77,8 +79,6 @@ def test_the_bounds_of_parts_add_up_to_the_wholes():
     relaxed = solve_relaxed(PROBLEM, "HIGHS", 60)
     parts = []
     for chosen in (np.arange(5) < 2, np.arange(5) >= 2):
-        multipliers = relaxed.multipliers.at(
-            chosen[PROBLEM.stores.site], chosen[PROBLEM.sources.site], chosen
-        )
+        multipliers = relaxed.multipliers.at_sites(PROBLEM, chosen)
         parts.append(lower_bound_eur(at_sites(PROBLEM, chosen), multipliers))
     assert np.isclose(sum(parts), lower_bound_eur(PROBLEM, relaxed.multipliers))

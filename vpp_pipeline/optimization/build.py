@@ -13,15 +13,17 @@ import numpy as np
 import polars as pl
 
 from vpp_pipeline.delivery_day import STEP, STEP_H
+from vpp_pipeline.optimization.portfolio import portfolio_of
 from vpp_pipeline.optimization.problem import (
     Bools,
     Floats,
     Places,
     Problem,
+    ProblemError,
     Sites,
     Sources,
     Stores,
-    no_portfolio,
+    by_site,
 )
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vpp_pipeline.fleet.frame import DeviceFrame
+    from vpp_pipeline.optimization.portfolio import PortfolioTerms
     from vpp_pipeline.optimization.settings import PlanSettings
 
 _ENVELOPES_REMEDY = "make the envelopes of this horizon again"
@@ -36,15 +39,12 @@ _PRICES_REMEDY = "give one finite price for every quarter-hour of the horizon"
 _STEP_MINUTES = STEP.total_seconds() / 60
 
 
-class ProblemError(ValueError):
-    """An input that no plan can be made on; the text names row, field, value and remedy."""
-
-
 def build(
     devices: dy.DataFrame[DeviceFrame],
     envelopes: pl.DataFrame,
     prices: pl.DataFrame,
     settings: PlanSettings,
+    terms: PortfolioTerms | None = None,
 ) -> Problem:
     """Return the problem over the envelopes' horizon.
 
@@ -72,9 +72,9 @@ def build(
     fixed_kw = np.where(is_store | is_source, 0.0, grid["expected_power_kw"])
 
     sources = _sources(devices, grid, np.flatnonzero(is_source), site, kind, settings)
-    base_kw = _by_site(fixed_kw, site, len(site_ids))
-    least_kw = base_kw + _by_site(sources.min_kw, sources.site, len(site_ids))
-    most_kw = base_kw + _by_site(
+    base_kw = by_site(fixed_kw, site, len(site_ids))
+    least_kw = base_kw + by_site(sources.min_kw, sources.site, len(site_ids))
+    most_kw = base_kw + by_site(
         np.where(sources.curtailable, sources.max_kw, sources.min_kw), sources.site, len(site_ids)
     )
     import_kw = limits["site_import_limit_kw"].to_numpy()
@@ -96,7 +96,7 @@ def build(
             import_overload_kw=np.maximum(-most_kw - import_kw, 0),
             export_overload_kw=np.maximum(least_kw - export_kw, 0),
         ),
-        portfolio=no_portfolio(price),
+        portfolio=portfolio_of(terms, intervals, price),
         overload_eur_per_kwh=settings.overload_eur_per_kwh,
     )
 
@@ -202,12 +202,6 @@ def _prices(prices: pl.DataFrame, intervals: pl.Series) -> Floats:
             f"({missing.height} quarter-hours without): {_PRICES_REMEDY}"
         )
     return priced["price_eur_per_mwh"].to_numpy() / 1000
-
-
-def _by_site(power_kw: Floats, site: Places, sites: int) -> Floats:
-    total = np.zeros((len(power_kw), sites))
-    np.add.at(total.T, site, power_kw.T)
-    return total
 
 
 def _sources(  # noqa: PLR0917 - the parts of one problem

@@ -32,7 +32,7 @@ class Exact:
 
 def solve_exact(problem: Problem, time_limit_s: float, relative_gap: float) -> Exact:
     """Solve with HiGHS to `relative_gap` or as far as time goes; raises `SolverError` when there is no solution in time."""
-    model = formulate(problem)
+    model = formulate(problem, linear=True)
     whole = cp.Problem(
         cp.Minimize(model.cost_eur),
         model.laws.all() + _store_switches(problem, model) + _source_switches(problem, model),

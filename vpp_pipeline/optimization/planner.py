@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from vpp_pipeline.optimization.build import ProblemError, build
+from vpp_pipeline.optimization.build import build
+from vpp_pipeline.optimization.portfolio import PortfolioTerms
+from vpp_pipeline.optimization.problem import ProblemError
 from vpp_pipeline.optimization.schemas import Certificate, Schedules
 from vpp_pipeline.optimization.settings import PlanSettings
 from vpp_pipeline.optimization.solve import solve
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from vpp_pipeline.optimization.repair import Setpoints
     from vpp_pipeline.optimization.solve import Found
 
-__all__ = ["Plan", "PlanSettings", "ProblemError", "plan"]
+__all__ = ["Plan", "PlanSettings", "PortfolioTerms", "ProblemError", "plan"]
 
 _CURTAILED_KW = 1e-3
 
@@ -44,32 +46,41 @@ def plan(
     envelopes: pl.DataFrame,
     prices: pl.DataFrame,
     settings: PlanSettings | None = None,
+    terms: PortfolioTerms | None = None,
 ) -> Plan:
     """Plan the envelopes' horizon: a schedule for every device, in any case.
 
-    `envelopes` are `Envelopes`, `prices` (interval_start, price_eur_per_mwh). The same inputs
+    `envelopes` are `Envelopes`, `prices` (interval_start, price_eur_per_mwh); `terms` are what
+    the fleet as a whole is asked for, nothing but to sell at those prices without. The same inputs
     give the same schedules, unless the time limit cut a solver short. Raises `ProblemError` for
     inputs that can't be planned on.
     """
     started = time.perf_counter()
     settings = settings or PlanSettings()
-    problem = build(devices, envelopes, prices, settings)
+    problem = build(devices, envelopes, prices, settings, terms)
+    built = time.perf_counter()
     found = solve(problem, settings)
+    done = time.perf_counter()
     return Plan(
         schedules=_schedules(problem, found.setpoints),
         certificate=Certificate(
             label=_label(found, settings),
+            method="monolith",
             solver=found.solver,
             solver_status=found.status,
             objective_eur=found.verdict.objective_eur,
             bound_eur=found.bound_eur,
             gap=found.gap,
+            relaxed_gap=None,
             worst_violation_kw=found.verdict.worst_violation_kw,
             worst_violation_kwh=found.verdict.worst_violation_kwh,
+            worst_violation_c=found.verdict.worst_violation_c,
             simultaneous_steps=found.verdict.simultaneous_steps,
             unmet_kwh=found.verdict.unmet_kwh,
             overload_kw=found.verdict.overload_kw,
-            solve_seconds=time.perf_counter() - started,
+            passes=found.passes,
+            solve_seconds=done - started,
+            stage_seconds={"build": built - started, "solve": done - built},
         ),
     )
 

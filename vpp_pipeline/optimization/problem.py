@@ -1,6 +1,6 @@
 """The planning problem as arrays: what may move, within what, at what price.
 
-Belongs here: the problem's shape, and a part of it by sites. Does not: reading it out of frames
+Belongs here: the problem's shape, a part of it by sites, sums over sites. Does not: reading it out of frames
 (`build`), the mathematics of solving it (`model`), judging a plan (`verify`).
 
 Arrays are time-major: T quarter-hours, S stores, G sources, K sites, N devices. Powers kW,
@@ -16,11 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import polars as pl
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Places = NDArray[np.int64]
+
+_AT_A_TIME = 4096  # columns: a temporary of a day is 3 MB
+
+
+class ProblemError(ValueError):
+    """An input that no plan can be made on; the text names row, field, value and remedy."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +129,14 @@ class Portfolio:
     reserve_symmetric: bool  # a kW up is sold together with a kW down
 
     @property
+    def couples(self) -> bool:
+        """Whether one device's best depends on another's anywhere in the fleet."""
+        kinks = (self.shortage_eur_per_kwh > self.surplus_eur_per_kwh) | (
+            self.event_eur_per_kwh > 0
+        )
+        return bool(kinks.any()) or self.peak_eur_per_kw > 0 or self.wants_reserve
+
+    @property
     def wants_reserve(self) -> bool:
         """Whether any reserve is paid for."""
         paid = (self.reserve_up_eur_per_kwh > 0) | (self.reserve_down_eur_per_kwh > 0)
@@ -167,8 +183,8 @@ def no_portfolio(price_eur_per_kwh: Floats) -> Portfolio:
 Fleet = TypeVar("Fleet", Stores, Sources, Sites)
 
 
-def select(fleet: Fleet, chosen: Bools) -> Fleet:
-    """Return only the chosen stores, sources or sites."""
+def select(fleet: Fleet, chosen: Bools | slice) -> Fleet:
+    """Return only the chosen stores, sources or sites; for a slice as views."""
     return replace(
         fleet, **{field.name: getattr(fleet, field.name)[..., chosen] for field in fields(fleet)}
     )
@@ -189,3 +205,16 @@ def at_sites(problem: Problem, sites: Bools) -> Problem:
         sources=replace(sources, site=number[sources.site]),
         sites=select(problem.sites, sites),
     )
+
+
+def by_site(power_kw: Floats, site: Places, sites: int) -> Floats:
+    """Return the sums (T, sites) of powers (T, n) that lie at the sites (n,)."""
+    total = np.zeros((len(power_kw), sites))
+    for t, power in enumerate(power_kw):
+        total[t] = np.bincount(site, power, sites)
+    return total
+
+
+def chunks(count: int) -> Iterator[slice]:
+    """Yield slices that together cover `count` columns, for work with small temporaries."""
+    return (slice(a, min(a + _AT_A_TIME, count)) for a in range(0, count, _AT_A_TIME))

@@ -7,7 +7,7 @@ not: the mathematics (`model`), making an answer fit for devices (`repair`, `exa
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import cvxpy as cp
@@ -15,9 +15,10 @@ import numpy as np
 
 from vpp_pipeline.delivery_day import STEP_H
 from vpp_pipeline.optimization.model import formulate
+from vpp_pipeline.optimization.multipliers import Multipliers, consistent
 
 if TYPE_CHECKING:
-    from vpp_pipeline.optimization.model import Model
+    from vpp_pipeline.optimization.model import Laws
     from vpp_pipeline.optimization.problem import Bools, Floats, Problem
     from vpp_pipeline.optimization.settings import Solver
 
@@ -33,34 +34,15 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "CLARABEL": {},
     "HIGHS": {},
 }
-# OSQP needs curvature: full power for a quarter-hour costs this share of the prices' spread.
-_SMOOTHING = {"OSQP": 1e-4}
+# OSQP needs curvature: at full power a kWh costs at least this share of the prices' spread more.
+_LEAST_CURVATURE = 2e-4
 _LEAST_SPREAD_EUR_PER_KWH = 0.01  # where all prices are equal
+# HiGHS is for what is linear: its solver of quadratic problems is slow and not robust.
+_LINEAR = ("HIGHS",)
 
 
 class SolverError(RuntimeError):
     """A solver ended without a solution."""
-
-
-@dataclass(frozen=True)
-class Multipliers:
-    """What the constraints are worth in EUR per unit; any numbers at all give a valid bound."""
-
-    store_law: Floats  # (T, S) kWh
-    over_export: Floats  # (T, K) kW
-    over_import: Floats  # (T, K) kW
-    ramp_up: Floats  # (T-1, G) kW
-    ramp_down: Floats  # (T-1, G) kW
-
-    def at(self, stores: Bools, sources: Bools, sites: Bools) -> Multipliers:
-        """Return those of the chosen stores (S,), sources (G,) and sites (K,)."""
-        return Multipliers(
-            store_law=self.store_law[:, stores],
-            over_export=self.over_export[:, sites],
-            over_import=self.over_import[:, sites],
-            ramp_up=self.ramp_up[:, sources],
-            ramp_down=self.ramp_down[:, sources],
-        )
 
 
 @dataclass(frozen=True)
@@ -80,33 +62,21 @@ def solve_relaxed(problem: Problem, solver: Solver, time_limit_s: float) -> Rela
 
     Raises `SolverError` when there is no solution to use.
     """
-    model = formulate(problem)
-    smooth = _SMOOTHING[solver] * _curvature(problem, model) if solver in _SMOOTHING else 0.0
+    posed = _curved(problem) if solver == "OSQP" else problem
+    model = formulate(posed, linear=solver in _LINEAR)
     status = run(
-        cp.Problem(cp.Minimize(model.cost_eur + smooth), model.laws.all()),
+        cp.Problem(cp.Minimize(model.cost_eur), model.laws.all()),
         solver,
         time_limit_s,
         **_OPTIONS[solver],
     )
-    laws, starts = model.laws, problem.stores.starts
     return Relaxed(
         status=status,
         charge_kw=model.charge_kw.value,
         discharge_kw=model.discharge_of_all(),
         energy_kwh=model.energy_kwh.value,
         source_kw=model.source_kw.value,
-        multipliers=Multipliers(
-            store_law=np.vstack(
-                [
-                    _prices(laws.first, np.ones_like(starts[:1])),
-                    _prices(laws.store, np.ones_like(starts[1:])),
-                ]
-            ),
-            over_export=_prices(laws.over_export, laws.may_export),
-            over_import=_prices(laws.over_import, laws.may_import),
-            ramp_up=_prices(laws.ramp_up, laws.ramped),
-            ramp_down=_prices(laws.ramp_down, laws.ramped),
-        ),
+        multipliers=_multipliers(problem, model.laws),
     )
 
 
@@ -124,23 +94,65 @@ def run(problem: cp.Problem, solver: Solver, time_limit_s: float, **options: Any
     return str(problem.status)
 
 
-def _curvature(problem: Problem, model: Model) -> cp.Expression:
-    """Return a quadratic wear, EUR: at full power the prices' spread over the quarter-hour."""
+def _curved(problem: Problem) -> Problem:
+    """Return the problem with at least so much curvature as makes OSQP converge."""
     stores, sources = problem.stores, problem.sources
     spread = max(float(np.ptp(problem.price_eur_per_kwh)), _LEAST_SPREAD_EUR_PER_KWH)
-    return (
-        spread
-        * STEP_H
-        * sum(
-            cp.sum(cp.multiply(_inverse_peak(most_kw), cp.square(power)))
-            for power, most_kw in (
-                (model.charge_kw, stores.charge_max_kw),
-                (model.discharge_kw, stores.discharge_max_kw[:, model.two_way]),
-                (model.source_kw, sources.max_kw),
-            )
-            if power.size
-        )
+
+    def at_least(curvature: Floats, most_kw: Floats) -> Floats:
+        rated_kw = np.maximum(most_kw.max(axis=0, initial=0.0), 1e-3)
+        least: Floats = _LEAST_CURVATURE * spread / rated_kw
+        return np.where(curvature > least, curvature, least)
+
+    most_kw = np.maximum(stores.charge_max_kw, stores.discharge_max_kw)
+    return replace(
+        problem,
+        stores=replace(
+            stores, curvature_eur_per_kw2h=at_least(stores.curvature_eur_per_kw2h, most_kw)
+        ),
+        sources=replace(
+            sources,
+            curvature_eur_per_kw2h=at_least(sources.curvature_eur_per_kw2h, sources.max_kw),
+        ),
     )
+
+
+def _multipliers(problem: Problem, laws: Laws) -> Multipliers:
+    """Return the constraints' prices on their full grids, within what the portfolio can pay."""
+    prices = Multipliers.price_taker(
+        problem,
+        _prices(laws.store, np.ones_like(problem.stores.starts)),
+        over_export=_prices(laws.over_export, laws.may_export),
+        over_import=_prices(laws.over_import, laws.may_import),
+        ramp_up=_prices(laws.ramp_up, laws.ramped),
+        ramp_down=_prices(laws.ramp_down, laws.ramped),
+    )
+    if laws.fleet:
+        fleet, count = (
+            laws.fleet,
+            problem.stores.drift_kwh.shape[1] + problem.sources.max_kw.shape[1],
+        )
+        surplus = problem.portfolio.surplus_eur_per_kwh
+        per_kw = _prices(fleet.total, fleet.counted) / np.sqrt(count)
+        prices = replace(
+            prices,
+            energy_eur_per_kwh=surplus + per_kw / STEP_H,
+            peak_eur_per_kw=_prices(fleet.peak, fleet.counted) / np.sqrt(count),
+        )
+    if laws.reserve:
+        reserve, ready = laws.reserve, prices.power_up.shape[1]
+        where = np.broadcast_to(reserve.asked[:, None], prices.power_up.shape)
+        per_kwh = 1 / (STEP_H * np.sqrt(ready))
+        prices = replace(
+            prices,
+            reserve_up_eur_per_kwh=_prices(reserve.offered_up, reserve.asked) * per_kwh,
+            reserve_down_eur_per_kwh=_prices(reserve.offered_down, reserve.asked) * per_kwh,
+            power_up=_prices(reserve.power_up, where),
+            power_down=_prices(reserve.power_down, where),
+            energy_up=_prices(reserve.energy_up, where),
+            energy_down=_prices(reserve.energy_down, where),
+        )
+    return consistent(problem, prices)
 
 
 def _prices(law: cp.Constraint, where: Bools) -> Floats:
@@ -149,8 +161,3 @@ def _prices(law: cp.Constraint, where: Bools) -> Floats:
     if law.dual_value is not None:
         prices[where] = np.ravel(law.dual_value)
     return prices
-
-
-def _inverse_peak(power_kw: Floats) -> Floats:
-    peak_kw = np.maximum(power_kw.max(axis=0, initial=0.0), 1e-3)
-    return np.broadcast_to(1 / peak_kw, power_kw.shape)

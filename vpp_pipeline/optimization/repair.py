@@ -7,12 +7,13 @@ judging (`verify`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vpp_pipeline.delivery_day import STEP_H
+from vpp_pipeline.optimization.runs import broken_runs, keeping_runs
 
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.problem import Bools, Floats, Places, Problem
@@ -33,14 +34,19 @@ class Setpoints:
     store_kw: Floats  # (T, S)
     energy_kwh: Floats  # (T, S) at the quarter-hour's end
     source_kw: Floats  # (T, G)
+    reserve_up_kw: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    reserve_down_kw: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+    """(T, R) held ready by `reserves.ready_stores`, as `reserves.held` tells; empty for none."""
 
 
 def track(problem: Problem, energy_kwh: Floats, source_kw: Floats) -> Setpoints:
     """Follow an energy path (T, S) and source powers (T, G) as closely as is feasible.
 
     Whatever the goal, the result keeps the stores' and devices' bounds, and the sites' limits as
-    far as its devices can.
+    far as its devices can. Whatever the goal, too, loads that may not be interrupted run in one
+    go, and CHPs keep their times on and off; what a problem's least charging asks for is done.
     """
+    problem = keeping_runs(problem, energy_kwh, source_kw)
     stores, sources = problem.stores, problem.sources
     power = np.zeros_like(stores.drift_kwh)
     energy = np.zeros_like(power)
@@ -65,6 +71,8 @@ def track(problem: Problem, energy_kwh: Floats, source_kw: Floats) -> Setpoints:
             _ceil_watts(wish),
             _floor_watts(wish),
         )
+        must_draw = np.minimum(stores.charge_min_kw[t], most_draw)
+        wish = np.where(must_draw > 0, np.minimum(wish, -must_draw), wish)
         wish = np.clip(wish, -most_draw, most_given)
         wish = _active(wish, stores.min_active_kw, most_draw, most_given)
         low, high = _within_ramp(problem, source[t - 1] if t else None, t)
@@ -80,7 +88,7 @@ def track(problem: Problem, energy_kwh: Floats, source_kw: Floats) -> Setpoints:
 def loose_sites(problem: Problem, relaxed: Relaxed) -> Bools:
     """Return the sites (K,) where an answer has a device do what it can't.
 
-    That is both ways at once, or running below its least power.
+    That is both ways at once, running below its least power, or a run cut short.
     """
     stores, sources = problem.stores, problem.sources
     loose_store = (
@@ -89,6 +97,11 @@ def loose_sites(problem: Problem, relaxed: Relaxed) -> Bools:
         | _too_little(relaxed.discharge_kw, stores.min_active_kw)
     ).any(axis=0)
     loose_source = _too_little(relaxed.source_kw, sources.min_active_kw).any(axis=0)
+    interrupted, hasty = broken_runs(
+        problem, relaxed.charge_kw, relaxed.energy_kwh, relaxed.source_kw
+    )
+    loose_store |= interrupted
+    loose_source |= hasty
     loose = np.zeros(len(problem.sites.import_limit_kw), dtype=np.bool_)
     loose[stores.site[loose_store]] = True
     loose[sources.site[loose_source]] = True
@@ -176,11 +189,13 @@ def _within_site(  # noqa: PLR0917 - one quarter-hour's state
 
     if missing().any():
         source = source + _share(missing(), np.where(free, high - source, 0.0), at_source)
-        cut = _ceil_watts(_share(missing(), np.maximum(-power, 0), at_store))
+        must_draw = stores.charge_min_kw[t]
+        spare = np.maximum(-power - must_draw, 0)
+        cut = np.minimum(_ceil_watts(_share(missing(), spare, at_store)), spare)
         less = np.minimum(power + cut, 0)
         kept = np.where(-less >= stores.min_active_kw, less, 0.0)
         power = np.where((power < 0) & (cut > 0), kept, power)
-        room = np.where(power >= 0, most_given - power, 0.0)
+        room = np.where((power >= 0) & (must_draw <= 0), most_given - power, 0.0)
         more = np.minimum(power + _ceil_watts(_share(missing(), room, at_store)), most_given)
         power = np.where((room > 0) & (more >= stores.min_active_kw), more, power)
     if surplus().any():

@@ -32,14 +32,19 @@ class Certificate:
     """How good a plan is, measured on the repaired schedule by code that did not make it."""
 
     label: str  # "optimal", "feasible" (gap not proven) or "fallback: <why>"
+    method: str  # "monolith" or "decomposition"
     solver: str
     solver_status: str
     objective_eur: float  # of the repaired schedule; lower is better
     bound_eur: float | None  # no feasible plan is below it; null when none was proven
     gap: float | None  # (objective - bound) / max(1, |objective|)
+    relaxed_gap: float | None  # likewise before integers: of the convex problem; null if unknown
     worst_violation_kw: float
     worst_violation_kwh: float
+    worst_violation_c: float  # by which a building is outside comfort where it could be inside
     simultaneous_steps: int  # device-steps that charge and discharge at once, after repair
     unmet_kwh: float  # energy owed to vehicles and loads that the plan can't deliver
     overload_kw: float  # by which a site's own load is beyond its connection, whatever is planned
+    passes: int  # over the whole fleet, or solvers asked
     solve_seconds: float
+    stage_seconds: dict[str, float]  # where they went

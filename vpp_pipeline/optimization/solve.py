@@ -18,6 +18,7 @@ from vpp_pipeline.optimization.fallback import greedy
 from vpp_pipeline.optimization.problem import at_sites
 from vpp_pipeline.optimization.relaxed import SolverError, solve_relaxed
 from vpp_pipeline.optimization.repair import loose_sites, track
+from vpp_pipeline.optimization.reserves import held
 from vpp_pipeline.optimization.verify import Verdict, verify
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class Found:
     bound_eur: float | None
     complaints: tuple[str, ...]
     """Why solvers gave nothing better, in words."""
+    passes: int = 0
+    """How many solvers gave an answer."""
 
     @property
     def gap(self) -> float | None:
@@ -69,7 +72,7 @@ def solve(problem: Problem, settings: PlanSettings) -> Found:
     while the gap is not within tolerance.
     """
     deadline = time.perf_counter() + settings.time_limit_s
-    setpoints = greedy(problem)
+    setpoints = held(problem, greedy(problem))
     verdict = verify(problem, setpoints)
     if not setpoints.store_kw.size and not setpoints.source_kw.size:
         return Found(setpoints, verdict, "none", "nothing to decide", verdict.objective_eur, ())
@@ -115,14 +118,17 @@ def _improved(
     relaxed = solve_relaxed(part, solver, (deadline - time.perf_counter()) / 2)
     progress = _with(problem, progress, open_sites, relaxed.energy_kwh, relaxed.source_kw)
     bound = lower_bound_eur(part, relaxed.multipliers) + progress.settled_bound_eur
-    best = _better(problem, _bounded(best, bound), progress, solver, relaxed.status)
+    best = replace(_bounded(best, bound), passes=best.passes + 1)
+    best = _better(problem, best, progress, solver, relaxed.status)
+    if problem.portfolio.couples:
+        return best, progress  # no site can be solved by itself
 
     loose = np.flatnonzero(open_sites)[loose_sites(part, relaxed)]
     progress = _settled(problem, progress, loose, deadline, gap)
     left = ~progress.settled[open_sites]
     rest = lower_bound_eur(
         at_sites(part, left),
-        relaxed.multipliers.at(left[part.stores.site], left[part.sources.site], left),
+        relaxed.multipliers.at_sites(part, left),
     )
     best = _bounded(best, rest + progress.settled_bound_eur)
     return _better(problem, best, progress, solver, relaxed.status), progress
@@ -165,7 +171,7 @@ def _with(
 
 
 def _better(problem: Problem, best: Found, progress: _Progress, solver: str, status: str) -> Found:
-    setpoints = track(problem, progress.energy_kwh, progress.source_kw)
+    setpoints = held(problem, track(problem, progress.energy_kwh, progress.source_kw))
     verdict = verify(problem, setpoints)
     if verdict.objective_eur > best.verdict.objective_eur:
         return best

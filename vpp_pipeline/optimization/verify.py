@@ -1,7 +1,7 @@
 """A plan judged by code that did not make it: what it costs and what it breaks.
 
-Belongs here: plain NumPy over powers and energies. Does not: mending (`repair`), the bound
-(`bound`).
+Belongs here: plain NumPy over powers and energies, in chunks. Does not: mending (`repair`), the
+bound (`bound`).
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import polars as pl
 
-from vpp_pipeline.delivery_day import STEP_H
-from vpp_pipeline.optimization.bound import constant_eur
+from vpp_pipeline.delivery_day import STEP, STEP_H
+from vpp_pipeline.optimization.problem import by_site, chunks, select
+from vpp_pipeline.optimization.reserves import ready_stores, sold_kw
 
 if TYPE_CHECKING:
-    from vpp_pipeline.optimization.problem import Floats, Problem
+    from vpp_pipeline.optimization.problem import Floats, Problem, Stores
     from vpp_pipeline.optimization.repair import Setpoints
 
 _BURNT_KWH = 1e-6
@@ -29,9 +31,23 @@ class Verdict:
     objective_eur: float
     worst_violation_kw: float
     worst_violation_kwh: float
+    worst_violation_c: float
     simultaneous_steps: int
     unmet_kwh: float
     overload_kw: float
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What one part of the problem costs and breaks."""
+
+    cost_eur: float
+    kw: float = 0.0
+    kwh: float = 0.0
+    c: float = 0.0
+    simultaneous_steps: int = 0
+    unmet_kwh: float = 0.0
+    overload_kw: float = 0.0
 
 
 def verify(problem: Problem, setpoints: Setpoints) -> Verdict:
@@ -39,62 +55,175 @@ def verify(problem: Problem, setpoints: Setpoints) -> Verdict:
 
     A store whose stated energy is below what its net power leaves would have to charge and
     discharge at once. What a site's own load is beyond its connection is told as overload; a
-    violation is what the plan adds to that.
+    violation is what the plan adds to that. Reserve counts as if it were called.
     """
-    stores, sources, sites = problem.stores, problem.sources, problem.sites
-    power, source = setpoints.store_kw, setpoints.source_kw
+    sites = problem.sites
+    count = len(sites.import_limit_kw)
+    site_kw = by_site(setpoints.store_kw, problem.stores.site, count)
+    site_kw += by_site(setpoints.source_kw, problem.sources.site, count)
+    site_kw += sites.base_kw
+    nothing = np.zeros((len(site_kw), int(ready_stores(problem).sum())))
+    up_kw = setpoints.reserve_up_kw if setpoints.reserve_up_kw.size else nothing
+    down_kw = setpoints.reserve_down_kw if setpoints.reserve_down_kw.size else nothing
+    found = [
+        *(_stores(problem, setpoints, part) for part in chunks(len(problem.stores.site))),
+        *(_sources(problem, setpoints, part) for part in chunks(len(problem.sources.site))),
+        _reserve(problem, setpoints, up_kw, down_kw),
+        _sites(problem, site_kw, up_kw, down_kw),
+        _Found(cost_eur=_settled_eur(problem, site_kw.sum(axis=1))),
+    ]
+    return Verdict(
+        objective_eur=sum(part.cost_eur for part in found),
+        worst_violation_kw=max(part.kw for part in found),
+        worst_violation_kwh=max(part.kwh for part in found),
+        worst_violation_c=max(part.c for part in found),
+        simultaneous_steps=sum(part.simultaneous_steps for part in found),
+        unmet_kwh=sum(part.unmet_kwh for part in found),
+        overload_kw=max(part.overload_kw for part in found),
+    )
+
+
+def unmet(problem: Problem, setpoints: Setpoints) -> pl.DataFrame:
+    """Return (device_id, owed_by, unmet_kwh): what is owed by an instant and not delivered."""
+    stores = problem.stores
+    found = []
+    for part in chunks(len(stores.site)):
+        debt = _debt(select(stores, part), setpoints.energy_kwh[:, part])
+        step, store = np.nonzero(debt)
+        found.append(np.stack([stores.place[part][store], step, debt[step, store]]))
+    place, step, kwh = np.concatenate([np.zeros((3, 0)), *found], axis=1)
+    return pl.DataFrame(
+        {
+            "device_id": problem.device_ids.gather(place.astype(np.int64)),
+            "owed_by": problem.intervals.gather(step.astype(np.int64)) + STEP,
+            "unmet_kwh": kwh,
+        }
+    ).sort("device_id", "owed_by")
+
+
+def _stores(problem: Problem, setpoints: Setpoints, part: slice) -> _Found:
+    stores = select(problem.stores, part)
+    power, energy = setpoints.store_kw[:, part], setpoints.energy_kwh[:, part]
     drawn, given = np.maximum(-power, 0), np.maximum(power, 0)
-    before = np.vstack([stores.initial_kwh[:1], setpoints.energy_kwh[:-1]])
+    before = np.vstack([stores.initial_kwh[:1], energy[:-1]])
     before = np.where(stores.starts, stores.initial_kwh, before)
     follows = (
         stores.retention * before
-        + drawn * stores.charge_efficiency * STEP_H
-        - given / stores.discharge_efficiency * STEP_H
+        + drawn * (stores.charge_efficiency * STEP_H)
+        - given * (STEP_H / stores.discharge_efficiency)
         + stores.drift_kwh
     )
-    energy = setpoints.energy_kwh
-    site_kw = sites.base_kw.copy()
-    np.add.at(site_kw.T, stores.site, power.T)
-    np.add.at(site_kw.T, sources.site, source.T)
-    over = np.maximum(site_kw - sites.export_limit_kw, 0)
-    under = np.maximum(-site_kw - sites.import_limit_kw, 0)
-    own_over = np.maximum(sites.base_kw - sites.export_limit_kw, 0)
-    own_under = np.maximum(-sites.base_kw - sites.import_limit_kw, 0)
     short = np.maximum(stores.wished_kwh - energy, 0)
-    debt = np.where(stores.owed, short, 0.0)
-
-    price = problem.price_eur_per_kwh[:, None] * STEP_H
-    objective = (
-        np.sum((price + 0.5 * STEP_H * stores.wear_eur_per_kwh) * drawn)
-        + np.sum((0.5 * STEP_H * stores.wear_eur_per_kwh - price) * given)
-        + np.sum((sources.cost_eur_per_kwh * STEP_H - price) * source)
-        + np.sum(stores.shortfall_eur_per_kwh * short)
-        + np.sum(stores.excess_eur_per_kwh * np.maximum(energy - stores.comfort_kwh, 0))
-        - stores.end_value_eur_per_kwh @ energy[-1]
-        + problem.overload_eur_per_kwh * STEP_H * (over.sum() + under.sum())
-        + constant_eur(problem)
-    )
-    change = np.abs(np.diff(source, axis=0))
-    return Verdict(
-        objective_eur=float(objective),
-        worst_violation_kw=_worst(
-            over - own_over,
-            under - own_under,
+    above = np.maximum(energy - stores.comfort_kwh, 0)
+    begun = len(stores.starts) - 1 - np.argmax(stores.starts[::-1], axis=0)
+    brought = stores.initial_kwh[begun, np.arange(len(begun))]
+    size = np.abs(power)
+    building = np.isfinite(stores.kwh_per_c)
+    warmer = np.where(stores.excess_eur_per_kwh > 0, above, 0.0)
+    outside_kwh = np.maximum(short, warmer)[:, building]
+    return _Found(
+        cost_eur=float(
+            0.5
+            * STEP_H
+            * np.sum((stores.wear_eur_per_kwh + stores.curvature_eur_per_kw2h * size) * size)
+            + np.sum(stores.shortfall_eur_per_kwh * short)
+            + np.sum(stores.excess_eur_per_kwh * above)
+            + stores.end_value_eur_per_kwh @ (brought - energy[-1])
+        ),
+        kw=_worst(
             drawn - stores.charge_max_kw,
             given - stores.discharge_max_kw,
-            _below_least(np.abs(power), stores.min_active_kw),
-            source - sources.max_kw,
-            sources.min_kw - source,
-            _below_least(source, sources.min_active_kw),
-            change - sources.ramp_kw,
+            _below_least(size, stores.min_active_kw),
         ),
-        worst_violation_kwh=_worst(
+        kwh=_worst(
             energy - stores.ceiling_kwh, stores.floor_kwh - energy, np.abs(energy - follows)
         ),
+        c=_worst(outside_kwh / stores.kwh_per_c[building]),
         simultaneous_steps=int(np.sum(follows - energy > _BURNT_KWH)),
-        unmet_kwh=float(debt[debt > _TOLD_KWH].sum()),
+        unmet_kwh=float(_debt(stores, energy).sum()),
+    )
+
+
+def _sources(problem: Problem, setpoints: Setpoints, part: slice) -> _Found:
+    sources, power = select(problem.sources, part), setpoints.source_kw[:, part]
+    curved = np.where(sources.curtailable, sources.max_kw - power, power)
+    return _Found(
+        cost_eur=STEP_H
+        * float(
+            np.sum(sources.cost_eur_per_kwh * power)
+            + 0.5 * np.sum(sources.curvature_eur_per_kw2h * curved**2)
+        ),
+        kw=_worst(
+            power - sources.max_kw,
+            sources.min_kw - power,
+            _below_least(power, sources.min_active_kw),
+            np.abs(np.diff(power, axis=0)) - sources.ramp_kw,
+        ),
+    )
+
+
+def _sites(problem: Problem, site_kw: Floats, up_kw: Floats, down_kw: Floats) -> _Found:
+    sites, at_ready = problem.sites, problem.stores.site[ready_stores(problem)]
+    count = len(sites.import_limit_kw)
+    out_kw = site_kw + by_site(up_kw, at_ready, count)
+    in_kw = by_site(down_kw, at_ready, count) - site_kw
+    over = np.maximum(out_kw - sites.export_limit_kw, 0)
+    under = np.maximum(in_kw - sites.import_limit_kw, 0)
+    own_over = np.maximum(sites.base_kw - sites.export_limit_kw, 0)
+    own_under = np.maximum(-sites.base_kw - sites.import_limit_kw, 0)
+    return _Found(
+        cost_eur=problem.overload_eur_per_kwh * STEP_H * float(over.sum() + under.sum()),
+        kw=_worst(over - own_over, under - own_under),
         overload_kw=_worst(np.minimum(over, own_over), np.minimum(under, own_under)),
     )
+
+
+def _reserve(problem: Problem, setpoints: Setpoints, up_kw: Floats, down_kw: Floats) -> _Found:
+    """Judge power promised as ready: within the devices' power, with the energy to sustain it."""
+    portfolio, ready = problem.portfolio, ready_stores(problem)
+    stores = select(problem.stores, ready)
+    power, energy = setpoints.store_kw[:, ready], setpoints.energy_kwh[:, ready]
+    sustained = portfolio.reserve_sustain_h
+    sold_up, sold_down = sold_kw(portfolio, up_kw.sum(axis=1), down_kw.sum(axis=1))
+    return _Found(
+        cost_eur=-STEP_H
+        * float(
+            portfolio.reserve_up_eur_per_kwh @ sold_up
+            + portfolio.reserve_down_eur_per_kwh @ sold_down
+        ),
+        kw=_worst(
+            -up_kw,
+            -down_kw,
+            power + up_kw - stores.discharge_max_kw,
+            down_kw - power - stores.charge_max_kw,
+        ),
+        kwh=_worst(
+            up_kw * (sustained / stores.discharge_efficiency) - (energy - stores.floor_kwh),
+            down_kw * (sustained * stores.charge_efficiency) - (stores.ceiling_kwh - energy),
+        ),
+    )
+
+
+def _settled_eur(problem: Problem, power_kw: Floats) -> float:
+    """Return what the fleet's summed power (T,) costs: position, imbalance, peak, events."""
+    portfolio = problem.portfolio
+    beyond = power_kw - portfolio.position_kw
+    earned = (
+        problem.price_eur_per_kwh * portfolio.position_kw
+        + portfolio.surplus_eur_per_kwh * np.maximum(beyond, 0)
+        - portfolio.shortage_eur_per_kwh * np.maximum(-beyond, 0)
+    )
+    outside = np.maximum(portfolio.event_min_kw - power_kw, 0)
+    outside += np.maximum(power_kw - portfolio.event_max_kw, 0)
+    peak_kw = max(float(np.max(-power_kw)) - portfolio.peak_free_kw, 0.0)
+    energy_eur = STEP_H * float(np.sum(portfolio.event_eur_per_kwh * outside - earned))
+    return energy_eur + portfolio.peak_eur_per_kw * peak_kw
+
+
+def _debt(stores: Stores, energy_kwh: Floats) -> Floats:
+    """Return what is owed and missing at each quarter-hour's end (T, S); rounding is none."""
+    debt = np.where(stores.owed, np.maximum(stores.wished_kwh - energy_kwh, 0), 0.0)
+    return np.where(debt > _TOLD_KWH, debt, 0.0)
 
 
 def _below_least(power: Floats, least: Floats) -> Floats:
