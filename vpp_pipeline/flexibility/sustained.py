@@ -119,7 +119,7 @@ def _most_held(  # noqa: C901, PLR0917 - one search, and arrays are what compile
 
     Along the path that begins as full as it can be, and gives that power or its least, a store
     is clipped where it is full; where it is too empty, the power is lowered by just what the
-    stretch since it was last clipped lacks. Each such cut is an upper bound of the answer, so
+    stretch since it was last clipped lacks. Each such cut leaves an upper bound of the answer, so
     the first power that passes is the answer.
     """
     for i in range(held.shape[0]):
@@ -129,7 +129,7 @@ def _most_held(  # noqa: C901, PLR0917 - one search, and arrays are what compile
             for t in range(first + 1, first + steps):
                 power = min(power, most_kw[i, t])
             for _ in range(4 * steps):
-                lacking = 0.0
+                cut = 0.0
                 weight = 0.0
                 energy = high_kwh[i, first - 1] if first > 0 else np.nan
                 for t in range(first, first + steps):
@@ -148,10 +148,10 @@ def _most_held(  # noqa: C901, PLR0917 - one search, and arrays are what compile
                         energy = high_kwh[i, t]
                         weight = 0.0
                     lacking = low_kwh[i, t] - energy
-                    if lacking > _TOLERANCE_KWH:
-                        break
-                if lacking <= _TOLERANCE_KWH or weight == 0.0:
+                    if lacking > _TOLERANCE_KWH and weight > 0:
+                        cut = max(cut, lacking / weight)
+                if cut == 0.0:
                     break
-                change = lacking / weight - power * (taken if power > 0 else stored)
+                change = cut - power * (taken if power > 0 else stored)
                 power = -change / (stored if change > 0 else taken)
             held[i, first] = power
