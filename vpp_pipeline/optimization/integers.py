@@ -1,0 +1,257 @@
+"""From a convex answer to one that every device can follow: its switches fixed, the rest re-solved.
+
+Belongs here: which devices an answer asks too much of, the problem narrowed so that a convex
+solver keeps all their rules, and what the rules are known to cost. Does not: a device's best
+pattern (`directions`, `runs`), whole watts (`repair`), a MILP (`exact`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from vpp_pipeline.delivery_day import STEP_H
+from vpp_pipeline.optimization.bound import lower_bound_eur
+from vpp_pipeline.optimization.directions import best_directions
+from vpp_pipeline.optimization.problem import at_sites, no_portfolio, select
+from vpp_pipeline.optimization.relaxed import SolverError, solve_relaxed
+from vpp_pipeline.optimization.repair import track
+from vpp_pipeline.optimization.reserves import held
+from vpp_pipeline.optimization.runs import (
+    broken_runs,
+    in_one_run,
+    room_at_sites,
+    switched,
+    with_runs,
+    with_switches,
+)
+from vpp_pipeline.optimization.verify import Verdict, verify
+
+if TYPE_CHECKING:
+    from vpp_pipeline.optimization.multipliers import Multipliers
+    from vpp_pipeline.optimization.problem import Bools, Floats, Places, Problem
+    from vpp_pipeline.optimization.relaxed import Relaxed
+    from vpp_pipeline.optimization.repair import Setpoints
+    from vpp_pipeline.optimization.settings import Solver
+
+_TOLD_KW = 1e-3
+_ROUNDS = 3  # patterns at the prices of the solution before; more have not been seen to help
+
+
+class Wish(Protocol):
+    """A convex answer: `Relaxed` is one."""
+
+    @property
+    def charge_kw(self) -> Floats:
+        """(T, S)."""
+
+    @property
+    def discharge_kw(self) -> Floats:
+        """(T, S)."""
+
+    @property
+    def energy_kwh(self) -> Floats:
+        """(T, S)."""
+
+    @property
+    def source_kw(self) -> Floats:
+        """(T, G)."""
+
+
+@dataclass(frozen=True)
+class Loose:
+    """The devices of which an answer asks what they can't do."""
+
+    stores: Bools  # (S,)
+    sources: Bools  # (G,)
+
+    def __or__(self, other: Loose) -> Loose:
+        """Return the devices of either."""
+        return Loose(self.stores | other.stores, self.sources | other.sources)
+
+    def any(self) -> bool:
+        """Return whether there is one."""
+        return bool(self.stores.any() or self.sources.any())
+
+
+@dataclass(frozen=True)
+class Patterned:
+    """A problem of which every solution keeps the rules of the patterned devices."""
+
+    problem: Problem
+    proven: Loose  # those whose least cost at the given prices is known for sure
+    least_eur: float  # what the proven ones cost at least, all together
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A plan that keeps all rules, and what no plan costs less than."""
+
+    setpoints: Setpoints
+    verdict: Verdict
+    bound_eur: float
+
+
+def loose_devices(problem: Problem, wish: Wish) -> Loose:
+    """Return the devices that would go both ways at once, below their least power, or on and off.
+
+    What breaks a run or rest time, or interrupts a load that is not to be, counts too.
+    """
+    stores, sources = problem.stores, problem.sources
+    stray = (
+        (np.minimum(wish.charge_kw, wish.discharge_kw) > _TOLD_KW)
+        | _too_little(wish.charge_kw, stores.min_active_kw)
+        | _too_little(wish.discharge_kw, stores.min_active_kw)
+    ).any(axis=0)
+    short = _too_little(wish.source_kw, sources.min_active_kw).any(axis=0)
+    loads, timed = broken_runs(problem, wish.charge_kw, wish.energy_kwh, wish.source_kw)
+    return Loose(stray | loads, short | timed)
+
+
+def local_price(multipliers: Multipliers) -> Floats:
+    """Return what a kWh is worth at each site (T, K): the fleet's price, and the connection's."""
+    connection = np.maximum(multipliers.over_export, 0) - np.maximum(multipliers.over_import, 0)
+    price: Floats = multipliers.energy_eur_per_kwh[:, None] - connection / STEP_H
+    return price
+
+
+def patterned(problem: Problem, loose: Loose, price_eur_per_kwh: Floats) -> Patterned:
+    """Narrow the loose devices' bounds to their best switches at local prices (T, K).
+
+    The problem that is left has a solution if the given one has: a device takes for its pattern
+    only what its connection surely has. One that has no pattern within its hard bounds stays as
+    it is.
+    """
+    stores, sources = problem.stores, problem.sources
+    room = room_at_sites(problem)
+    loads = np.flatnonzero(loose.stores & stores.unbroken)
+    free = np.flatnonzero(loose.stores & ~stores.unbroken)
+    chps = np.flatnonzero(loose.sources & ~sources.curtailable)
+
+    at_chp = price_eur_per_kwh[:, sources.site[chps]]
+    switches = switched(problem, chps, at_chp, room)
+    runs = in_one_run(problem, loads, price_eur_per_kwh[:, stores.site[loads]], room)
+    ways = best_directions(problem, free, price_eur_per_kwh[:, stores.site[free]], room)
+
+    narrowed = with_switches(problem, chps[switches.possible], switches.kw[:, switches.possible])
+    narrowed = with_runs(narrowed, loads[runs.possible], runs.kw[:, runs.possible])
+    kept = ways.possible
+    narrowed = _with_ways(narrowed, free[kept], ways.kw[:, kept], ways.tends[:, kept])
+    proven = Loose(np.zeros_like(loose.stores), np.zeros_like(loose.sources))
+    proven.stores[loads] = True
+    proven.sources[chps] = True
+    begun = len(stores.starts) - 1 - np.argmax(stores.starts[::-1, loads], axis=0)
+    brought_eur = stores.end_value_eur_per_kwh[loads] @ stores.initial_kwh[begun, loads]
+    return Patterned(
+        problem=narrowed,
+        proven=proven,
+        least_eur=float(switches.least_eur.sum() + runs.least_eur.sum() + brought_eur),
+    )
+
+
+def proven_bound_eur(problem: Problem, multipliers: Multipliers, pattern: Patterned) -> float:
+    """Return `bound.lower_bound_eur`, with the exact cost of the devices for which it is known.
+
+    `pattern` is of the same problem at `local_price` of the same multipliers.
+    """
+    whole = lower_bound_eur(problem, multipliers)
+    alone = replace(problem, portfolio=no_portfolio(multipliers.energy_eur_per_kwh))
+
+    def of(stores: Bools, sources: Bools) -> float:
+        part = replace(
+            alone, stores=select(alone.stores, stores), sources=select(alone.sources, sources)
+        )
+        prices = replace(
+            multipliers,
+            store_law=multipliers.store_law[:, stores],
+            ramp_up=multipliers.ramp_up[:, sources],
+            ramp_down=multipliers.ramp_down[:, sources],
+        )
+        return lower_bound_eur(part, prices)
+
+    proven = pattern.proven
+    nobody = of(np.zeros_like(proven.stores), np.zeros_like(proven.sources))
+    gain = pattern.least_eur - (of(proven.stores, proven.sources) - nobody)
+    return whole + max(gain, 0.0)
+
+
+def settled(problem: Problem, relaxed: Relaxed, solver: Solver, time_limit_s: float) -> Settled:
+    """Return the best plan that keeps all rules, from a convex answer to the same problem.
+
+    Devices that break a rule get their best pattern at the answer's prices; the problem is solved
+    again within them, and at its new prices once more. Where a solver gives up, what is there so
+    far stands.
+    """
+    best = _followed(problem, relaxed.energy_kwh, relaxed.source_kw)
+    loose = loose_devices(problem, relaxed)
+    bound = lower_bound_eur(problem, relaxed.multipliers)
+    if not loose.any():
+        return Settled(*best, bound)
+    price = local_price(relaxed.multipliers)
+    energy, source = relaxed.energy_kwh.copy(), relaxed.source_kw.copy()
+    for nth in range(_ROUNDS):
+        pattern = patterned(problem, loose, price)
+        if nth == 0:
+            bound = max(bound, proven_bound_eur(problem, relaxed.multipliers, pattern))
+        open_sites = _open_sites(problem, loose)
+        part = at_sites(pattern.problem, open_sites)
+        try:
+            answer = solve_relaxed(part, solver, time_limit_s / _ROUNDS)
+        except SolverError:
+            break
+        energy[:, open_sites[problem.stores.site]] = answer.energy_kwh
+        source[:, open_sites[problem.sources.site]] = answer.source_kw
+        found = _followed(problem, energy, source)
+        if nth and found[1].objective_eur >= best[1].objective_eur:
+            break
+        best = min(best, found, key=lambda plan: plan[1].objective_eur)
+        price[:, open_sites] = local_price(answer.multipliers)
+    return Settled(*best, bound)
+
+
+def _followed(problem: Problem, energy_kwh: Floats, source_kw: Floats) -> tuple[Setpoints, Verdict]:
+    setpoints = held(problem, track(problem, energy_kwh, source_kw))
+    return setpoints, verify(problem, setpoints)
+
+
+def _open_sites(problem: Problem, loose: Loose) -> Bools:
+    """Return the sites (K,) to solve again: those of loose devices, or all if the fleet couples."""
+    again = np.full(len(problem.sites.import_limit_kw), problem.portfolio.couples)
+    again[problem.stores.site[loose.stores]] = True
+    again[problem.sources.site[loose.sources]] = True
+    return again
+
+
+def _too_little(power_kw: Floats, least_kw: Floats) -> Bools:
+    little: Bools = (power_kw > _TOLD_KW) & (power_kw < least_kw - _TOLD_KW)
+    return little
+
+
+def _with_ways(problem: Problem, chosen: Places, kw: Floats, tends: Bools) -> Problem:
+    """Let these stores charge, discharge or rest only as they do at `kw` (T, chosen).
+
+    One without a least power may also rest, and where it rests, move as it tends to.
+    """
+    stores = problem.stores
+    least = np.broadcast_to(stores.min_active_kw[chosen], kw.shape)
+    may_rest = least <= 0
+    may_charge = (kw < 0) | ((kw == 0) & may_rest & tends)
+    may_discharge = (kw > 0) | ((kw == 0) & may_rest & ~tends)
+    low_in, high_in = np.array(stores.charge_min_kw), np.array(stores.charge_max_kw)
+    low_out, high_out = np.array(stores.discharge_min_kw), np.array(stores.discharge_max_kw)
+    low_in[:, chosen] = np.where(may_charge, np.maximum(low_in[:, chosen], least), 0.0)
+    high_in[:, chosen] = np.where(may_charge, high_in[:, chosen], 0.0)
+    low_out[:, chosen] = np.where(may_discharge, np.maximum(low_out[:, chosen], least), 0.0)
+    high_out[:, chosen] = np.where(may_discharge, high_out[:, chosen], 0.0)
+    return replace(
+        problem,
+        stores=replace(
+            stores,
+            charge_min_kw=low_in,
+            charge_max_kw=high_in,
+            discharge_min_kw=low_out,
+            discharge_max_kw=high_out,
+        ),
+    )
