@@ -185,12 +185,12 @@ def _sources(
     rated = np.empty(count)
     rated[sun] = rng.uniform(4, 12, homes)
     rated[chp] = rng.uniform(5, 30, chps)
-    rated[wind] = rng.uniform(10, 40, winds)
+    rated[wind] = rng.uniform(3, 12, winds)
     clouds = rng.uniform(0.3, 1.0, (16, steps))  # as many skies
     blows = np.clip(rng.normal(0.35, 0.2, (16, steps)), 0, 1)
     max_kw = np.empty((count, steps))
     max_kw[sun] = clouds[rng.integers(16, size=homes)]
-    max_kw[sun] *= (_bell(_hours(steps), 12.5, 2.2) - 0.1).clip(min=0)
+    max_kw[sun] *= 0.7 * (_bell(_hours(steps), 12.5, 2.2) - 0.1).clip(min=0)  # a low winter sun
     max_kw[chp] = 1.0
     max_kw[wind] = blows[rng.integers(16, size=winds)]
     max_kw *= rated[:, None]
