@@ -149,14 +149,16 @@ fleets = st.lists(minutes, max_size=6).map(
 )
 
 price_rows = keyed(Prices, "market", resolution_minutes=15, source="test")
-weather_rows = keyed(Weather, "site_id", kind="observed", source="test")
+weather_rows = keyed(Weather, "site_id", kind="observed", source="test", ghi_w_per_m2=100.0)
 forecast_rows = keyed(Forecasts, "subject_id", target="pv", p10=0.0, p90=10.0, model="test")
 
 AS_OF_READS = {
     "readings": ("telemetry", readings, {"frames": DEVICES, **DAY}),
+    "power_readings": ("telemetry", readings, {"frames": DEVICES, **DAY}),
     "latest_telemetry": ("telemetry", readings, {}),
     "prices": ("prices", price_rows, {"market": "x", **DAY}),
     "weather": ("weather", weather_rows, DAY),
+    "irradiance": ("weather", weather_rows, DAY),
     "forecasts": ("forecasts", forecast_rows, {"target": "pv", **DAY}),
     "session_forecasts": ("session_forecasts", sessions, DAY),
     "fleet_at": ("fleet_versions", fleets, {}),

@@ -53,7 +53,7 @@ def load_forecast(
         runtime,
         forecast_load(
             loads,
-            _history(runtime, now, loads).select("device_id", "interval_start", "power_kw"),
+            _history(runtime, now, loads, "warehouse_power_readings"),
             _intervals(context),
             MARKET_TZ,
             now,
@@ -71,11 +71,15 @@ def generation_forecast(
         pl.col("device_type").cast(pl.String).is_in(["pv", "wind"])
     )
     with runtime.warehouse.read() as connection:
-        seen = connection.frame("warehouse_weather", start=now - HISTORY, end_=now, as_of=now)
+        seen = connection.frame("warehouse_irradiance", start=now - HISTORY, end_=now, as_of=now)
     return _store(
         runtime,
         forecast_generation(
-            devices, _history(runtime, now, devices), seen, _intervals(context), now
+            devices,
+            _history(runtime, now, devices, "warehouse_power_readings"),
+            seen,
+            _intervals(context),
+            now,
         ),
     )
 
@@ -100,7 +104,7 @@ def ev_forecast(
     now = runtime.clock.now()
     chargers = runtime.devices(now).filter(pl.col("device_type") == "ev_charger")
     expected = forecast_sessions(
-        _history(runtime, now, chargers),
+        _history(runtime, now, chargers, "warehouse_readings"),
         *market_day.bounds(delivery_day(context), MARKET_TZ),
         MARKET_TZ,
         now,
@@ -130,10 +134,10 @@ def _intervals(context: dg.AssetExecutionContext) -> pl.Series:
     return market_day.day_intervals(delivery_day(context), MARKET_TZ)
 
 
-def _history(runtime: Runtime, now: datetime, devices: pl.DataFrame) -> pl.DataFrame:
+def _history(runtime: Runtime, now: datetime, devices: pl.DataFrame, query: str) -> pl.DataFrame:
     with runtime.warehouse.read() as connection:
         readings = connection.frame(
-            "warehouse_readings",
+            query,
             {"devices": devices.select("device_id")},
             start=now - HISTORY,
             end_=now,

@@ -26,34 +26,42 @@ def clear_sky(planes: pl.DataFrame) -> pl.DataFrame:
 
     `planes` holds `interval_start`, `latitude`, `longitude`, `tilt_deg`, `azimuth_deg`.
     """
+    times = planes.select(interval_start=pl.col("interval_start").unique().sort())
     middle = pl.col("interval_start") + STEP / 2
-    at = planes.select(
-        "latitude",
-        "longitude",
-        "tilt_deg",
-        "azimuth_deg",
+    sun = times.select(
         day=middle.dt.ordinal_day().cast(pl.Float64),
         hour=(middle - middle.dt.truncate("1d")).dt.total_seconds() / 3600.0,
-    ).to_dict()
-    day, hour, latitude, tilt, facing = (
-        at[name].to_numpy() for name in ("day", "hour", "latitude", "tilt_deg", "azimuth_deg")
     )
+    day, hour = sun["day"].to_numpy(), sun["hour"].to_numpy()
     minutes = solarposition.equation_of_time_spencer71(day)
-    hour_angle = 15.0 * (hour - 12.0) + at["longitude"].to_numpy() + minutes / 4.0
-    hour_angle = (hour_angle + 180.0) % 360.0 - 180.0
-    declination = solarposition.declination_spencer71(day)
-    sun = np.radians(latitude), np.radians(hour_angle), declination
-    zenith_rad = solarposition.solar_zenith_analytical(*sun)
-    azimuth = np.degrees(solarposition.solar_azimuth_analytical(*sun, zenith_rad))
-    zenith = np.degrees(zenith_rad)
-    up = zenith < _NIGHT_ZENITH_DEG
-
-    air_mass = atmosphere.get_relative_airmass(np.where(up, zenith, _NIGHT_ZENITH_DEG))
-    sky = clearsky.ineichen(np.where(up, zenith, _NIGHT_ZENITH_DEG), air_mass, _LINKE_TURBIDITY)
-    plane = irradiance.get_total_irradiance(
-        tilt, facing, zenith, azimuth, sky["dni"], sky["ghi"], sky["dhi"], albedo=_ALBEDO
+    at = times["interval_start"].search_sorted(planes["interval_start"]).to_numpy()
+    latitude, longitude, tilt, facing = (
+        planes[name].to_numpy() for name in ("latitude", "longitude", "tilt_deg", "azimuth_deg")
     )
+    hour_angle = (15.0 * (hour - 12.0) + minutes / 4.0)[at] + longitude
+    hour_angle = np.radians((hour_angle + 180.0) % 360.0 - 180.0)
+    declination = solarposition.declination_spencer71(day)[at]
+    zenith_rad = solarposition.solar_zenith_analytical(
+        np.radians(latitude), hour_angle, declination
+    )
+    up = np.flatnonzero(np.degrees(zenith_rad) < _NIGHT_ZENITH_DEG)
+    azimuth = solarposition.solar_azimuth_analytical(
+        np.radians(latitude[up]), hour_angle[up], declination[up], zenith_rad[up]
+    )
+    zenith = np.degrees(zenith_rad[up])
+    sky = clearsky.ineichen(zenith, atmosphere.get_relative_airmass(zenith), _LINKE_TURBIDITY)
+    plane = irradiance.get_total_irradiance(
+        tilt[up],
+        facing[up],
+        zenith,
+        np.degrees(azimuth),
+        sky["dni"],
+        sky["ghi"],
+        sky["dhi"],
+        albedo=_ALBEDO,
+    )
+    ghi, poa = np.zeros(len(at)), np.zeros(len(at))
+    ghi[up], poa[up] = sky["ghi"], plane["poa_global"]
     return planes.with_columns(
-        pl.Series("ghi_clear_w_per_m2", np.where(up, sky["ghi"], 0.0)),
-        pl.Series("poa_clear_w_per_m2", np.where(up, plane["poa_global"], 0.0)),
+        pl.Series("ghi_clear_w_per_m2", ghi), pl.Series("poa_clear_w_per_m2", poa)
     )

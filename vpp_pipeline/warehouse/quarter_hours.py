@@ -6,6 +6,8 @@ weeks of a large fleet). Does not: which readings count (`sql/queries/warehouse_
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ from vpp_pipeline.delivery_day import STEP
 _Places = NDArray[np.int64]
 _STEP_US = STEP // STEP.resolution
 _BY_SEVERITY = pl.Enum(["ok", "local", "fault", "offline"])
+_OFFLINE = 3
 _MEANS = ("power_kw", "available_power_kw")
 _LAST_TOLD = ("energy_kwh", "temperature_c", "plugged_in")
 # Null says something here (none in force, nothing owed), unless nobody was there to say it.
@@ -26,42 +29,44 @@ def quarter_hours(readings: pl.DataFrame) -> pl.DataFrame:
 
     Powers are time-weighted: a reading counts until the next one or the quarter-hour's end. Of
     energy, temperature and plug the last that was told counts; of set-point, target and deadline
-    the last word, null or not, of a device that was not offline; of `status` the worst.
-    `readings` counts them. Of several readings of one instant the last row is the correction.
+    the last word, null or not, of a device that was not offline; of `status` the worst; what
+    `readings` does not hold of these is left out. Of several readings of one instant the last
+    row is the correction; `readings` counts the others.
     """
     device, at = pl.col("device_id"), pl.col("measured_at")
     corrected = (device == device.shift(-1)) & (at == at.shift(-1))
-    told = readings.filter(~corrected.fill_null(value=False)).with_columns(
-        pl.col("status").cast(_BY_SEVERITY)
-    )
+    told = readings.filter(~corrected.fill_null(value=False))
     at_us = told["measured_at"].to_physical().to_numpy()
     quarter = at_us // _STEP_US
-    begins = np.ones(len(at_us), np.bool_)
-    begins[1:] = (quarter[1:] != quarter[:-1]) | (
-        told.select(device != device.shift()).to_series().to_numpy()[1:]
-    )
+    begins = _beginnings(told, quarter)
     first = np.flatnonzero(begins)
     until_us = (quarter + 1) * _STEP_US
     until_us[:-1] = np.where(begins[1:], until_us[:-1], at_us[1:])
     weight = (until_us - at_us).astype(np.float64)
-    severity = told["status"].to_physical()
-    present = (severity < _BY_SEVERITY.categories.len() - 1).to_numpy()
-    return pl.DataFrame(
-        {
-            "device_id": told["device_id"].gather(first),
-            "interval_start": pl.Series(quarter[first] * _STEP_US).cast(told.schema["measured_at"]),
-            **{name: _mean(told[name], weight, first) for name in _MEANS},
-            **{
-                name: _last(told[name], told[name].is_not_null().to_numpy(), first)
-                for name in _LAST_TOLD
-            },
-            **{name: _last(told[name], present, first) for name in _LAST_WORD},
-            "status": _BY_SEVERITY.categories.gather(
-                _over(np.maximum, severity.to_numpy().astype(np.int64), first)
-            ),
-            "readings": np.diff(first, append=len(at_us)),
-        }
-    )
+    severity = told["status"].cast(_BY_SEVERITY).to_physical().to_numpy().astype(np.int64)
+    present = severity < _OFFLINE
+    columns = {
+        "device_id": told["device_id"].gather(first),
+        "interval_start": pl.Series(quarter[first] * _STEP_US).cast(told.schema["measured_at"]),
+    }
+    for name in told.columns:
+        values = told[name]
+        if name in _MEANS:
+            columns[name] = _mean(values, weight, first)
+        elif name in _LAST_TOLD:
+            columns[name] = _last(values, values.is_not_null().to_numpy(), first)
+        elif name in _LAST_WORD:
+            columns[name] = _last(values, present, first)
+    columns["status"] = _BY_SEVERITY.categories.gather(_over(np.maximum, severity, first))
+    columns["readings"] = pl.Series(np.diff(first, append=len(at_us)))
+    return pl.DataFrame(columns)
+
+
+def _beginnings(told: pl.DataFrame, quarter: _Places) -> NDArray[np.bool_]:
+    begins = np.ones(len(quarter), np.bool_)
+    changed = told.select(pl.col("device_id") != pl.col("device_id").shift()).to_series()
+    begins[1:] = (quarter[1:] != quarter[:-1]) | changed.to_numpy()[1:]
+    return begins
 
 
 def _mean(values: pl.Series, weight: NDArray[np.float64], first: _Places) -> pl.Series:
@@ -76,8 +81,9 @@ def _mean(values: pl.Series, weight: NDArray[np.float64], first: _Places) -> pl.
 
 def _last(values: pl.Series, counts: NDArray[np.bool_], first: _Places) -> pl.Series:
     place = _over(np.maximum, np.where(counts, np.arange(len(counts)), -1), first)
-    return values.gather(pl.Series(place).replace(-1, None))
+    found = values.gather(np.maximum(place, 0))
+    return found.set(pl.Series(place < 0), None)
 
 
-def _over(how: np.ufunc, values: NDArray[np.generic], first: _Places) -> NDArray[np.generic]:
+def _over(how: np.ufunc, values: NDArray[Any], first: _Places) -> NDArray[Any]:
     return how.reduceat(values, first) if len(first) else values
