@@ -101,3 +101,46 @@ class GroupSustainedPowers(dy.Schema):
     duration_h = dy.Float64(primary_key=True)
     up_kw = dy.Float64()
     down_kw = dy.Float64()
+
+
+class InnerPolicies(dy.Schema):
+    """One row a device and quarter-hour: its part in what its group can do for certain. kW.
+
+    The device follows `nominal_kw` + a part of the group's passing deviation between
+    `passing_down_kw` and `passing_up_kw` + `share_kw` times the group's signal in [-1, 1].
+    A store's energy answers the signal with the efficiencies told: those of a device that rests
+    without a signal, and 1 where the signal only changes how fast it charges.
+    """
+
+    device_id = dy.String(primary_key=True)
+    interval_start = dy.Datetime(primary_key=True, **_UTC)
+    nominal_kw = dy.Float64()
+    passing_down_kw = dy.Float64(max=0)
+    passing_up_kw = dy.Float64(min=0)
+    share_kw = dy.Float64(min=0)
+    charge_efficiency = dy.Float64(min_exclusive=0, max=1)
+    discharge_efficiency = dy.Float64(min_exclusive=0, max=1)
+
+
+class InnerEnvelopes(dy.Schema):
+    """One row a group and quarter-hour: the INNER bound; all inside it can be disaggregated.
+
+    A profile P is inside, if for X = P - nominal_kw, its passing part
+    L = clip(X, passing_down_kw, passing_up_kw) and the signal x = (X - L) / share_kw:
+
+    - -1 <= x <= 1 (so P lies between `min_power_kw` and `max_power_kw`), and
+    - the hours of full signal taken out, h·Σ(x⁻·charge_efficiency - x⁺/discharge_efficiency) with
+      these least efficiencies, and h·Σ(x⁻ - x⁺) without a loss, stay within ±`sustain_h`.
+    """
+
+    group_id = dy.String(primary_key=True)
+    interval_start = dy.Datetime(primary_key=True, **_UTC)
+    nominal_kw = dy.Float64()
+    min_power_kw = dy.Float64()
+    max_power_kw = dy.Float64()
+    passing_down_kw = dy.Float64(max=0)
+    passing_up_kw = dy.Float64(min=0)
+    share_kw = dy.Float64(min=0)
+    sustain_h = dy.Float64(min=0)
+    charge_efficiency = dy.Float64(min_exclusive=0, max=1)
+    discharge_efficiency = dy.Float64(min_exclusive=0, max=1)

@@ -2,7 +2,7 @@
 
 Belongs here: the most that a device can keep up for a quarter-hour, an hour, four hours. Does
 not: the envelopes themselves (`envelopes`), what many devices can do together for certain
-(`inner`).
+(`aggregate`).
 """
 
 from __future__ import annotations

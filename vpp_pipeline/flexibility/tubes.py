@@ -1,7 +1,7 @@
 """Envelopes as arrays: the shape that compiled code works on.
 
 Belongs here: frames → device-major arrays, or an error that says what is missing. Does not: what
-is computed from them (`sustained`, `inner`).
+is computed from them (`sustained`, `policies`).
 """
 
 from __future__ import annotations
