@@ -20,7 +20,7 @@ from vpp_pipeline.optimization.directions_kernel import best_powers
 
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.problem import Bools, Floats, Places, Problem
-    from vpp_pipeline.optimization.runs import Room
+    from vpp_pipeline.optimization.room import Room
 
 GRID_POINTS = 121
 _STORES_AT_A_TIME = 500
@@ -81,6 +81,8 @@ def best_directions(
             stores.curvature_eur_per_kw2h[at],
             room.import_kw,
             room.export_kw,
+            room.support_kw,
+            room.support_kwh,
             grid_points,
         )
 

@@ -100,6 +100,8 @@ def best_powers(  # noqa: C901, PLR0912, PLR0915, PLR0917 - a kernel
     curvature: Floats,
     import_room: Floats,
     export_room: Floats,
+    support_kw: Floats,
+    support_kwh: Floats,
     points: int,
 ) -> tuple[Floats, Bools, Bools, Floats]:
     """Return powers, which way a small one tends, whether all bounds are kept, and the cost."""
@@ -123,14 +125,18 @@ def best_powers(  # noqa: C901, PLR0912, PLR0915, PLR0917 - a kernel
             two_way = two_way or discharge_max[i, t] > 0
         takes_room = least > 0 or not rests
         takes_all = takes_room and (two_way or not rests)
+        room_in, room_out = import_room[site[i]], export_room[site[i]]
+        helps, budget = support_kw[site[i]], support_kwh[site[i]]
         for t in range(steps):
             most_in[t], most_out[t] = charge_max[i, t], discharge_max[i, t]
             if takes_all:
-                most_in[t] = min(most_in[t], import_room[site[i], t])
-                most_out[t] = min(most_out[t], export_room[site[i], t])
-            if most_in[t] < least or (takes_room and import_room[site[i], t] < least):
+                most_in[t] = min(most_in[t], room_in[t])
+                most_out[t] = min(most_out[t], room_out[t])
+            elif takes_room:
+                most_in[t] = min(most_in[t], room_in[t] + min(helps[t], budget / STEP_H))
+            if most_in[t] < least or most_in[t] < 0:
                 most_in[t] = 0.0
-            if most_out[t] < least or (takes_room and export_room[site[i], t] < least):
+            if most_out[t] < least or most_out[t] < 0:
                 most_out[t] = 0.0
 
         first = 0
@@ -195,8 +201,9 @@ def best_powers(  # noqa: C901, PLR0912, PLR0915, PLR0917 - a kernel
                 best, power = np.inf, 0.0
                 if bound_low <= idle <= bound_high:
                     best = _worth(ahead, idle, bottom, width)
+                lack = max(least - room_in[t], 0.0) if takes_room and not takes_all else 0.0
                 into, into_kw = _move(
-                    ahead, bottom, width, idle, least, most_in[t], gain,
+                    ahead, bottom, width, idle, least, most_in[t] if lack * STEP_H <= budget else 0.0, gain,
                     into_eur, bend, low[t], high[t],
                 )  # fmt: skip
                 out, out_kw = _move(
@@ -211,6 +218,8 @@ def best_powers(  # noqa: C901, PLR0912, PLR0915, PLR0917 - a kernel
                     possible[i] = False
                     break
                 kw[i, t] = power
+                if power < 0:
+                    budget -= lack * STEP_H
                 drawn, given = max(-power, 0.0), max(power, 0.0)
                 energy = idle + gain * drawn - loss * given
                 total[i] += into_eur * drawn + out_eur * given + bend * power * power
@@ -226,8 +235,11 @@ def best_powers(  # noqa: C901, PLR0912, PLR0915, PLR0917 - a kernel
             first = last
 
         if takes_room and possible[i]:
+            support_kwh[site[i]] = budget
             for t in range(steps):
                 drawn, given = max(-kw[i, t], 0.0), max(kw[i, t], 0.0)
-                import_room[site[i], t] -= drawn if takes_all else min(drawn, least)
-                export_room[site[i], t] -= given if takes_all else min(given, least)
+                drawn = drawn if takes_all else min(drawn, least)
+                helps[t] -= max(drawn - max(room_in[t], 0.0), 0.0)
+                room_in[t] -= min(drawn, max(room_in[t], 0.0))
+                room_out[t] -= given if takes_all else min(given, least)
     return kw, tends, possible, total

@@ -19,10 +19,10 @@ from vpp_pipeline.optimization.problem import at_sites, no_portfolio, select
 from vpp_pipeline.optimization.relaxed import SolverError, solve_relaxed
 from vpp_pipeline.optimization.repair import track
 from vpp_pipeline.optimization.reserves import held
+from vpp_pipeline.optimization.room import room_at_sites
 from vpp_pipeline.optimization.runs import (
     broken_runs,
     in_one_run,
-    room_at_sites,
     switched,
     with_runs,
     with_switches,
@@ -125,7 +125,9 @@ def patterned(problem: Problem, loose: Loose, price_eur_per_kwh: Floats) -> Patt
     it is.
     """
     stores, sources = problem.stores, problem.sources
-    room = room_at_sites(problem)
+    at_loose = np.isin(stores.site, stores.site[loose.stores])
+    two_way = (stores.discharge_max_kw > 0).any(axis=0)
+    room = room_at_sites(problem, at_loose & two_way & ~loose.stores)
     loads = np.flatnonzero(loose.stores & stores.unbroken)
     free = np.flatnonzero(loose.stores & ~stores.unbroken)
     chps = np.flatnonzero(loose.sources & ~sources.curtailable)
@@ -218,7 +220,7 @@ def _followed(problem: Problem, energy_kwh: Floats, source_kw: Floats) -> tuple[
 
 def _open_sites(problem: Problem, loose: Loose) -> Bools:
     """Return the sites (K,) to solve again: those of loose devices, or all if the fleet couples."""
-    again = np.full(len(problem.sites.import_limit_kw), problem.portfolio.couples)
+    again: Bools = np.full(len(problem.sites.import_limit_kw), problem.portfolio.couples)
     again[problem.stores.site[loose.stores]] = True
     again[problem.sources.site[loose.sources]] = True
     return again

@@ -166,7 +166,11 @@ def _within_site(  # noqa: PLR0917 - one quarter-hour's state
     most_given: Floats,
     source_range: tuple[Floats, Floats],
 ) -> tuple[Floats, Floats]:
-    """Hold the sites' limits: uncurtail, charge less, discharge more; curtail, discharge less."""
+    """Hold the sites' limits.
+
+    Short of power: uncurtail, charge less, discharge more, stop charging. Too much: curtail,
+    discharge less.
+    """
     stores, sources, sites = problem.stores, problem.sources, problem.sites
     at_store, at_source = stores.site, sources.site
     free = sources.curtailable
@@ -190,14 +194,13 @@ def _within_site(  # noqa: PLR0917 - one quarter-hour's state
     if missing().any():
         source = source + _share(missing(), np.where(free, high - source, 0.0), at_source)
         must_draw = stores.charge_min_kw[t]
-        spare = np.maximum(-power - must_draw, 0)
-        cut = np.minimum(_ceil_watts(_share(missing(), spare, at_store)), spare)
-        less = np.minimum(power + cut, 0)
-        kept = np.where(-less >= stores.min_active_kw, less, 0.0)
-        power = np.where((power < 0) & (cut > 0), kept, power)
+        spare = np.maximum(-power - np.maximum(must_draw, stores.min_active_kw), 0)
+        power = power + np.minimum(_ceil_watts(_share(missing(), spare, at_store)), spare)
         room = np.where((power >= 0) & (must_draw <= 0), most_given - power, 0.0)
         more = np.minimum(power + _ceil_watts(_share(missing(), room, at_store)), most_given)
         power = np.where((room > 0) & (more >= stores.min_active_kw), more, power)
+        cut = _share(missing(), np.where(must_draw > 0, 0.0, np.maximum(-power, 0)), at_store)
+        power = np.where(cut > 0, 0.0, power)
     if surplus().any():
         cut = _ceil_watts(_share(surplus(), np.where(free, source - low, 0.0), at_source))
         source = np.where(cut > 0, np.maximum(source - cut, low), source)

@@ -18,25 +18,16 @@ import numpy as np
 
 from vpp_pipeline.delivery_day import STEP_H
 from vpp_pipeline.optimization.problem import select
+from vpp_pipeline.optimization.room import room_at_sites
 from vpp_pipeline.optimization.runs_kernel import DONE_KWH, best_runs, best_switches
 
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.problem import Bools, Floats, Places, Problem, Stores
+    from vpp_pipeline.optimization.room import Room
 
 LEAST_RUNNING_KW = 1e-3  # a CHP that must run and has no least power runs at a watt or more
 _TOLD_KW = 1e-3
 _ROUNDING = 1e-9
-
-
-@dataclass(frozen=True)
-class Room:
-    """What may still be drawn and injected at each site, whatever else its devices do (K, T).
-
-    Patterns take their share of it in place.
-    """
-
-    import_kw: Floats
-    export_kw: Floats
 
 
 @dataclass(frozen=True)
@@ -46,20 +37,6 @@ class Patterns:
     kw: Floats  # a load's draw; a CHP's least power where it is on, 0 where it is off
     possible: Bools  # (chosen,) whether a pattern keeps all bounds
     least_eur: Floats  # (chosen,) no pattern costs less at the given prices
-
-
-def room_at_sites(problem: Problem) -> Room:
-    """Return the room that is left when every device does the least it must, and the sun shines."""
-    stores, sources, sites = problem.stores, problem.sources, problem.sites
-    must = _summed(stores.discharge_min_kw - stores.charge_min_kw, stores.site, problem)
-    must += sites.base_kw.T
-    least = must + _summed(sources.min_kw, sources.site, problem)
-    helped_kw = np.where(sources.curtailable, sources.max_kw, sources.min_kw)
-    most = must + _summed(helped_kw, sources.site, problem)
-    return Room(
-        import_kw=sites.import_limit_kw[:, None] + sites.import_overload_kw.T + most,
-        export_kw=sites.export_limit_kw[:, None] + sites.export_overload_kw.T - least,
-    )
 
 
 def in_one_run(problem: Problem, chosen: Places, price_eur_per_kwh: Floats, room: Room) -> Patterns:
@@ -127,7 +104,8 @@ def keeping_runs(problem: Problem, energy_kwh: Floats, source_kw: Floats) -> Pro
         return problem
     asked = np.array(problem.stores.charge_min_kw)
     asked[:, loads] = 0.0
-    room = room_at_sites(replace(problem, stores=replace(problem.stores, charge_min_kw=asked)))
+    alone = replace(problem, stores=replace(problem.stores, charge_min_kw=asked))
+    room = room_at_sites(alone, np.zeros_like(problem.stores.unbroken))
     wish = np.maximum(source_kw[:, timed], 0)
     low = running_kw(problem, timed)
     on = _switches(problem, timed, np.maximum(low - wish, 0), wish, room)
@@ -279,12 +257,6 @@ def _switches(
         room.export_kw,
     )
     return Patterns(np.where(on.T, low, 0.0), possible, least_eur)
-
-
-def _summed(power_kw: Floats, site: Places, problem: Problem) -> Floats:
-    total = np.zeros((len(problem.sites.import_limit_kw), len(power_kw)))
-    np.add.at(total, site, power_kw.T)
-    return total
 
 
 def _rows(of: Floats | Bools, chosen: Places) -> Floats:
