@@ -17,6 +17,7 @@ import polars as pl
 from vpp_pipeline.delivery_day import day_intervals
 from vpp_pipeline.fleet.frame import frame_of
 from vpp_pipeline.fleet.sample import sample_table
+from vpp_pipeline.flexibility.aggregate import inner_envelopes
 from vpp_pipeline.flexibility.envelopes import device_envelopes, group_envelopes
 from vpp_pipeline.flexibility.schemas import States
 from vpp_pipeline.flexibility.sustained import group_sustained_powers, sustained_powers
@@ -94,6 +95,11 @@ def temperatures(devices: pl.DataFrame) -> pl.DataFrame:
     return devices.select("site_id").unique(maintain_order=True).join(clock, how="cross")
 
 
+def width(bounds: pl.DataFrame) -> float:
+    """Return how much room a band has, in kW summed over groups and quarter-hours."""
+    return float((bounds["max_power_kw"] - bounds["min_power_kw"]).sum())
+
+
 def timed(what: str, make: Callable[[], Result]) -> Result:
     """Print what a call took, and return its result."""
     started = time.perf_counter()
@@ -120,9 +126,15 @@ def main(count: int, seed: int) -> None:
         at,
     )
     envelopes = timed("device envelopes", lambda: device_envelopes(*given))
-    timed("groups' outer bounds", lambda: group_envelopes(devices, envelopes))
+    outer = timed("groups' outer bounds", lambda: group_envelopes(devices, envelopes))
     held = timed("sustained powers", lambda: sustained_powers(devices, envelopes))
     timed("groups' sustained powers", lambda: group_sustained_powers(devices, held))
+    for sustain_h in (0.5, 1.0, 2.0):
+        inner = timed(
+            f"groups' inner bounds, {sustain_h} h",
+            lambda hours=sustain_h: inner_envelopes(devices, envelopes, hours),
+        )
+        print(f"{'':34}{width(inner) / width(outer):7.1%} of the outer power band")
 
 
 if __name__ == "__main__":
