@@ -12,6 +12,7 @@ all patterns can be kept together.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,8 @@ from vpp_pipeline.optimization.room import room_at_sites
 from vpp_pipeline.optimization.runs_kernel import DONE_KWH, best_runs, best_switches
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from vpp_pipeline.optimization.problem import Bools, Floats, Places, Problem, Stores
     from vpp_pipeline.optimization.room import Room
 
@@ -150,6 +153,30 @@ def broken_runs(
         ~on, problem.sources.min_rest_steps[timed]
     )
     return broken, hasty
+
+
+def possible_runs(problem: Problem) -> Iterator[tuple[int, list[Floats]]]:
+    """Yield each uninterruptible load, and for each of its stays its runs, (T, beginnings) in kW."""
+    stores = problem.stores
+    need = _need(stores)
+    steps = len(need)
+    for load in np.flatnonzero(stores.unbroken):
+        firsts = np.flatnonzero(stores.starts[:, load])
+        runs = []
+        for first, last in pairwise([*firsts, steps]):
+            beginning = np.arange(first, last)
+            energy = np.full(len(beginning), stores.initial_kwh[first, load])
+            kw = np.zeros((steps, len(beginning)))
+            gain = stores.charge_efficiency[load] * STEP_H
+            for t in range(first, last):
+                idle = stores.retention[load] * energy + stores.drift_kwh[t, load]
+                left_kw = np.maximum(need[t, load] - idle, 0) / gain
+                kw[t] = np.where(
+                    t >= beginning, np.minimum(stores.charge_max_kw[t, load], left_kw), 0
+                )
+                energy = idle + kw[t] * gain
+            runs.append(kw)
+        yield int(load), runs
 
 
 def with_runs(problem: Problem, chosen: Places, draw_kw: Floats) -> Problem:

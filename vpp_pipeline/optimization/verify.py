@@ -15,6 +15,7 @@ import polars as pl
 from vpp_pipeline.delivery_day import STEP, STEP_H
 from vpp_pipeline.optimization.problem import by_site, chunks, select
 from vpp_pipeline.optimization.reserves import ready_stores, sold_kw
+from vpp_pipeline.optimization.verify_runs import hasty_kw, interrupted_kw
 
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.problem import Floats, Problem, Stores
@@ -134,6 +135,7 @@ def _stores(problem: Problem, setpoints: Setpoints, part: slice) -> _Found:
             drawn - stores.charge_max_kw,
             given - stores.discharge_max_kw,
             _below_least(size, stores.min_active_kw),
+            interrupted_kw(stores, drawn, before),
         ),
         kwh=_worst(
             energy - stores.ceiling_kwh, stores.floor_kwh - energy, np.abs(energy - follows)
@@ -158,6 +160,7 @@ def _sources(problem: Problem, setpoints: Setpoints, part: slice) -> _Found:
             sources.min_kw - power,
             _below_least(power, sources.min_active_kw),
             np.abs(np.diff(power, axis=0)) - sources.ramp_kw,
+            hasty_kw(sources, power),
         ),
     )
 
@@ -231,5 +234,5 @@ def _below_least(power: Floats, least: Floats) -> Floats:
     return np.where(power > 0, np.minimum(power, least - power), 0.0)
 
 
-def _worst(*violations: Floats) -> float:
+def _worst(*violations: Floats | float) -> float:
     return max(float(np.max(v, initial=0.0)) for v in violations)
