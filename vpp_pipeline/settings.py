@@ -7,6 +7,7 @@ decides by itself, secrets (they are read where they are used).
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,10 +32,13 @@ class Settings:
     fleet_file: Path
     price_source: Literal["energy-charts", "recorded"]
     energy_charts_url: str
+    imbalance_spread_eur_per_mwh: float = 0.0
+    """By how much a deviation from the committed position is dearer than the market's price, and
+    a surplus cheaper."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
-        """Read VPP_HOME, VPP_FLEET, VPP_PRICES and VPP_ENERGY_CHARTS_URL."""
+        """Read VPP_HOME, VPP_FLEET, VPP_PRICES, VPP_ENERGY_CHARTS_URL and VPP_IMBALANCE_SPREAD."""
         source = environment.get("VPP_PRICES", "energy-charts")
         if source not in ("energy-charts", "recorded"):
             raise ValueError(
@@ -47,6 +51,7 @@ class Settings:
             energy_charts_url=environment.get(
                 "VPP_ENERGY_CHARTS_URL", "https://api.energy-charts.info"
             ),
+            imbalance_spread_eur_per_mwh=_spread(environment.get("VPP_IMBALANCE_SPREAD", "0")),
         )
 
     @property
@@ -94,3 +99,15 @@ class Settings:
             anchor_epoch_s=stored["anchor_epoch_s"],
             rate=stored["rate"],
         )
+
+
+def _spread(text: str) -> float:
+    try:
+        spread = float(text)
+    except ValueError:
+        spread = math.nan
+    if not (math.isfinite(spread) and spread >= 0):
+        raise ValueError(
+            f"VPP_IMBALANCE_SPREAD is {text!r}: set it to EUR/MWh, 0 or more, such as 25"
+        )
+    return spread

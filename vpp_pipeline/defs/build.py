@@ -9,6 +9,7 @@ import dagster as dg
 
 from vpp_pipeline.defs import (
     dispatch,
+    envelopes,
     forecasts,
     jobs,
     market,
@@ -19,7 +20,7 @@ from vpp_pipeline.defs import (
 )
 from vpp_pipeline.runtime import Runtime
 
-_MODULES = [plant, market, forecasts, planning, dispatch, settlement]
+_MODULES = [plant, market, forecasts, envelopes, planning, dispatch, settlement]
 
 
 def build_defs(runtime: Runtime) -> dg.Definitions:

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 import dagster as dg
 
-from vpp_pipeline.defs import dispatch, forecasts, market, planning, plant, settlement
+from vpp_pipeline.defs import (
+    dispatch,
+    envelopes,
+    forecasts,
+    market,
+    planning,
+    plant,
+    settlement,
+)
 
 LANE = "vpp/lane"
 CAUSE = "vpp/cause"
@@ -28,7 +36,7 @@ day_ahead = dg.define_asset_job(
         market.weather,
         *_FORECASTS,
         forecasts.price_forecast,
-        planning.flexibility_envelopes,
+        envelopes.flexibility_envelopes,
         planning.day_ahead_plan,
         planning.device_schedules,
     ],
@@ -49,7 +57,7 @@ re_plan = dg.define_asset_job(
         plant.telemetry,
         market.weather,
         *_FORECASTS,
-        planning.flexibility_envelopes,
+        envelopes.flexibility_envelopes,
         planning.intraday_plan,
         planning.device_schedules,
     ],

@@ -1,147 +1,54 @@
-"""Planning in Dagster: envelopes, the day-ahead and intraday plans, and their release.
+"""Planning in Dagster: the day-ahead and intraday plans, and their release.
 
-Belongs here: the assets and blocking checks between forecasts and dispatch. Does not: envelopes
-(`flexibility`), the model (`optimization`).
+Belongs here: the assets and blocking checks between envelopes and dispatch. Does not: what a plan
+stands on (`plan_inputs`, `envelopes`), what the UI shows of it (`plan_figures`), the model
+(`optimization`).
 """
 
+import json
 from dataclasses import asdict
-from datetime import date, datetime, timedelta
+from functools import partial
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Literal
 
 import dagster as dg
 import polars as pl
 
 from vpp_pipeline import delivery_day as market_day
-from vpp_pipeline.defs.forecasts import (
-    ev_forecast,
-    generation_forecast,
-    load_forecast,
-    price_forecast,
-    temperature_forecast,
-)
+from vpp_pipeline.defs.envelopes import flexibility_envelopes
+from vpp_pipeline.defs.forecasts import price_forecast
 from vpp_pipeline.defs.market import day_ahead_prices
-from vpp_pipeline.defs.metadata import column_schema, owners, picture, table
+from vpp_pipeline.defs.metadata import column_schema, owners, table
 from vpp_pipeline.defs.partitions import delivery_day, delivery_days
-from vpp_pipeline.defs.plant import fleet, telemetry
-from vpp_pipeline.flexibility.envelopes import device_envelopes, group_envelopes
-from vpp_pipeline.flexibility.schemas import Envelopes
-from vpp_pipeline.flexibility.states import project, usable_states
-from vpp_pipeline.optimization import inputs, prices
-from vpp_pipeline.optimization.planner import PlanSettings, plan
-from vpp_pipeline.optimization.schemas import Schedules
-from vpp_pipeline.reporting import pictures
-from vpp_pipeline.runtime import TELEMETRY_MAX_AGE, Runtime
-from vpp_pipeline.settings import MARKET, MARKET_TZ
+from vpp_pipeline.defs.plan_figures import plan_figures
+from vpp_pipeline.defs.plan_inputs import (
+    horizon_left,
+    imbalance_terms,
+    market_prices,
+    newest_envelopes,
+)
+from vpp_pipeline.optimization.planner import PlanSettings, PortfolioTerms, plan
+from vpp_pipeline.optimization.schemas import Certificate, Schedules
+from vpp_pipeline.runtime import Runtime
 from vpp_pipeline.warehouse.validate import input_hash
 
 VIOLATION_TOLERANCE = 1e-3
+"""kW and kWh."""
+GAP_TOLERANCE = 1e-2
+"""A plan that may be further from the optimum than this must say why in its label."""
+_BEST_EFFORT = ("deadline", "fallback")
 
-
-@dg.asset(
-    group_name="flexibility",
-    partitions_def=delivery_days,
-    deps=[
-        fleet,
-        telemetry,
-        load_forecast,
-        generation_forecast,
-        temperature_forecast,
-        ev_forecast,
-    ],
-    kinds={"polars", "duckdb"},
-    owners=owners(),
-    metadata=column_schema(Envelopes),
-)
-def flexibility_envelopes(
-    context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
-) -> dg.MaterializeResult[None]:
-    """What each device could do in what is left of the delivery day."""
-    now = runtime.clock.now()
-    horizon = _horizon(context, runtime, now)
-    start, end = horizon[0], horizon[-1] + market_day.STEP
-    devices = runtime.devices(now)
-    with runtime.warehouse.read() as connection:
-        span: dict[str, Any] = {"start": start, "end_": end, "as_of": now}
-        forecasts = pl.concat(
-            [
-                connection.frame("warehouse_forecasts", target=target, **span)
-                for target in ("load", "pv", "wind")
-            ]
-        )
-        temperatures = connection.frame("warehouse_forecasts", target="temperature", **span)
-        sessions = connection.frame("warehouse_session_forecasts", **span)
-        before = connection.frame(
-            "defs_schedule_in_force", start=now - timedelta(hours=1), end_=start, as_of=now
-        )
-    states = usable_states(devices, runtime.latest_telemetry(now), now, TELEMETRY_MAX_AGE)
-    envelopes = device_envelopes(
-        devices,
-        project(states, devices, before, start),
-        forecasts,
-        sessions,
-        # A building is planned for a cold day: a night colder than the median is no discomfort.
-        temperatures.select(
-            site_id="subject_id", interval_start="interval_start", temperature_c="p10"
-        ),
-        horizon,
-        now,
-    )
-    with runtime.warehouse.write() as connection:
-        connection.append("envelopes", envelopes.with_columns(known_at=pl.lit(now)))
-    unavailable = states.filter(~pl.col("available")).select("device_id", "why")
-    return dg.MaterializeResult(
-        metadata={
-            "dagster/row_count": envelopes.height,
-            "unavailable_devices": table(unavailable),
-            "groups": table(
-                group_envelopes(devices, envelopes)
-                .group_by("group_id")
-                .agg(
-                    pl.col("devices").max(),
-                    pl.col("min_power_kw").min(),
-                    pl.col("max_power_kw").max(),
-                )
-                .sort("group_id")
-            ),
-        }
-    )
-
-
-@dg.asset_check(asset=flexibility_envelopes, blocking=True)
-def plan_inputs_are_sound(
-    context: dg.AssetCheckExecutionContext, runtime: dg.ResourceParam[Runtime]
-) -> dg.AssetCheckResult:
-    """No plan is made on stale, non-finite or misaligned inputs."""
-    now = runtime.clock.now()
-    day = delivery_day(context)
-    envelopes = _envelopes(runtime, day, now)
-    horizon = envelopes["interval_start"].unique().sort()
-    _, day_end = market_day.bounds(day, MARKET_TZ)
-    wanted = market_day.intervals(horizon[0], day_end) if horizon.len() else horizon
-    with runtime.warehouse.read() as connection:
-        newest = connection.frame("defs_newest_price", market=MARKET, as_of=now)["known_at"][0]
-    found = inputs.problems(
-        runtime.devices(now),
-        envelopes,
-        _prices(runtime, wanted, now),
-        wanted,
-        newest_price_known_at=newest,
-        as_of=now,
-    )
-    return dg.AssetCheckResult(
-        passed=found.is_empty(),
-        metadata={"problems": table(found), "count": found.height},
-    )
-
-
-@dg.asset(
+_plan_asset = partial(
+    dg.asset,
     group_name="plan",
     partitions_def=delivery_days,
-    deps=[flexibility_envelopes, price_forecast, day_ahead_prices],
-    kinds={"cvxpy", "duckdb"},
     owners=owners(),
     metadata=column_schema(Schedules),
+)
+
+
+@_plan_asset(
+    deps=[flexibility_envelopes, price_forecast, day_ahead_prices], kinds={"cvxpy", "duckdb"}
 )
 def day_ahead_plan(
     context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
@@ -150,45 +57,52 @@ def day_ahead_plan(
     return _make_plan(context, runtime, "day_ahead")
 
 
-@dg.asset(
-    group_name="plan",
-    partitions_def=delivery_days,
-    deps=[flexibility_envelopes, price_forecast, day_ahead_prices],
-    kinds={"cvxpy", "duckdb"},
-    owners=owners(),
-    metadata=column_schema(Schedules),
+@_plan_asset(
+    deps=[flexibility_envelopes, price_forecast, day_ahead_prices], kinds={"cvxpy", "duckdb"}
 )
 def intraday_plan(
     context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
 ) -> dg.MaterializeResult[None]:
-    """The rest of the day re-planned, because the picture has changed."""
+    """The rest of the day re-planned, because the picture has changed.
+
+    What the day-ahead plan sold by gate closure is the position that deviations are settled
+    against.
+    """
     return _make_plan(context, runtime, "intraday")
 
 
-@dg.asset_check(asset=day_ahead_plan, blocking=True)
-def day_ahead_plan_is_feasible(
-    context: dg.AssetCheckExecutionContext, runtime: dg.ResourceParam[Runtime]
-) -> dg.AssetCheckResult:
-    """The newest plan's certificate shows no violation, and every device has its schedule."""
-    return _certified(context, runtime)
+def _feasible(of_plan: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=of_plan,
+        name=f"{of_plan.key.path[-1]}_is_feasible",
+        blocking=True,
+        description="The newest plan's certificate shows no violation and how far the optimum can "
+        "be, and every device has its schedule.",
+    )
+    def check(
+        context: dg.AssetCheckExecutionContext, runtime: dg.ResourceParam[Runtime]
+    ) -> dg.AssetCheckResult:
+        newest, schedule = _newest_plan(context, runtime)
+        figures = _soundness(newest, schedule, runtime)
+        return dg.AssetCheckResult(
+            passed=bool(figures["sound"]),
+            metadata={
+                "plan_id": newest["plan_id"][0],
+                "label": newest["label"][0],
+                "violation_tolerance": VIOLATION_TOLERANCE,
+                "gap_tolerance": GAP_TOLERANCE,
+                **figures,
+            },
+        )
+
+    return check
 
 
-@dg.asset_check(asset=intraday_plan, blocking=True)
-def intraday_plan_is_feasible(
-    context: dg.AssetCheckExecutionContext, runtime: dg.ResourceParam[Runtime]
-) -> dg.AssetCheckResult:
-    """The newest plan's certificate shows no violation, and every device has its schedule."""
-    return _certified(context, runtime)
+day_ahead_plan_is_feasible = _feasible(day_ahead_plan)
+intraday_plan_is_feasible = _feasible(intraday_plan)
 
 
-@dg.asset(
-    group_name="plan",
-    partitions_def=delivery_days,
-    deps=[day_ahead_plan, intraday_plan],
-    kinds={"duckdb"},
-    owners=owners(),
-    metadata=column_schema(Schedules),
-)
+@_plan_asset(deps=[day_ahead_plan, intraday_plan], kinds={"duckdb"})
 def device_schedules(
     context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
 ) -> dg.MaterializeResult[None]:
@@ -226,18 +140,23 @@ def _make_plan(
     now = runtime.clock.now()
     day = delivery_day(context)
     devices = runtime.devices(now)
-    _horizon(context, runtime, now)  # refuses a day that is over, whatever envelopes it has
-    envelopes = _envelopes(runtime, day, now)
+    horizon_left(runtime, day, now)  # refuses a day that is over, whatever envelopes it has
+    envelopes = newest_envelopes(runtime, day, now)
     if envelopes.is_empty():
         raise LookupError(f"{day} has no envelopes: materialise flexibility_envelopes first")
     horizon = envelopes["interval_start"].unique().sort()
-    market = _prices(runtime, horizon, now)
+    market = market_prices(runtime, horizon, now)
+    settled = imbalance_terms(runtime, day, market, now) if kind == "intraday" else None
     made = plan(
-        devices, envelopes, market.select("interval_start", "price_eur_per_mwh"), PlanSettings()
+        devices,
+        envelopes,
+        market.select("interval_start", "price_eur_per_mwh"),
+        PlanSettings(),
+        PortfolioTerms(quarter_hours=settled),
     )
-    digest = input_hash({"devices": devices, "envelopes": envelopes, "prices": market})
+    stood_on = {"devices": devices, "envelopes": envelopes, "prices": market}
+    digest = input_hash(stood_on if settled is None else stood_on | {"settled": settled})
     cause = context.run.tags.get("vpp/cause", kind)
-    certificate = asdict(made.certificate)
     with runtime.warehouse.write() as connection:
         numbers = connection.frame("defs_next_plan", delivery_day=day)
         plan_id = f"{day}-r{numbers['revision'][0]:03d}-{digest[:10]}"
@@ -255,49 +174,29 @@ def _make_plan(
                 "fleet_version": connection.frame("warehouse_fleet_at", as_of=now)["fleet_version"],
                 "input_hash": digest,
                 "code_version": version("vpp-pipeline"),
-                **{
-                    name: pl.Series([value], dtype=pl.Float64) if value is None else value
-                    for name, value in certificate.items()
-                },
             }
         )
-        connection.append("plans", row)
+        connection.append("plans", row.hstack(_as_row(made.certificate)))
         connection.append("schedules", made.schedules.with_columns(plan_id=pl.lit(plan_id)))
-    metadata: dict[str, dg.MetadataValue | str | int | float] = {
-        "plan_id": plan_id,
-        "cause": cause,
-        "dagster/row_count": made.schedules.height,
-        "certificate": table(
-            pl.DataFrame(
-                {
-                    "figure": list(certificate),
-                    "value": [str(value) for value in certificate.values()],
-                }
-            )
-        ),
-    }
-    if kind == "day_ahead":
-        typed = made.schedules.join(devices.select("device_id", "device_type"), on="device_id")
-        metadata["prices_and_plan"] = picture(
-            pictures.prices_and_plan(typed, market, MARKET_TZ, "png"), "prices and plan"
-        )
-        metadata["stored_energy"] = picture(
-            pictures.stored_energy(
-                typed.filter(pl.col("device_type") == "battery")
-                .group_by("interval_start")
-                .agg(pl.col("energy_kwh").sum()),
-                pl.DataFrame(
-                    schema={
-                        "interval_start": typed.schema["interval_start"],
-                        "energy_kwh": pl.Float64,
-                    }
-                ),
-                MARKET_TZ,
-                "png",
-            ),
-            "stored energy",
-        )
-    return dg.MaterializeResult(metadata=metadata)
+    return dg.MaterializeResult(
+        metadata={
+            "plan_id": plan_id,
+            "cause": cause,
+            "against_a_position": settled is not None,
+            **plan_figures(made, devices, envelopes, market, pictured=kind == "day_ahead"),
+        }
+    )
+
+
+def _as_row(certificate: Certificate) -> pl.DataFrame:
+    """Return the certificate as the columns that `plans` has for it."""
+    figures = asdict(certificate) | {"stage_seconds": json.dumps(certificate.stage_seconds)}
+    return pl.DataFrame(
+        {
+            name: pl.Series([value], dtype=pl.Float64 if value is None else None)
+            for name, value in figures.items()
+        }
+    )
 
 
 def _newest_plan(
@@ -313,69 +212,30 @@ def _newest_plan(
 
 def _soundness(
     newest: pl.DataFrame, schedule: pl.DataFrame, runtime: Runtime
-) -> dict[str, bool | float]:
-    """Return whether a plan is `sound`, so that it may be released, and what that stands on."""
-    steps = (newest["horizon_end"][0] - newest["horizon_start"][0]) // market_day.STEP
+) -> dict[str, bool | float | str]:
+    """Return whether a plan is `sound`, so that it may be released, and what that stands on.
+
+    One that the deadline cut is, as long as nothing is violated and its label says so.
+    """
+    (told,) = newest.to_dicts()
+    steps = (told["horizon_end"] - told["horizon_start"]) // market_day.STEP
     complete = schedule.height == steps * runtime.devices(runtime.clock.now()).height
     finite = bool(schedule["power_kw"].is_finite().all())
-    worst = float(max(newest["worst_violation_kw"][0], newest["worst_violation_kwh"][0]))
-    simultaneous_steps = newest["simultaneous_steps"][0]
+    worst = float(max(told["worst_violation_kw"], told["worst_violation_kwh"]))
+    gap = told["gap"]
+    proven = gap is not None and gap <= GAP_TOLERANCE
+    best_effort = told["label"].startswith(_BEST_EFFORT)
     return {
-        "sound": complete and finite and worst <= VIOLATION_TOLERANCE and simultaneous_steps == 0,
+        "sound": complete
+        and finite
+        and worst <= VIOLATION_TOLERANCE
+        and told["simultaneous_steps"] == 0
+        and (proven or best_effort),
         "complete": complete,
         "finite": finite,
         "worst_violation": worst,
-        "simultaneous_steps": simultaneous_steps,
+        "simultaneous_steps": told["simultaneous_steps"],
+        "gap": "unknown" if gap is None else float(gap),
+        "proven": proven,
+        "best_effort": best_effort,
     }
-
-
-def _certified(context: dg.AssetCheckExecutionContext, runtime: Runtime) -> dg.AssetCheckResult:
-    newest, schedule = _newest_plan(context, runtime)
-    figures = _soundness(newest, schedule, runtime)
-    return dg.AssetCheckResult(
-        passed=bool(figures["sound"]),
-        metadata={
-            "plan_id": newest["plan_id"][0],
-            "label": newest["label"][0],
-            "tolerance": VIOLATION_TOLERANCE,
-            **figures,
-        },
-    )
-
-
-def _horizon(context: dg.AssetExecutionContext, runtime: Runtime, now: datetime) -> pl.Series:
-    """Return what of the delivery day can still be planned."""
-    start, end = market_day.bounds(delivery_day(context), MARKET_TZ)
-    earliest = market_day.floor_interval(now + runtime.plan_lead) + market_day.STEP
-    horizon = market_day.intervals(max(start, earliest), end)
-    if horizon.is_empty():
-        raise dg.Failure(
-            f"delivery day {context.partition_key} is over at {now:%Y-%m-%d %H:%M} UTC: "
-            "plan a later day; a past day is never planned for dispatch",
-            allow_retries=False,
-        )
-    return horizon
-
-
-def _envelopes(runtime: Runtime, day: date, now: datetime) -> pl.DataFrame:
-    start, end = market_day.bounds(day, MARKET_TZ)
-    with runtime.warehouse.read() as connection:
-        return connection.frame("defs_envelopes", start=start, end_=end, as_of=now)
-
-
-def _prices(runtime: Runtime, horizon: pl.Series, now: datetime) -> pl.DataFrame:
-    if horizon.is_empty():
-        return prices.complete(
-            horizon,
-            pl.DataFrame(schema={"interval_start": horizon.dtype, "price_eur_per_mwh": pl.Float64}),
-            pl.DataFrame(schema={"interval_start": horizon.dtype, "p50": pl.Float64}),
-        )
-    span: dict[str, Any] = {
-        "start": horizon[0],
-        "end_": horizon[-1] + market_day.STEP,
-        "as_of": now,
-    }
-    with runtime.warehouse.read() as connection:
-        published = connection.frame("warehouse_prices", market=MARKET, **span)
-        forecast = connection.frame("warehouse_forecasts", target="price", **span)
-    return prices.complete(horizon, published, forecast.filter(pl.col("subject_id") == MARKET))

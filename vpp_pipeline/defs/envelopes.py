@@ -1,0 +1,126 @@
+"""Flexibility in Dagster: what every device could do, and whether a plan may stand on it.
+
+Belongs here: the envelopes and the blocking check on a plan's inputs. Does not: computing
+envelopes (`flexibility`), the plan (`planning`).
+"""
+
+from datetime import timedelta
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from vpp_pipeline import delivery_day as market_day
+from vpp_pipeline.defs.forecasts import (
+    ev_forecast,
+    generation_forecast,
+    load_forecast,
+    temperature_forecast,
+)
+from vpp_pipeline.defs.metadata import column_schema, owners, table
+from vpp_pipeline.defs.partitions import delivery_day, delivery_days
+from vpp_pipeline.defs.plan_inputs import horizon_left, market_prices, newest_envelopes
+from vpp_pipeline.defs.plant import fleet, telemetry
+from vpp_pipeline.flexibility.envelopes import device_envelopes, group_envelopes
+from vpp_pipeline.flexibility.schemas import Envelopes
+from vpp_pipeline.flexibility.states import project, usable_states
+from vpp_pipeline.optimization import inputs
+from vpp_pipeline.runtime import TELEMETRY_MAX_AGE, Runtime
+from vpp_pipeline.settings import MARKET, MARKET_TZ
+
+
+@dg.asset(
+    group_name="flexibility",
+    partitions_def=delivery_days,
+    deps=[
+        fleet,
+        telemetry,
+        load_forecast,
+        generation_forecast,
+        temperature_forecast,
+        ev_forecast,
+    ],
+    kinds={"polars", "duckdb"},
+    owners=owners(),
+    metadata=column_schema(Envelopes),
+)
+def flexibility_envelopes(
+    context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
+) -> dg.MaterializeResult[None]:
+    """What each device could do in what is left of the delivery day."""
+    now = runtime.clock.now()
+    horizon = horizon_left(runtime, delivery_day(context), now)
+    start, end = horizon[0], horizon[-1] + market_day.STEP
+    devices = runtime.devices(now)
+    with runtime.warehouse.read() as connection:
+        span: dict[str, Any] = {"start": start, "end_": end, "as_of": now}
+        forecasts = pl.concat(
+            [
+                connection.frame("warehouse_forecasts", target=target, **span)
+                for target in ("load", "pv", "wind")
+            ]
+        )
+        temperatures = connection.frame("warehouse_forecasts", target="temperature", **span)
+        sessions = connection.frame("warehouse_session_forecasts", **span)
+        before = connection.frame(
+            "defs_schedule_in_force", start=now - timedelta(hours=1), end_=start, as_of=now
+        )
+    states = usable_states(devices, runtime.latest_telemetry(now), now, TELEMETRY_MAX_AGE)
+    envelopes = device_envelopes(
+        devices,
+        project(states, devices, before, start),
+        forecasts,
+        sessions,
+        # A building is planned for a cold day: a night colder than the median is no discomfort.
+        temperatures.select(
+            site_id="subject_id", interval_start="interval_start", temperature_c="p10"
+        ),
+        horizon,
+        now,
+    )
+    with runtime.warehouse.write() as connection:
+        connection.append("envelopes", envelopes.with_columns(known_at=pl.lit(now)))
+    unavailable = states.filter(~pl.col("available")).select("device_id", "why")
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": envelopes.height,
+            "unavailable_devices": table(unavailable),
+            "groups": table(
+                group_envelopes(devices, envelopes)
+                .group_by("group_id")
+                .agg(
+                    pl.col("devices").max(),
+                    pl.col("min_power_kw").min(),
+                    pl.col("max_power_kw").max(),
+                )
+                .sort("group_id")
+            ),
+        }
+    )
+
+
+@dg.asset_check(asset=flexibility_envelopes, blocking=True)
+def plan_inputs_are_sound(
+    context: dg.AssetCheckExecutionContext, runtime: dg.ResourceParam[Runtime]
+) -> dg.AssetCheckResult:
+    """No plan is made on stale, non-finite or misaligned inputs."""
+    now = runtime.clock.now()
+    day = delivery_day(context)
+    envelopes = newest_envelopes(runtime, day, now)
+    horizon = envelopes["interval_start"].unique().sort()
+    _, day_end = market_day.bounds(day, MARKET_TZ)
+    wanted = market_day.intervals(horizon[0], day_end) if horizon.len() else horizon
+    with runtime.warehouse.read() as connection:
+        newest = connection.frame("defs_newest_price", market=MARKET, as_of=now)["known_at"][0]
+    found = inputs.problems(
+        runtime.devices(now),
+        envelopes,
+        market_prices(runtime, wanted, now),
+        wanted,
+        newest_price_known_at=newest,
+        as_of=now,
+    )
+    return dg.AssetCheckResult(
+        passed=found.is_empty(),
+        metadata={"problems": table(found), "count": found.height},
+    )

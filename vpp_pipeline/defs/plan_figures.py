@@ -1,0 +1,72 @@
+"""What the Dagster UI shows of a plan: its certificate, what it leaves unmet, its pictures.
+
+Belongs here: a plan as metadata. Does not: making or judging it (`planning`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import polars as pl
+
+from vpp_pipeline.defs.metadata import picture, table
+from vpp_pipeline.optimization.planner import Plan
+from vpp_pipeline.optimization.schemas import Certificate
+from vpp_pipeline.reporting import pictures
+from vpp_pipeline.settings import MARKET_TZ
+
+_TOLD_KWH = 1e-3  # less than a watt-hour owed is rounding
+
+
+def plan_figures(
+    made: Plan,
+    devices: pl.DataFrame,
+    envelopes: pl.DataFrame,
+    market: pl.DataFrame,
+    *,
+    pictured: bool,
+) -> dict[str, Any]:
+    """Return a plan's metadata; `pictured` adds the pictures."""
+    figures: dict[str, Any] = {
+        "dagster/row_count": made.schedules.height,
+        "certificate": table(_told(made.certificate), rows=100),
+        "unmet": table(_unmet(made.schedules, envelopes)),
+    }
+    if pictured:
+        typed = made.schedules.join(devices.select("device_id", "device_type"), on="device_id")
+        figures["prices_and_plan"] = picture(
+            pictures.prices_and_plan(typed, market, MARKET_TZ, "png"), "prices and plan"
+        )
+        stored = (
+            typed.filter(pl.col("device_type") == "battery")
+            .group_by("interval_start")
+            .agg(pl.col("energy_kwh").sum())
+        )
+        figures["stored_energy"] = picture(
+            pictures.stored_energy(stored, stored.clear(), MARKET_TZ, "png"), "stored energy"
+        )
+    return figures
+
+
+def _told(certificate: Certificate) -> pl.DataFrame:
+    """Return the certificate as a table, each stage's seconds as a row of its own."""
+    figures = asdict(certificate)
+    stages = figures.pop("stage_seconds")
+    told = figures | {f"seconds in {stage}": seconds for stage, seconds in stages.items()}
+    return pl.DataFrame({"figure": list(told), "value": [str(value) for value in told.values()]})
+
+
+def _unmet(schedules: pl.DataFrame, envelopes: pl.DataFrame) -> pl.DataFrame:
+    """Return what each device is owed at a quarter-hour's end and does not get, the most first."""
+    owed = envelopes.select("device_id", "interval_start", "required_end_kwh").drop_nulls()
+    return (
+        owed.join(schedules, on=["device_id", "interval_start"])
+        .select(
+            "device_id",
+            "interval_start",
+            unmet_kwh=pl.col("required_end_kwh") - pl.col("energy_kwh"),
+        )
+        .filter(pl.col("unmet_kwh") > _TOLD_KWH)
+        .sort("unmet_kwh", "device_id", descending=[True, False])
+    )
