@@ -1,0 +1,79 @@
+"""What the whole fleet does at given prices: every device alone, and together where a site binds.
+
+Belongs here: one pass over a fleet. Does not: a store's own answer (`oracle`), a block's
+(`interior_point`), finding the prices (`decompose`).
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vpp_pipeline.optimization.decomposition.answers import Answers
+from vpp_pipeline.optimization.decomposition.assembly import assemble
+from vpp_pipeline.optimization.decomposition.blocks import cut, pack, piece
+from vpp_pipeline.optimization.decomposition.interior_point import begin, solve_alone
+from vpp_pipeline.optimization.decomposition.oracle import respond, respond_sources
+from vpp_pipeline.optimization.decomposition.threads import THREADS
+from vpp_pipeline.optimization.problem import select
+
+if TYPE_CHECKING:
+    from vpp_pipeline.optimization.decomposition.answers import Prices
+    from vpp_pipeline.optimization.problem import Bools, Floats, Problem
+
+_BLOCKS_AT_A_TIME = 32
+_SOURCES_AT_A_TIME = 20_000
+_START_EUR = 1e-2  # blocks alone know the prices: near them from the start
+_GAP_EUR = 1e-5  # of one site's day
+_BOUND_KW = 1e-7
+
+
+def answer(problem: Problem, prices: Prices) -> tuple[Answers, Bools]:
+    """Return what all devices do at these prices, and the sites (K,) where limits decided."""
+    sites = problem.sites.base_kw.shape[1]
+    column = np.zeros(len(problem.stores.place), dtype=np.int64)
+    price = prices.energy_eur_per_kwh[:, None]
+    alone = respond(problem.stores, price, column, sites, keep=True)
+    answers = Answers.around(
+        problem,
+        charge_kw=alone.charge_kw.T,
+        discharge_kw=alone.discharge_kw.T,
+        energy_kwh=alone.energy_kwh.T,
+        law=alone.law_eur_per_kwh.T,
+    )
+    site_kw = alone.site_kw + problem.sites.base_kw
+    free = np.flatnonzero(problem.sources.curtailable)
+    for first in range(0, len(free), _SOURCES_AT_A_TIME):
+        chosen = np.zeros(len(problem.sources.place), dtype=np.bool_)
+        chosen[free[first : first + _SOURCES_AT_A_TIME]] = True
+        part = select(problem.sources, chosen)
+        given = respond_sources(part, price, column[:1].repeat(len(part.site)), sites)
+        answers.source_kw[chosen] = given.source_kw.T
+        site_kw += given.site_kw
+    beyond = (site_kw > problem.sites.export_limit_kw + _BOUND_KW).any(axis=0)
+    beyond |= (site_kw < -problem.sites.import_limit_kw - _BOUND_KW).any(axis=0)
+    beyond[problem.sources.site[~problem.sources.curtailable]] = True
+    if problem.portfolio.wants_reserve:
+        beyond[problem.stores.site[problem.stores.reserve]] = True
+    solve_sites(problem, beyond, prices, answers)
+    return answers, beyond
+
+
+def solve_sites(problem: Problem, sites: Bools, prices: Prices, into: Answers) -> None:
+    """Solve the sites (K,) at these prices, each with its limits, and fill in their answers."""
+    whole = cut(problem, sites, sites)
+    link_price: Floats = np.zeros(3 * len(prices.energy_eur_per_kwh))
+    told = prices.of_links(problem)
+    link_price[: len(told)] = told
+
+    def solve(first: int) -> None:
+        blocks = piece(whole, first, min(first + _BLOCKS_AT_A_TIME, len(whole.site)))
+        programmes = assemble(pack(problem, blocks))
+        at = begin(programmes, _START_EUR)
+        solve_alone(programmes, at, 0, len(blocks.site), link_price, _GAP_EUR)
+        into.fill(blocks, programmes, at)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(solve, range(0, len(whole.site), _BLOCKS_AT_A_TIME)))
