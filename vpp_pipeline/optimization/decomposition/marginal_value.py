@@ -256,6 +256,11 @@ def _discharge(slope: float, power: _Power) -> float:
 
 
 @_part
+def _gain_kwh(slope: float, power: _Power) -> float:
+    return power.gain_h * _charge(slope, power) - power.loss_h * _discharge(slope, power)
+
+
+@_part
 def _bound(store: _Store, work: _Workspace) -> float:
     """Set the energies worth a curve, and return the largest reachable one as a scale.
 
@@ -340,16 +345,17 @@ def _step_back(  # noqa: PLR0917 - compiled: few arrays are fast to pass
         return 1
     low_before, high_before = keep * low + drift, keep * high + drift
     i = _beyond(curve, begin + 1, end - 1, low_before)
+    j = _beyond(curve, i, end - 1, high_before)
     line[0, 0], line[1, 0] = low, keep * _between(curve, _SLOPE, i, low_before)
-    count = 1
+    before, slope = curve[_BEFORE, i:j], curve[_SLOPE, i:j]
+    to_energy, to_slope = line[0, 1 : 1 + j - i], line[1, 1 : 1 + j - i]
     per_keep = 1.0 / keep
-    while i < end - 1 and curve[_BEFORE, i] < high_before:
-        line[0, count] = _clip((curve[_BEFORE, i] - drift) * per_keep, low, high)
-        line[1, count] = keep * curve[_SLOPE, i]
-        count += 1
-        i += 1
-    line[0, count], line[1, count] = high, keep * _between(curve, _SLOPE, i, high_before)
-    return count + 1
+    for k in range(len(before)):
+        to_energy[k] = _clip((before[k] - drift) * per_keep, low, high)
+        to_slope[k] = keep * slope[k]
+    count = 2 + j - i
+    line[0, count - 1], line[1, count - 1] = high, keep * _between(curve, _SLOPE, j, high_before)
+    return count
 
 
 @_part
@@ -386,21 +392,26 @@ def _act(  # noqa: PLR0917 - compiled: few arrays are fast to pass
 ) -> int:
     """Append the curve before charge and discharge act, with points where they reach a bound."""
     bounds = _kinks(power, kinks)
-    i = k = 0
-    while i < count or k < bounds:
-        if k < bounds and (i == count or kinks[k] < line[1, i]):
-            slope = kinks[k]
-            after = line[0, min(i, count - 1)]
-            if 0 < i < count:
-                share = (slope - line[1, i - 1]) / (line[1, i] - line[1, i - 1])
-                after = line[0, i - 1] + share * (after - line[0, i - 1])
-            k += 1
-        else:
-            after, slope = line[0, i], line[1, i]
-            i += 1
-        gain = power.gain_h * _charge(slope, power) - power.loss_h * _discharge(slope, power)
-        curve[_BEFORE, end], curve[_SLOPE, end], curve[_AFTER, end] = after - gain, slope, after
-        end += 1
+    start = 0
+    for k in range(bounds + 1):
+        stop = start
+        while stop < count and (k == bounds or line[1, stop] <= kinks[k]):
+            stop += 1
+        energy, steep = line[0, start:stop], line[1, start:stop]
+        last = end + stop - start
+        before, slope, after = curve[0, end:last], curve[1, end:last], curve[2, end:last]
+        for i in range(len(energy)):
+            before[i] = energy[i] - _gain_kwh(steep[i], power)
+            slope[i], after[i] = steep[i], energy[i]
+        if k < bounds:
+            held = line[0, min(stop, count - 1)]
+            if 0 < stop < count:
+                share = (kinks[k] - line[1, stop - 1]) / (line[1, stop] - line[1, stop - 1])
+                held = line[0, stop - 1] + share * (held - line[0, stop - 1])
+            curve[_BEFORE, last] = held - _gain_kwh(kinks[k], power)
+            curve[_SLOPE, last], curve[_AFTER, last] = kinks[k], held
+            last += 1
+        start, end = stop, last
     return end
 
 

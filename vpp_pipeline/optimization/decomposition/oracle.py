@@ -56,10 +56,10 @@ def respond(
     minimises  h·[(price + wear/2)·c + (wear/2 - price)·g + curvature/2·(c² + g²)] + shortfall +
     excess - end value  within its powers, floor and ceiling; without curvature, with one so
     small (1e-8 EUR/kWh at full power) that it only decides between equals. A store whose floor
-    or ceiling can't be kept goes as near as it can. Raises `ValueError` for prices that don't
-    fit the stores.
+    or ceiling can't be kept goes as near as it can. Raises `ValueError` for prices, columns or
+    sites that don't fit the stores.
     """
-    _check(stores.drift_kwh, price_eur_per_kwh, column)
+    _check(stores.drift_kwh.shape, price_eur_per_kwh, column, stores.site, sites)
     steps, count = stores.drift_kwh.shape
     kept = np.empty((4, count if keep else 0, steps))
     power_kw, site_kw = np.zeros(steps), np.zeros((sites, steps))
@@ -86,9 +86,10 @@ def respond_sources(
     """Return the cheapest output of sun and wind; what is curtailed costs its curvature.
 
     Each minimises  h·[(cost - price)·p + curvature/2·(max - p)²]  over [min, max]. Raises
-    `ValueError` for a source that is not curtailable, or prices that don't fit the sources.
+    `ValueError` for a source that is not curtailable, or for prices, columns or
+    sites that don't fit.
     """
-    _check(sources.max_kw, price_eur_per_kwh, column)
+    _check(sources.max_kw.shape, price_eur_per_kwh, column, sources.site, sites)
     if not sources.curtailable.all():
         place = int(sources.place[np.argmin(sources.curtailable)])
         raise ValueError(
@@ -106,9 +107,12 @@ def respond_sources(
     return SourceResponse(power.sum(axis=1), site_kw.T, cost_eur, power)
 
 
-def _check(devices: Floats, price_eur_per_kwh: Floats, column: Places) -> None:
-    steps, count = devices.shape
-    if price_eur_per_kwh.ndim != 2 or len(price_eur_per_kwh) != steps:  # noqa: PLR2004 - a table
+def _check(
+    shape: tuple[int, ...], price_eur_per_kwh: Floats, column: Places, site: Places, sites: int
+) -> None:
+    """Refuse what a compiled kernel would read, or write, beyond its arrays."""
+    steps, count = shape
+    if price_eur_per_kwh.shape[:1] != (steps,) or price_eur_per_kwh.ndim != len(shape):
         raise ValueError(
             f"the prices have the shape {price_eur_per_kwh.shape}, the devices {steps} "
             "quarter-hours: give (quarter-hours, columns)"
@@ -118,13 +122,15 @@ def _check(devices: Floats, price_eur_per_kwh: Floats, column: Places) -> None:
             f"there are {count} devices and columns of the shape {column.shape}: give every "
             "device one"
         )
-    columns = price_eur_per_kwh.shape[1]
-    wrong = np.flatnonzero((column < 0) | (column >= columns))
-    if len(wrong):
-        raise ValueError(
-            f"device {wrong[0]} has the price column {column[wrong[0]]} of {columns}: number "
-            "them from 0"
-        )
+    for what, number, size in (
+        ("price column", column, price_eur_per_kwh.shape[1]),
+        ("site", site, sites),
+    ):
+        wrong = np.flatnonzero((number < 0) | (number >= size))
+        if len(wrong):
+            raise ValueError(
+                f"device {wrong[0]} has the {what} {number[wrong[0]]} of {size}: number them from 0"
+            )
 
 
 def _arrays(stores: Stores, price_eur_per_kwh: Floats) -> tuple[Any, ...]:
