@@ -1,7 +1,7 @@
 """One store at given prices, compiled: dynamic programming on what a kWh in it is worth.
 
-Belongs here: the recursion over quarter-hours and its curves. Does not: fleets, threads, sums
-over sites (`oracle`).
+Belongs here: the recursion over quarter-hours and its curves, all in one file because numba's
+cache does not see a change in another. Does not: threads, what to ask a fleet (`oracle`).
 
 V(e) is the least cost from the end of a quarter-hour on, with e kWh in the store. It is convex
 and piecewise quadratic, so its slope V' is a monotone polyline of points (energy, slope), which
@@ -28,21 +28,17 @@ if TYPE_CHECKING:
 # The rows of a curve.
 _BEFORE, _SLOPE, _AFTER = 0, 1, 2  # energy before charge and discharge act (drift included), after
 # Without curvature a response would not be unique: EUR/kWh between no and full power.
-_LEAST_BEND_EUR_PER_KWH = 1e-8
-_LEAST_POWER_KW = 1e-3
+LEAST_BEND_EUR_PER_KWH = 1e-8
+LEAST_POWER_KW = 1e-3
 # Shares of the largest energy: what curves keep beyond the reachable, and what is rounding.
 _MARGIN = 1e-4
 _ROUNDING = 1e-9
-
 
 _Function = TypeVar("_Function")
 
 
 def _part(function: _Function) -> _Function:
-    """Compile a part of the kernel, never called from Python.
-
-    All parts are in this file: numba's cache does not see a change in another.
-    """
+    """Compile a part of the kernel, never called from Python."""
     compiles = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
     return cast("_Function", compiles(function))
 
@@ -176,6 +172,7 @@ def _solve(  # noqa: PLR0917 - a compiled kernel takes arrays, one by one
 
 
 def _add(out: Floats, site: Places, first: int, power: Floats, site_power: Floats) -> None:
+    """Add the net power of the stores from `first` on to the fleet's (T,) and the sites' (K, T)."""
     for s in range(out.shape[1]):
         for t in range(out.shape[2]):
             net = out[1, s, t] - out[0, s, t]
@@ -199,14 +196,14 @@ def _workspace(steps: int) -> _Workspace:
 
 @_part
 def _respond(store: _Store, work: _Workspace, out: Floats) -> float:
-    """Return the least cost, EUR; write charge, discharge, energy and the law's worth to `out`.
+    """Write charge, discharge, energy and the law's multiplier to `out` (4, T); return the cost.
 
-    `out` is (4, T). Where floor and ceiling can't be kept, the store goes as near as it can.
+    Where floor and ceiling can't be kept, the store goes as near as it can.
     """
-    most_kw = _LEAST_POWER_KW
+    most_kw = LEAST_POWER_KW
     for t in range(len(store.drift_kwh)):
         most_kw = max(most_kw, store.charge_max_kw[t], store.discharge_max_kw[t])
-    curvature = max(store.curvature_eur_per_kw2h, _LEAST_BEND_EUR_PER_KWH / most_kw)
+    curvature = max(store.curvature_eur_per_kw2h, LEAST_BEND_EUR_PER_KWH / most_kw)
     scale = _bound(store, work)
     _backward(store, work, curvature)
     return _forward(store, work, curvature, _ROUNDING * scale, out)

@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vpp_pipeline.delivery_day import STEP_H
-from vpp_pipeline.optimization.decomposition.marginal_value import compiled
+from vpp_pipeline.optimization.decomposition.marginal_value import (
+    LEAST_BEND_EUR_PER_KWH,
+    LEAST_POWER_KW,
+    compiled,
+)
 
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.problem import Floats, Places, Sources, Stores
 
 _CHUNK = 500  # stores; what they answer stays in a processor's cache until it is summed
-_LEAST_BEND_EUR_PER_KWH = 1e-8  # a source without curvature still has one answer
-_LEAST_POWER_KW = 1e-3
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def respond_sources(
             f"the source at place {place} is a CHP: only sun and wind answer quarter-hour by "
             "quarter-hour: solve it with its ramps"
         )
-    least = _LEAST_BEND_EUR_PER_KWH / np.maximum(sources.max_kw, _LEAST_POWER_KW)
+    least = LEAST_BEND_EUR_PER_KWH / np.maximum(sources.max_kw, LEAST_POWER_KW)
     margin = sources.cost_eur_per_kwh - price_eur_per_kwh[:, column]
     curvature = sources.curvature_eur_per_kw2h
     curtailed = np.clip(margin / np.maximum(curvature, least), 0.0, sources.max_kw - sources.min_kw)
