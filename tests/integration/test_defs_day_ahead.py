@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date, time, timedelta
 
 import polars as pl
 import pytest
-from defs_plant import DEVICES, TOMORROW, check_of, market_time, open_plant, seed
+from defs_plant import DEVICES, TOMORROW, check_of, market_time, open_plant, records, seed
 
 from vpp_pipeline.delivery_day import STEP, bounds, day_intervals, gate_closure
 from vpp_pipeline.markets import recorded
@@ -115,3 +116,22 @@ def test_dropped_prices_serve_the_plan_where_the_feed_has_none(spring_plant):
     published = check_of(result, "prices_are_published")
     assert published.passed
     assert published.metadata["published"].value == 92
+
+
+def test_a_plan_shows_its_certificate_and_where_its_seconds_went(spring_plant):
+    _, result = spring_plant
+    (materialised,) = result.asset_materializations_for_node("day_ahead_plan")
+    told = {row["figure"]: row["value"] for row in records(materialised.metadata["certificate"])}
+    assert told["label"]
+    assert float(told["worst_violation_kw"]) <= 1e-3
+    assert any(figure.startswith("seconds in ") for figure in told)
+    assert "stage_seconds" not in told
+
+
+def test_a_plan_tells_who_is_owed_what_it_can_not_deliver(spring_plant):
+    plant, result = spring_plant
+    (materialised,) = result.asset_materializations_for_node("day_ahead_plan")
+    unmet = records(materialised.metadata["unmet"])
+    (plan,) = plant.rows("plans").to_dicts()
+    assert sum(row["unmet_kwh"] for row in unmet) == pytest.approx(plan["unmet_kwh"], abs=0.01)
+    assert json.loads(plan["stage_seconds"])

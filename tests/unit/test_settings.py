@@ -1,0 +1,22 @@
+"""What an operator may choose is read from the environment, or refused with what to set."""
+
+from __future__ import annotations
+
+import pytest
+
+from vpp_pipeline.settings import Settings
+
+
+def test_imbalance_costs_nothing_beyond_the_market_unless_it_is_said():
+    assert Settings.from_environment({}).imbalance_spread_eur_per_mwh == 0
+
+
+def test_the_imbalance_spread_is_read_in_eur_per_mwh():
+    settings = Settings.from_environment({"VPP_IMBALANCE_SPREAD": "12.5"})
+    assert settings.imbalance_spread_eur_per_mwh == 12.5
+
+
+@pytest.mark.parametrize("text", ["", "-1", "nan", "inf", "a lot"])
+def test_an_imbalance_spread_that_is_no_price_is_refused(text):
+    with pytest.raises(ValueError, match=r"VPP_IMBALANCE_SPREAD is .*EUR/MWh, 0 or more"):
+        Settings.from_environment({"VPP_IMBALANCE_SPREAD": text})
