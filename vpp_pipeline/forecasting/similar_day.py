@@ -26,6 +26,8 @@ _ALONE = 1e-6
 _CELL = ["subject_id", "weekend", "slot"]
 _SATURDAY = 6
 _HOUR = pl.duration(hours=1)
+_AS_NUMBER = pl.col("subject_id").cast(pl.Categorical)
+"""Millions of rows are joined and grouped by it."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,11 @@ def similar_day(
     `similar-day`, else `all-days` (fewer than two days of the type), else `mean` (none at this
     time of day), else null.
     """
-    known = _clocked(history, timezone, habit)
+    known = _clocked(history.with_columns(_AS_NUMBER), timezone, habit)
     start = pl.col("interval_start")
     age_days = (start.max() - start) / pl.duration(days=1)
     known = known.with_columns((-age_days / _RECENCY_DAYS).exp().alias("weight"))
-    grid = _clocked(asked(subjects, intervals), timezone, habit)
+    grid = _clocked(asked(subjects, intervals).with_columns(_AS_NUMBER), timezone, habit)
 
     cells = pl.concat([known.select(_CELL), grid.select(_CELL)]).unique()
     profiles = _profiles(cells, known)
@@ -65,7 +67,7 @@ def similar_day(
     return _with_spread(
         _with_level(grid.join(profiles, on=_CELL), residuals, habit), residuals
     ).select(
-        "subject_id",
+        pl.col("subject_id").cast(pl.String),
         "interval_start",
         *((point + pl.col(name)).alias(name) for name in QUANTILES),
         pl.when(pl.col("p50").is_not_null()).then("model").alias("model"),
