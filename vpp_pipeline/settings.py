@@ -60,6 +60,11 @@ class Settings:
         return self.home / "warehouse"
 
     @property
+    def snapshot_file(self) -> Path:
+        """The published copy of the warehouse, for readers."""
+        return self.home / "published" / "vpp.duckdb"
+
+    @property
     def landing_dir(self) -> Path:
         """Where telemetry lands before it is compacted."""
         return self.home / "landing"

@@ -17,10 +17,11 @@ from vpp_pipeline.defs import (
     plant,
     sensors,
     settlement,
+    snapshot,
 )
 from vpp_pipeline.runtime import Runtime
 
-_MODULES = [plant, market, forecasts, envelopes, planning, dispatch, settlement]
+_MODULES = [plant, market, forecasts, envelopes, planning, dispatch, settlement, snapshot]
 
 
 def build_defs(runtime: Runtime) -> dg.Definitions:

@@ -15,6 +15,7 @@ from vpp_pipeline.defs import (
     planning,
     plant,
     settlement,
+    snapshot,
 )
 
 LANE = "vpp/lane"
@@ -101,9 +102,10 @@ settle = dg.define_asset_job(
         settlement.settlement,
         settlement.forecast_skill,
         settlement.plan_report,
+        snapshot.warehouse_snapshot,
     ],
     tags={LANE: "settlement"},
-    description="Say what the day was worth, and write its report.",
+    description="Say what the day was worth, write its report, publish the warehouse to readers.",
 )
 
 ALL = [
