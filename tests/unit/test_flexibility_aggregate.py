@@ -97,7 +97,7 @@ def worst_breach(devices, envelopes, powers):
     return worst
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @drawn(st.integers(1, 6), st.integers(0, 2**32 - 1), st.sampled_from([0.5, 1.0, 2.0]))
 def test_every_profile_inside_is_what_devices_can_do_and_sum_to(sites, seed, sustain_h):
     devices, envelopes = mixed_group(sites, seed)
