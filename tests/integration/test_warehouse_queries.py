@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 T0 = datetime(2025, 3, 30, tzinfo=UTC)
 DAY = {"start": T0, "end_": T0 + timedelta(hours=2)}
 DEVICES = {"devices": pl.DataFrame({"device_id": ["b", "a"]})}
+SITES = {"sites": pl.DataFrame({"site_id": ["x", "y"]})}
 LIMITS = settings(max_examples=25, deadline=None)
 
 minutes = st.integers(0, 60)
@@ -158,6 +159,7 @@ AS_OF_READS = {
     "latest_telemetry": ("telemetry", readings, {}),
     "prices": ("prices", price_rows, {"market": "x", **DAY}),
     "weather": ("weather", weather_rows, DAY),
+    "temperatures": ("weather", weather_rows, {"frames": SITES, **DAY}),
     "irradiance": ("weather", weather_rows, DAY),
     "forecasts": ("forecasts", forecast_rows, {"target": "pv", **DAY}),
     "session_forecasts": ("session_forecasts", sessions, DAY),
@@ -184,7 +186,13 @@ def test_no_read_sees_a_row_from_its_future(ask, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "key"), [("prices", "market"), ("weather", "site_id"), ("forecasts", "subject_id")]
+    ("name", "key"),
+    [
+        ("prices", "market"),
+        ("weather", "site_id"),
+        ("temperatures", "site_id"),
+        ("forecasts", "subject_id"),
+    ],
 )
 def test_the_last_known_row_of_each_interval_counts(ask, name, key):
     table, rows, params = AS_OF_READS[name]

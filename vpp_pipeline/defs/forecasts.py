@@ -88,12 +88,22 @@ def generation_forecast(
 def temperature_forecast(
     context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
 ) -> dg.MaterializeResult[None]:
-    """Outdoor temperature at every site."""
+    """Outdoor temperature at every site with a building to heat."""
     now = runtime.clock.now()
-    sites = runtime.devices(now)["site_id"].unique().sort()
+    heated = runtime.devices(now).filter(pl.col("device_type") == "heat_pump")
+    sites = heated.select(pl.col("site_id").unique().sort())
     with runtime.warehouse.read() as connection:
-        seen = connection.frame("warehouse_weather", start=now - HISTORY, end_=now, as_of=now)
-    return _store(runtime, forecast_temperature(sites, seen, _intervals(context), MARKET_TZ, now))
+        seen = connection.frame(
+            "warehouse_temperatures",
+            {"sites": sites},
+            start=now - HISTORY,
+            end_=now,
+            as_of=now,
+        )
+    return _store(
+        runtime,
+        forecast_temperature(sites["site_id"], seen, _intervals(context), MARKET_TZ, now),
+    )
 
 
 @_forecast(fleet, telemetry, schema=SessionForecasts)

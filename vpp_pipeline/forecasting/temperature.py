@@ -35,14 +35,16 @@ def temperature_forecast(
 ) -> dy.DataFrame[Forecasts]:
     """Forecast the outdoor temperature (°C) of every site over `intervals`.
 
-    `weather` has the columns of `markets.schemas.Weather`. `model` tells which answered:
+    `weather` has `site_id`, `interval_start`, `temperature_c`, `kind` and `known_at` of
+    `markets.schemas.Weather`. `model` tells which answered:
     `service` (a forecast row known by `known_at`), the site's own recent days (`similar-day` and
     its fallbacks), the mean of the other sites (`other-sites`), or `temperate`, a fixed guess.
     """
     names = ["p10", "p50", "p90"]
-    known = weather.filter(pl.col("known_at") <= known_at).sort("known_at")
+    known = weather.filter(pl.col("known_at") <= known_at)
     service = (
         known.filter(pl.col("kind") == "forecast", pl.col("temperature_c").is_finite())
+        .sort("known_at")
         .group_by(pl.col("site_id").alias("subject_id"), "interval_start")
         .agg(pl.col("temperature_c").last().alias("service"))
     )

@@ -7,8 +7,13 @@ deciding what then happens (the blocking check), shaping the problem (`problem`)
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
+import numpy as np
 import polars as pl
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 PROBLEMS = {
     "subject": pl.String,
@@ -54,7 +59,8 @@ def problems(
 def _non_finite(frame: pl.DataFrame, subject: str, remedy: str) -> pl.DataFrame:
     floats = [name for name, dtype in frame.schema.items() if dtype.is_float()]
     return (
-        frame.select(pl.col(subject).alias("subject"), "interval_start", *floats)
+        frame.filter(pl.any_horizontal(~pl.col(name).is_finite() for name in floats))
+        .select(pl.col(subject).alias("subject"), "interval_start", *floats)
         .unpivot(floats, index=["subject", "interval_start"], variable_name="field")
         .filter(pl.col("value").is_nan() | pl.col("value").is_infinite())
         .select(
@@ -70,18 +76,35 @@ def _non_finite(frame: pl.DataFrame, subject: str, remedy: str) -> pl.DataFrame:
 def _misaligned(
     devices: pl.DataFrame, envelopes: pl.DataFrame, intervals: pl.Series
 ) -> pl.DataFrame:
-    wanted = intervals.alias("interval_start").to_frame()
-    expected = devices.select("device_id").join(wanted, how="cross")
     keys = ["device_id", "interval_start"]
-    missing = expected.join(envelopes, on=keys, how="anti").select(*keys, side=pl.lit("missing"))
-    extra = envelopes.select(keys).join(expected, on=keys, how="anti")
-    doubled = envelopes.group_by(keys).len().filter(pl.col("len") > 1)
+    ids = devices.select("device_id").with_row_index("place")
+    wanted = intervals.alias("interval_start").to_frame().with_row_index("step")
+    placed = (
+        envelopes.select(keys)
+        .join(ids, on="device_id", how="left")
+        .join(wanted, on="interval_start", how="left")
+    )
+    inside = placed.drop_nulls(["place", "step"])
+    cell = inside["place"].to_numpy().astype(np.int64) * wanted.height + inside["step"].to_numpy()
+    times = np.bincount(cell, minlength=ids.height * wanted.height)
+
+    def cells(found: NDArray[np.bool_], side: str) -> pl.DataFrame:
+        place, step = np.divmod(np.flatnonzero(found), max(1, wanted.height))
+        return pl.DataFrame(
+            {
+                "device_id": ids["device_id"].gather(place),
+                "interval_start": wanted["interval_start"].gather(step),
+                "side": pl.repeat(side, len(place), dtype=pl.String, eager=True),
+            }
+        )
+
+    extra = placed.filter(pl.col("place").is_null() | pl.col("step").is_null())
     return _told(
         pl.concat(
             [
-                missing,
+                cells(times == 0, "missing"),
                 extra.select(*keys, side=pl.lit("not in the horizon")),
-                doubled.select(*keys, side=pl.lit("there twice")),
+                cells(times > 1, "there twice"),
             ]
         ).rename({"device_id": "subject"}),
         "materialise the forecasts and flexibility_envelopes of this delivery day again",
