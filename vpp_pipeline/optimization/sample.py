@@ -38,7 +38,7 @@ _START = datetime(2026, 1, 15, tzinfo=UTC)
 _HOMES_SHARE = 0.24  # a battery, a charger, a heat pump and PV each
 _CHP_SHARE = 0.01
 _TIGHT_SHARE = 0.35
-_SHORT_SHARE = 0.06  # of the tight ones: sized for the load at best
+_SHORT_SHARE, _SHORT_LOAD = 0.04, 5.0  # of the tight ones: so much load that it alone breaks them
 _RESERVE_BLOCK_STEPS = 16
 
 
@@ -225,6 +225,9 @@ def _sites(
     shape = 0.3 + 0.4 * _bell(hour, 7.5, 1.0) + 0.8 * _bell(hour, 19, 2.0)
     base = rng.normal(1, 0.15, (homes, steps)).clip(min=0.3)
     base *= shape * -rng.lognormal(0, 0.4, homes)[:, None]
+    tight = (rng.random(homes) < _TIGHT_SHARE) & limited
+    short = tight & (rng.random(homes) < _SHORT_SHARE)
+    base[short] *= _SHORT_LOAD
 
     def at_sites(site: Places, power_kw: Floats) -> Floats:
         return np.bincount(site, power_kw, homes).astype(np.float64)
@@ -235,12 +238,12 @@ def _sites(
         sources.site, sources.max_kw.max(axis=0)
     )
     import_kw, export_kw = base_peak + drawn, given
-    if limited:
-        tight = rng.random(homes) < _TIGHT_SHARE
-        room = rng.uniform(0.05, 0.4, homes) * (rng.random(homes) >= _SHORT_SHARE)
-        shared = base_peak * rng.uniform(0.8, 1.25, homes) + drawn * room
-        import_kw = np.where(tight, shared, import_kw)
-        export_kw = np.where(tight, given * rng.uniform(0.3, 1, homes), export_kw)
+    # A vehicle can be charged at its least power, but not much else beside it.
+    shared = base_peak + at_sites(stores.site, stores.min_active_kw)
+    shared += drawn * rng.uniform(0.05, 0.35, homes)
+    import_kw = np.where(tight, shared, import_kw)
+    import_kw = np.where(short, base_peak * rng.uniform(0.8, 0.95, homes), import_kw)
+    export_kw = np.where(tight, given * rng.uniform(0.3, 1, homes), export_kw)
     natural = base.copy()
     sun_and_wind = sources.curtailable
     np.add.at(natural, sources.site[sun_and_wind], sources.max_kw.T[sun_and_wind])
