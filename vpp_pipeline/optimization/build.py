@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from vpp_pipeline.delivery_day import STEP, STEP_H
+from vpp_pipeline.optimization.feasible import resting, within_ramps
 from vpp_pipeline.optimization.portfolio import portfolio_of
 from vpp_pipeline.optimization.problem import (
     Bools,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _ENVELOPES_REMEDY = "make the envelopes of this horizon again"
 _PRICES_REMEDY = "give one finite price for every quarter-hour of the horizon"
+_ROUNDING_KWH = 1e-9
 _STEP_MINUTES = STEP.total_seconds() / 60
 
 
@@ -52,6 +54,7 @@ def build(
     (interval_start, price_eur_per_mwh) and cover the horizon, further rows are not read. Raises
     `ProblemError` for what is missing, doubled, unknown, misaligned or not finite.
     """
+    _check_devices(devices)
     intervals = _horizon(envelopes)
     grid = _Grid.over(devices["device_id"], intervals, envelopes)
     price = _prices(prices, intervals)
@@ -87,7 +90,9 @@ def build(
         curtailable_up_to_kw=np.where(
             np.isin(kind, ["pv", "wind"]), devices["max_inject_kw"].to_numpy(), np.nan
         ),
-        stores=_stores(devices, grid, np.flatnonzero(is_store), site, kind, price, settings),
+        stores=_stores(
+            devices, grid, np.flatnonzero(is_store), site, kind, price, intervals, settings
+        ),
         sources=sources,
         sites=Sites(
             base_kw=base_kw,
@@ -153,8 +158,34 @@ class _Grid:
                     f"{_ENVELOPES_REMEDY}"
                 )
             columns[name] = values[order].reshape(len(ids), len(intervals)).T
+        crossed = np.argwhere((columns["min_power_kw"] > columns["max_power_kw"]).T)
+        if len(crossed):
+            place, step = (int(at) for at in crossed[0])
+            raise ProblemError(
+                f"envelopes: device_id {ids[place]!r}, interval_start {intervals[step]}: "
+                f"min_power_kw {columns['min_power_kw'][step, place]} is above max_power_kw "
+                f"{columns['max_power_kw'][step, place]}: {_ENVELOPES_REMEDY}"
+            )
         available = places["available"].to_numpy()[order].reshape(len(ids), -1)
         return cls(columns, np.logical_and.reduce(available, axis=1))
+
+
+def _check_devices(devices: pl.DataFrame) -> None:
+    """Refuse a fleet with a figure that no schedule can be computed with."""
+    numbers = [name for name, dtype in devices.schema.items() if dtype.is_float()]
+    efficiencies = [name for name in numbers if name.endswith("_efficiency")]
+    for field in numbers:
+        wrong = ~pl.col(field).is_finite()
+        if field in efficiencies:
+            wrong |= pl.col(field) <= 0
+        row = devices.with_row_index("row").filter(wrong).head(1)
+        if row.height:
+            raise ProblemError(
+                f"devices row {row['row'][0]}: {field} is {row[field][0]} for device_id "
+                f"{row['device_id'][0]!r}: not a usable number: correct the fleet's registry"
+            )
+    if devices.is_empty():
+        raise ProblemError("devices: there is no row: register a device")
 
 
 def _horizon(envelopes: pl.DataFrame) -> pl.Series:
@@ -215,14 +246,19 @@ def _sources(  # noqa: PLR0917 - the parts of one problem
     of = devices[place]
     active = of["min_active_kw"].to_numpy()
     ramp = of["ramp_kw_per_min"].fill_null(np.inf).to_numpy() * _STEP_MINUTES
+    ramp_kw = np.where(kind[place] == "chp", np.maximum(ramp, active), np.inf)
+    min_kw, max_kw = grid["min_power_kw"][:, place], grid["max_power_kw"][:, place]
+    # One that must run runs at its least power at least, or not at all where it can't.
+    runs_at_kw = np.where(max_kw < active, 0.0, np.maximum(min_kw, active))
+    min_kw = np.where(min_kw > 0, runs_at_kw, min_kw)
     return Sources(
         place=place,
         site=site[place],
         curtailable=kind[place] != "chp",
-        min_kw=grid["min_power_kw"][:, place],
-        max_kw=grid["max_power_kw"][:, place],
+        min_kw=within_ramps(min_kw, max_kw, ramp_kw),
+        max_kw=max_kw,
         cost_eur_per_kwh=of["marginal_cost_eur_per_mwh"].fill_null(0.0).to_numpy() / 1000,
-        ramp_kw=np.where(kind[place] == "chp", np.maximum(ramp, active), np.inf),
+        ramp_kw=ramp_kw,
         min_active_kw=active,
         curvature_eur_per_kw2h=_curvature(settings, of["max_inject_kw"].to_numpy()),
         min_run_steps=_whole_steps(of["min_run_h"]),
@@ -237,6 +273,7 @@ def _stores(  # noqa: PLR0917 - the parts of one problem
     site: Places,
     kind: NDArray[np.object_],
     price: Floats,
+    intervals: pl.Series,
     settings: PlanSettings,
 ) -> Stores:
     of = devices[place]
@@ -248,24 +285,37 @@ def _stores(  # noqa: PLR0917 - the parts of one problem
     initial, required = grid["initial_energy_kwh"][:, place], grid["required_end_kwh"][:, place]
     present = ~np.isnan(low)
     starts = ~np.isnan(initial)
+    arrives = present & ~np.vstack([np.zeros_like(present[:1]), present[:-1]])
+    if (arrives & ~starts).any():
+        store, step = np.argwhere((arrives & ~starts).T)[0]
+        raise ProblemError(
+            f"envelopes: device_id {of['device_id'][int(store)]!r}, interval_start "
+            f"{intervals[int(step)]}: initial_energy_kwh is null where min_energy_kwh begins: an "
+            f"unknown content is not an empty one: {_ENVELOPES_REMEDY}"
+        )
     starts[0] = True  # a store that is not there yet begins as an empty one that can't move
     initial = np.nan_to_num(initial)
     begun = np.maximum.accumulate(np.where(starts, np.arange(len(starts))[:, None], 0), axis=0)
     begun_with = np.take_along_axis(initial, begun, axis=0)
 
-    building = kind[place] == "heat_pump"
+    battery, building = kind[place] == "battery", kind[place] == "heat_pump"
     promised = np.isin(kind[place], ["ev_charger", "flexible_load"])
-    charge_kw = np.maximum(-grid["min_power_kw"][:, place], 0)
-    discharge_kw = np.maximum(grid["max_power_kw"][:, place], 0)
+    charge_kw = np.where(present, np.maximum(-grid["min_power_kw"][:, place], 0), 0.0)
+    discharge_kw = np.where(present, np.maximum(grid["max_power_kw"][:, place], 0), 0.0)
     retention, drift = grid["retention"][0, place], grid["drift_kwh"][:, place]
     charge_efficiency = number("charge_efficiency", 1.0)
-    coldest, warmest = _reach(initial[0], charge_kw * STEP_H * charge_efficiency, retention, drift)
+    idle = resting(starts, initial, retention, drift)
     floor = np.where(promised, np.fmin(number("min_energy_kwh", 0.0), begun_with), low)
-    floor = np.where(building, coldest, floor)
-    ceiling = np.where(building, warmest, high)
+    floor = np.where(building, idle, floor)
+    gain = charge_kw * STEP_H * charge_efficiency
+    ceiling = np.where(building, resting(starts, initial, retention, drift + gain), high)
     away = ~present
     floor = np.where(away, np.fmin(np.fmin.reduce(floor), 0), floor)
     ceiling = np.where(away, np.fmax(np.fmax.reduce(ceiling), 0), ceiling)
+    # A content outside its bounds is brought back as soon as the site lets it: not at any price.
+    below = battery & present & (low > idle + _ROUNDING_KWH)
+    beyond = battery & present & (high < idle - _ROUNDING_KWH)
+    mended = settings.overload_eur_per_kwh * STEP_H
 
     comfort = number("comfort_max_c", 0.0) - number("comfort_min_c", 0.0)
     comfort *= number("thermal_capacity_kwh_per_k", 0.0)
@@ -285,12 +335,16 @@ def _stores(  # noqa: PLR0917 - the parts of one problem
         initial_kwh=initial,
         present=present,
         drift_kwh=drift,
-        floor_kwh=floor,
-        ceiling_kwh=np.maximum(floor, ceiling),
-        wished_kwh=np.where(building, np.fmin(high, 0), np.where(owed, required, 0.0)),
-        shortfall_eur_per_kwh=np.where(building, unmet * STEP_H, np.where(owed, unmet, 0.0)),
-        comfort_kwh=np.where(building, np.fmax(low, comfort), np.nan_to_num(ceiling)),
-        excess_eur_per_kwh=np.where(building & present, unmet * STEP_H, 0.0),
+        floor_kwh=np.minimum(floor, idle),
+        ceiling_kwh=np.maximum.reduce([floor, ceiling, idle]),
+        wished_kwh=np.select([building, owed, below], [np.fmin(high, 0), required, low], 0.0),
+        shortfall_eur_per_kwh=np.select(
+            [building, owed, below], [unmet * STEP_H, unmet, mended], 0.0
+        ),
+        comfort_kwh=np.select(
+            [building & present, beyond], [np.fmax(low, comfort), high], np.nan_to_num(ceiling)
+        ),
+        excess_eur_per_kwh=np.select([building & present, beyond], [unmet * STEP_H, mended], 0.0),
         owed=owed,
         retention=retention,
         charge_efficiency=charge_efficiency,
@@ -303,7 +357,7 @@ def _stores(  # noqa: PLR0917 - the parts of one problem
         ),
         kwh_per_c=np.where(building, number("thermal_capacity_kwh_per_k", np.nan), np.nan),
         unbroken=~of["interruptible"].to_numpy(),
-        reserve=kind[place] == "battery",
+        reserve=battery,
     )
 
 
@@ -314,15 +368,3 @@ def _whole_steps(hours: pl.Series) -> Places:
 def _curvature(settings: PlanSettings, rated_kw: Floats) -> Floats:
     """Return what makes the marginal kWh at rated power `fairness_eur_per_kwh` dearer."""
     return settings.fairness_eur_per_kwh / np.maximum(rated_kw, 1e-3)
-
-
-def _reach(
-    initial: Floats, gain: Floats, retention: Floats, drift: Floats
-) -> tuple[Floats, Floats]:
-    """Return the energies of a store that is never, and always, charged (T, S)."""
-    low, high = np.empty_like(drift), np.empty_like(drift)
-    least = most = initial
-    for t in range(len(drift)):
-        low[t] = least = retention * least + drift[t]
-        high[t] = most = retention * most + drift[t] + gain[t]
-    return low, high

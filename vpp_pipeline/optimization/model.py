@@ -33,7 +33,7 @@ from vpp_pipeline.optimization.reserves import asked, products, ready_stores
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.problem import Bools, Floats, Places, Problem
 
-_TANGENTS = 17  # of a square over 0 to full power, for a linear solver: off by 1/1024 at most
+_TANGENTS = 9  # of a square over 0 to full power, for a linear solver: off by 1/256 at most
 
 
 @dataclass(frozen=True)

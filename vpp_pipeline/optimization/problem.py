@@ -130,11 +130,13 @@ class Portfolio:
 
     @property
     def couples(self) -> bool:
-        """Whether one device's best depends on another's anywhere in the fleet."""
-        kinks = (self.shortage_eur_per_kwh > self.surplus_eur_per_kwh) | (
-            self.event_eur_per_kwh > 0
+        """Whether the whole is more than the sum of its sites, each at the market by itself."""
+        fleets = (
+            (self.shortage_eur_per_kwh > self.surplus_eur_per_kwh)
+            | (self.event_eur_per_kwh > 0)
+            | (self.position_kw != 0)
         )
-        return bool(kinks.any()) or self.peak_eur_per_kw > 0 or self.wants_reserve
+        return bool(fleets.any()) or self.peak_eur_per_kw > 0 or self.wants_reserve
 
     @property
     def wants_reserve(self) -> bool:

@@ -75,6 +75,12 @@ def track(problem: Problem, energy_kwh: Floats, source_kw: Floats) -> Setpoints:
         wish = np.where(must_draw > 0, np.minimum(wish, -must_draw), wish)
         wish = np.clip(wish, -most_draw, most_given)
         wish = _active(wish, stores.min_active_kw, most_draw, most_given)
+        # Where the bounds themselves ask for power, they are kept to less than a watt.
+        must_draw = _charging(problem, stores.floor_kwh[t] - idle)
+        must_give = _discharging(problem, idle - stores.ceiling_kwh[t])
+        wish = np.where(must_draw > 0, np.minimum(wish, -must_draw), wish)
+        wish = np.where(must_give > 0, np.maximum(wish, must_give), wish)
+        wish = np.clip(wish, -stores.charge_max_kw[t], stores.discharge_max_kw[t])
         low, high = _within_ramp(problem, source[t - 1] if t else None, t)
         given = _source_wish(problem, np.clip(source_kw[t], low, high), low, high)
         power[t], source[t] = _within_site(problem, t, wish, given, most_given, (low, high))

@@ -55,8 +55,8 @@ def verify(problem: Problem, setpoints: Setpoints) -> Verdict:
     """Recompute cost, violations and debts from the powers.
 
     A store whose stated energy is below what its net power leaves would have to charge and
-    discharge at once. What a site's own load is beyond its connection is told as overload; a
-    violation is what the plan adds to that. Reserve counts as if it were called.
+    discharge at once. What a site's own load, or a CHP that must run, is beyond its connection
+    is told as overload; a violation is what the plan adds to that. Reserve counts as if it were called.
     """
     sites = problem.sites
     count = len(sites.import_limit_kw)
@@ -172,8 +172,8 @@ def _sites(problem: Problem, site_kw: Floats, up_kw: Floats, down_kw: Floats) ->
     in_kw = by_site(down_kw, at_ready, count) - site_kw
     over = np.maximum(out_kw - sites.export_limit_kw, 0)
     under = np.maximum(in_kw - sites.import_limit_kw, 0)
-    own_over = np.maximum(sites.base_kw - sites.export_limit_kw, 0)
-    own_under = np.maximum(-sites.base_kw - sites.import_limit_kw, 0)
+    own_over = np.maximum(sites.base_kw - sites.export_limit_kw, sites.export_overload_kw)
+    own_under = np.maximum(-sites.base_kw - sites.import_limit_kw, sites.import_overload_kw)
     return _Found(
         cost_eur=problem.overload_eur_per_kwh * STEP_H * float(over.sum() + under.sum()),
         kw=_worst(over - own_over, under - own_under),
