@@ -36,9 +36,10 @@ def main(devices: str, instances: str, target: str, time_limit_s: str, *linear: 
         + setpoints.source_kw.sum(axis=1)
     )
     problem = committed(problem, position_kw, rng)
-    measured = []
+    measured, warm = [], day_ahead.prices
     for _ in range(int(instances)):
-        seconds, found = timed(perturbed(problem, rng), settings)
+        seconds, found = timed(perturbed(problem, rng), settings, warm)
+        warm = found.prices
         verdict = found.verdict
         gap = np.inf if found.gap is None else found.gap
         worst = max(verdict.worst_violation_kw, verdict.worst_violation_kwh)

@@ -233,7 +233,7 @@ def _save(rows: list[Row], out: Path, name: str, limit_s: float) -> None:
     grown = "\n".join(f"- {p}: seconds ~ devices^{b:.2f}" for p, b in growth.items())
     first = [f"{r.first_call_s:.2f}" for r in rows if r.first_call_s is not None]
     text = (
-        f"{report.table(rows)}\n\nTime limit of the others: {limit_s:g} s. What the first call in "
+        f"{report.table(rows)}\n\nTime limit: {limit_s:g} s. What the first call in "
         f"a fresh process costs more than the next: {', '.join(first)} s.\n\n{grown}\n"
     )
     out.joinpath(f"{name}.md").write_text(text)

@@ -16,9 +16,10 @@ import numpy as np
 from benchmarks.peers.instance import write_answer
 from benchmarks.recipe import Recipe
 from vpp_pipeline.optimization.settings import PlanSettings
-from vpp_pipeline.optimization.solve import Found, solve
+from vpp_pipeline.optimization.solve import solve
 
 if TYPE_CHECKING:
+    from vpp_pipeline.optimization.found import Found, Prices
     from vpp_pipeline.optimization.problem import Problem
     from vpp_pipeline.optimization.repair import Setpoints
 
@@ -42,9 +43,11 @@ def main(recipe: str, target: str, time_limit_s: str) -> None:
     write_answer(Path(target), told, schedule(found.setpoints) if full else {})
 
 
-def timed(problem: Problem, settings: PlanSettings) -> tuple[float, Found]:
+def timed(
+    problem: Problem, settings: PlanSettings, warm: Prices | None = None
+) -> tuple[float, Found]:
     began = time.perf_counter()
-    found = solve(problem, settings)
+    found = solve(problem, settings, warm)
     return time.perf_counter() - began, found
 
 

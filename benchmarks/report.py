@@ -96,7 +96,7 @@ def plot(rows: list[Row], path: Path, limit_s: float) -> None:
     """Draw seconds over devices, both logarithmic, ours in front."""
     from matplotlib import pyplot as plt  # noqa: PLC0415 - the backend is chosen first
 
-    figure, axes = plt.subplots(figsize=(8, 5.5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9.5, 5.5), layout="constrained")
     for planner in dict.fromkeys(row.planner for row in rows):
         points = [
             (r.devices, r.seconds) for r in rows if r.planner == planner and r.seconds is not None
@@ -112,9 +112,9 @@ def plot(rows: list[Row], path: Path, limit_s: float) -> None:
             color="black" if ours else None,
             zorder=3 if ours else 2,
         )
-    axes.axhline(limit_s, color="grey", linestyle=":", label=f"the others' limit, {limit_s:g} s")
+    axes.axhline(limit_s, color="grey", linestyle=":", label=f"time limit, {limit_s:g} s")
     axes.set(xscale="log", yscale="log", xlabel="devices", ylabel="seconds, build included")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside right upper", fontsize="small")
     figure.savefig(path, dpi=150)
     plt.close(figure)
