@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from vpp_pipeline.optimization.problem import Floats, Problem, Stores
 
 
-def lower_bound_eur(problem: Problem, multipliers: Multipliers) -> float:
+def lower_bound_eur(problem: Problem, multipliers: Multipliers, *, switches: bool = False) -> float:
     """Return a cost, EUR, below which no feasible plan is.
+
+    With `switches` it is of plans in which no store goes both ways at once or below its least
+    power, and no CHP below its own: never lower, and no bound of the convex problem.
 
     Weak duality: with the constraints priced instead of kept, every variable is cheapest on its
     own within its box, and that sum is a bound whatever the prices are. So it does not matter
@@ -28,9 +31,13 @@ def lower_bound_eur(problem: Problem, multipliers: Multipliers) -> float:
     """
     return (
         sum(
-            _of_stores(problem, multipliers, part) for part in chunks(len(problem.stores.retention))
+            _of_stores(problem, multipliers, part, switches=switches)
+            for part in chunks(len(problem.stores.retention))
         )
-        + sum(_of_sources(problem, multipliers, part) for part in chunks(len(problem.sources.site)))
+        + sum(
+            _of_sources(problem, multipliers, part, switches=switches)
+            for part in chunks(len(problem.sources.site))
+        )
         + sum(
             _of_sites(problem, multipliers, part)
             for part in chunks(len(problem.sites.import_limit_kw))
@@ -57,7 +64,7 @@ def constant_eur(problem: Problem) -> float:
     )
 
 
-def _of_stores(problem: Problem, multipliers: Multipliers, part: slice) -> float:
+def _of_stores(problem: Problem, multipliers: Multipliers, part: slice, *, switches: bool) -> float:
     stores = select(problem.stores, part)
     paid = multipliers.energy_eur_per_kwh[:, None] * STEP_H
     law = multipliers.store_law[:, part]
@@ -84,9 +91,9 @@ def _of_stores(problem: Problem, multipliers: Multipliers, part: slice) -> float
         energy[:, here] -= _positive(multipliers.energy_up[:, own])
         ready_eur = _of_ready(problem, multipliers, select(stores, here), own)
     curvature = STEP_H * stores.curvature_eur_per_kw2h
+    either = _cheapest_way if switches else _cheapest_both_ways
     return float(
-        _cheapest(charge, curvature, stores.charge_min_kw, stores.charge_max_kw)
-        + _cheapest(discharge, curvature, stores.discharge_min_kw, stores.discharge_max_kw)
+        np.sum(either(stores, charge, discharge, curvature))
         + _cheapest_energy(stores, energy)
         - np.sum(law * (begins + stores.drift_kwh))
         + ready_eur
@@ -120,7 +127,9 @@ def _of_ready(problem: Problem, multipliers: Multipliers, stores: Stores, own: s
     )
 
 
-def _of_sources(problem: Problem, multipliers: Multipliers, part: slice) -> float:
+def _of_sources(
+    problem: Problem, multipliers: Multipliers, part: slice, *, switches: bool
+) -> float:
     sources = select(problem.sources, part)
     paid = multipliers.energy_eur_per_kwh[:, None] * STEP_H
     cost = sources.cost_eur_per_kwh * STEP_H - paid
@@ -136,10 +145,15 @@ def _of_sources(problem: Problem, multipliers: Multipliers, part: slice) -> floa
     cut, run = cost[:, curtails], cost[:, ~curtails]
     low, high = sources.min_kw, sources.max_kw
     free = high[:, curtails] - low[:, curtails]
+    least = sources.min_active_kw[~curtails] if switches else np.zeros(int((~curtails).sum()))
     return float(
         np.sum(cut * high[:, curtails])
-        + _cheapest(-cut, curvature[curtails], np.zeros_like(free), free)
-        + _cheapest(run, curvature[~curtails], low[:, ~curtails], high[:, ~curtails])
+        + np.sum(_cheapest(-cut, curvature[curtails], np.zeros_like(free), free))
+        + np.sum(
+            _cheapest_on_or_off(
+                run, curvature[~curtails], low[:, ~curtails], high[:, ~curtails], least
+            )
+        )
         - np.sum((up + down) * np.where(ramped, sources.ramp_kw, 0.0))
     )
 
@@ -216,12 +230,47 @@ def _positive(prices: Floats) -> Floats:
     return positive
 
 
-def _cheapest(cost: Floats, curvature: Floats, low: Floats, high: Floats) -> float:
+def _cheapest_both_ways(
+    stores: Stores, charge: Floats, discharge: Floats, curvature: Floats
+) -> Floats:
+    return _cheapest(charge, curvature, stores.charge_min_kw, stores.charge_max_kw) + _cheapest(
+        discharge, curvature, stores.discharge_min_kw, stores.discharge_max_kw
+    )
+
+
+def _cheapest_way(stores: Stores, charge: Floats, discharge: Floats, curvature: Floats) -> Floats:
+    """Minimise over resting, charging or discharging, whichever the bounds allow."""
+    least = stores.min_active_kw
+    drawn = _cheapest_on_or_off(
+        charge, curvature, stores.charge_min_kw, stores.charge_max_kw, least
+    )
+    given = _cheapest_on_or_off(
+        discharge, curvature, stores.discharge_min_kw, stores.discharge_max_kw, least
+    )
+    must_draw, must_give = stores.charge_min_kw > 0, stores.discharge_min_kw > 0
+    return np.select(
+        [must_draw & must_give, must_draw, must_give],
+        [drawn + given, drawn, given],
+        np.minimum(drawn, given),
+    )
+
+
+def _cheapest_on_or_off(
+    cost: Floats, curvature: Floats, low: Floats, high: Floats, least: Floats
+) -> Floats:
+    """Minimise the same over 0, where the bounds allow it, and [max(low, least), high]."""
+    floor = np.where(low < 0, low, np.maximum(low, least))
+    possible = floor <= high
+    on = _cheapest(cost, curvature, np.where(possible, floor, low), high)
+    return np.where(low > 0, on, np.where(possible, np.minimum(on, 0.0), 0.0))
+
+
+def _cheapest(cost: Floats, curvature: Floats, low: Floats, high: Floats) -> Floats:
     """Minimise cost·x + ½·curvature·x² over [low, high]."""
     best = np.copysign(np.inf, -cost)
     np.divide(-cost, curvature, out=best, where=curvature > 0)
     np.clip(best, low, high, out=best)
-    return float(np.sum((cost + 0.5 * curvature * best) * best))
+    return (cost + 0.5 * curvature * best) * best
 
 
 def _cheapest_energy(stores: Stores, cost: Floats) -> float:

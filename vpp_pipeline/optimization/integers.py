@@ -2,7 +2,7 @@
 
 Belongs here: which devices an answer asks too much of, the problem narrowed so that a convex
 solver keeps all their rules, and what the rules are known to cost. Does not: a device's best
-pattern (`directions`, `runs`), whole watts (`repair`), a MILP (`exact`).
+pattern (`directions`, `runs`), milliwatts (`repair`), a MILP (`exact`).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from vpp_pipeline.optimization.runs import (
     with_runs,
     with_switches,
 )
+from vpp_pipeline.optimization.turns import taking_turns
 from vpp_pipeline.optimization.verify import Verdict, verify
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ if TYPE_CHECKING:
     from vpp_pipeline.optimization.settings import Solver
 
 _TOLD_KW = 1e-3
-_ROUNDS = 3  # patterns at the prices of the solution before; more have not been seen to help
+_ROUNDS = 7  # patterns: at the convex prices, in turns, then parts at the best plan's prices
+_PARTS = 3  # of the loose devices, so that not all answer the same price the same way
+_SAME_EUR_PER_KWH = 1e-6
 
 
 class Wish(Protocol):
@@ -158,7 +161,7 @@ def proven_bound_eur(problem: Problem, multipliers: Multipliers, pattern: Patter
 
     `pattern` is of the same problem at `local_price` of the same multipliers.
     """
-    whole = lower_bound_eur(problem, multipliers)
+    whole = lower_bound_eur(problem, multipliers, switches=True)
     alone = replace(problem, portfolio=no_portfolio(multipliers.energy_eur_per_kwh))
 
     def of(stores: Bools, sources: Bools) -> float:
@@ -171,7 +174,7 @@ def proven_bound_eur(problem: Problem, multipliers: Multipliers, pattern: Patter
             ramp_up=multipliers.ramp_up[:, sources],
             ramp_down=multipliers.ramp_down[:, sources],
         )
-        return lower_bound_eur(part, prices)
+        return lower_bound_eur(part, prices, switches=True)
 
     proven = pattern.proven
     nobody = of(np.zeros_like(proven.stores), np.zeros_like(proven.sources))
@@ -182,23 +185,24 @@ def proven_bound_eur(problem: Problem, multipliers: Multipliers, pattern: Patter
 def settled(problem: Problem, relaxed: Relaxed, solver: Solver, time_limit_s: float) -> Settled:
     """Return the best plan that keeps all rules, from a convex answer to the same problem.
 
-    Devices that break a rule get their best pattern at the answer's prices; the problem is solved
-    again within them, and at its new prices once more. Where a solver gives up, what is there so
-    far stands.
+    Devices that break a rule get their best pattern at the answer's prices, and the problem is
+    solved again within it. Where that moves the prices, some of the devices get a new one, as
+    long as it helps. Where a solver gives up, what is there so far stands.
     """
     best = _followed(problem, relaxed.energy_kwh, relaxed.source_kw)
     loose = loose_devices(problem, relaxed)
-    bound = lower_bound_eur(problem, relaxed.multipliers)
+    price = local_price(relaxed.multipliers)
+    bound = lower_bound_eur(problem, relaxed.multipliers, switches=True)
     if not loose.any():
         return Settled(*best, bound)
-    price = local_price(relaxed.multipliers)
+    pattern = patterned(problem, loose, price)
+    bound = max(bound, proven_bound_eur(problem, relaxed.multipliers, pattern))
+    kept = narrowed = pattern.problem
+    lowest = np.inf
+    open_sites = _open_sites(problem, loose)
     energy, source = relaxed.energy_kwh.copy(), relaxed.source_kw.copy()
     for nth in range(_ROUNDS):
-        pattern = patterned(problem, loose, price)
-        if nth == 0:
-            bound = max(bound, proven_bound_eur(problem, relaxed.multipliers, pattern))
-        open_sites = _open_sites(problem, loose)
-        part = at_sites(pattern.problem, open_sites)
+        part = at_sites(narrowed, open_sites)
         try:
             answer = solve_relaxed(part, solver, time_limit_s / _ROUNDS)
         except SolverError:
@@ -206,11 +210,69 @@ def settled(problem: Problem, relaxed: Relaxed, solver: Solver, time_limit_s: fl
         energy[:, open_sites[problem.stores.site]] = answer.energy_kwh
         source[:, open_sites[problem.sources.site]] = answer.source_kw
         found = _followed(problem, energy, source)
-        if nth and found[1].objective_eur >= best[1].objective_eur:
-            break
         best = min(best, found, key=lambda plan: plan[1].objective_eur)
-        price[:, open_sites] = local_price(answer.multipliers)
+        if found[1].objective_eur < lowest:
+            lowest, kept = found[1].objective_eur, narrowed
+            moved = local_price(answer.multipliers) - price[:, open_sites]
+            price[:, open_sites] += moved
+            if np.abs(moved).max() <= _SAME_EUR_PER_KWH:
+                break
+        if nth == 0:
+            narrowed = _in_turns(problem, kept, relaxed)
+        else:
+            some = _part_of(loose, nth % _PARTS)
+            narrowed = patterned(_with_bounds_of(problem, kept, some), some, price).problem
     return Settled(*best, bound)
+
+
+def _in_turns(problem: Problem, narrowed: Problem, relaxed: Relaxed) -> Problem:
+    """Have those stores take turns that would go both ways at once behind a priced connection."""
+    stores, multipliers = problem.stores, relaxed.multipliers
+    priced = np.maximum(multipliers.over_export, multipliers.over_import).max(axis=0)
+    both_kw = np.minimum(relaxed.charge_kw, relaxed.discharge_kw).max(axis=0, initial=0.0)
+    both = (
+        (both_kw > _TOLD_KW)
+        & (priced[stores.site] > _SAME_EUR_PER_KWH)
+        & (stores.min_active_kw <= 0)
+    )
+    chosen = np.flatnonzero(both)
+    ways = taking_turns(
+        select(stores, both), relaxed.charge_kw[:, chosen], relaxed.discharge_kw[:, chosen]
+    )
+    released = _with_bounds_of(
+        problem, narrowed, Loose(both, np.zeros(len(problem.sources.site), dtype=np.bool_))
+    )
+    return _with_ways(released, chosen, ways, ways < 0)
+
+
+def _part_of(loose: Loose, nth: int) -> Loose:
+    """Return every third of the loose devices, beginning with the nth."""
+    stores, sources = loose.stores.copy(), loose.sources.copy()
+    for devices in (stores, sources):
+        places = np.flatnonzero(devices)
+        devices[places[np.arange(len(places)) % _PARTS != nth]] = False
+    return Loose(stores, sources)
+
+
+def _with_bounds_of(problem: Problem, narrowed: Problem, released: Loose) -> Problem:
+    """Return the narrowed problem with the released devices' own bounds."""
+    own, narrow, store = problem.stores, narrowed.stores, released.stores
+    wide, tight, source = problem.sources, narrowed.sources, released.sources
+    return replace(
+        problem,
+        stores=replace(
+            own,
+            charge_min_kw=np.where(store, own.charge_min_kw, narrow.charge_min_kw),
+            charge_max_kw=np.where(store, own.charge_max_kw, narrow.charge_max_kw),
+            discharge_min_kw=np.where(store, own.discharge_min_kw, narrow.discharge_min_kw),
+            discharge_max_kw=np.where(store, own.discharge_max_kw, narrow.discharge_max_kw),
+        ),
+        sources=replace(
+            wide,
+            min_kw=np.where(source, wide.min_kw, tight.min_kw),
+            max_kw=np.where(source, wide.max_kw, tight.max_kw),
+        ),
+    )
 
 
 def _followed(problem: Problem, energy_kwh: Floats, source_kw: Floats) -> tuple[Setpoints, Verdict]:

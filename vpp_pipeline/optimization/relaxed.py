@@ -18,7 +18,7 @@ from vpp_pipeline.optimization.model import formulate
 from vpp_pipeline.optimization.multipliers import Multipliers, consistent
 
 if TYPE_CHECKING:
-    from vpp_pipeline.optimization.model import Laws
+    from vpp_pipeline.optimization.model import Laws, Model
     from vpp_pipeline.optimization.problem import Bools, Floats, Problem
     from vpp_pipeline.optimization.settings import Solver
 
@@ -65,7 +65,7 @@ def solve_relaxed(problem: Problem, solver: Solver, time_limit_s: float) -> Rela
     posed = _curved(problem) if solver == "OSQP" else problem
     model = formulate(posed, linear=solver in _LINEAR)
     status = run(
-        cp.Problem(cp.Minimize(model.cost_eur), model.laws.all()),
+        cp.Problem(cp.Minimize(model.cost_eur), [*model.laws.all(), *_turns(posed, model)]),
         solver,
         time_limit_s,
         **_OPTIONS[solver],
@@ -78,6 +78,22 @@ def solve_relaxed(problem: Problem, solver: Solver, time_limit_s: float) -> Rela
         source_kw=model.source_kw.value,
         multipliers=_multipliers(problem, model.laws),
     )
+
+
+def _turns(problem: Problem, model: Model) -> list[cp.Constraint]:
+    """Share each quarter-hour between charging and discharging: convex, and nearest to either.
+
+    Only where energy is worth less than nothing does a store gain by both at once.
+    """
+    stores, two_way = problem.stores, np.flatnonzero(model.two_way)
+    most_in, most_out = stores.charge_max_kw[:, two_way], stores.discharge_max_kw[:, two_way]
+    unwanted = problem.portfolio.surplus_eur_per_kwh[:, None] < 0
+    step, store = np.nonzero(unwanted & (most_in > 0) & (most_out > 0))
+    if not len(step):
+        return []
+    share_in = cp.multiply(1 / most_in[step, store], model.charge_kw[step, two_way[store]])
+    share_out = cp.multiply(1 / most_out[step, store], model.discharge_kw[step, store])
+    return [share_in + share_out <= 1]
 
 
 def run(problem: cp.Problem, solver: Solver, time_limit_s: float, **options: Any) -> str:

@@ -1,7 +1,7 @@
 """From a solver's answer to powers that devices can follow.
 
 Belongs here: tracking energies within every hard bound, one direction at a time, at least the
-least power, whole watts; and where an answer can't be followed. Does not: solving (`relaxed`, `exact`),
+least power, whole milliwatts; and where an answer can't be followed. Does not: solving (`relaxed`, `exact`),
 judging (`verify`).
 """
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from vpp_pipeline.optimization.problem import Bools, Floats, Places, Problem
     from vpp_pipeline.optimization.relaxed import Relaxed
 
-_WATTS = 1000.0
-_ROUNDING = 1e-6  # so that 5 kW is 5000 watts, whatever the last bit says
+_MILLIWATTS = 1e6  # in a kW; a driver rounds to what its device can hold
+_ROUNDING = 1e-6  # so that 5 kW is five million of them, whatever the last bit says
 # A wish for less than this share of the least power is dropped, a larger one is rounded up; the
 # excess is made good in the steps that follow, because energies are tracked, not powers.
 _WORTH_STARTING = 0.1
@@ -54,10 +54,10 @@ def track(problem: Problem, energy_kwh: Floats, source_kw: Floats) -> Setpoints:
     for t in range(len(power)):
         start = np.where(stores.starts[t], stores.initial_kwh[t], energy[t - 1])
         idle = stores.retention * start + stores.drift_kwh[t]
-        most_draw = _floor_watts(
+        most_draw = _floored(
             np.minimum(stores.charge_max_kw[t], _charging(problem, stores.ceiling_kwh[t] - idle))
         )
-        most_given = _floor_watts(
+        most_given = _floored(
             np.minimum(
                 stores.discharge_max_kw[t], _discharging(problem, idle - stores.floor_kwh[t])
             )
@@ -67,15 +67,15 @@ def track(problem: Problem, energy_kwh: Floats, source_kw: Floats) -> Setpoints:
         )
         # Rounding must not leave a home a little cold, or a vehicle short, nor overheat the home.
         wish = np.where(
-            energy_kwh[t] + _watt_kwh(problem) > stores.comfort_kwh[t],
-            _ceil_watts(wish),
-            _floor_watts(wish),
+            energy_kwh[t] + _step_kwh(problem) > stores.comfort_kwh[t],
+            _ceiled(wish),
+            _floored(wish),
         )
         must_draw = np.minimum(stores.charge_min_kw[t], most_draw)
         wish = np.where(must_draw > 0, np.minimum(wish, -must_draw), wish)
         wish = np.clip(wish, -most_draw, most_given)
         wish = _active(wish, stores.min_active_kw, most_draw, most_given)
-        # Where the bounds themselves ask for power, they are kept to less than a watt.
+        # Where the bounds themselves ask for power, they are kept to less than a milliwatt.
         must_draw = _charging(problem, stores.floor_kwh[t] - idle)
         must_give = _discharging(problem, idle - stores.ceiling_kwh[t])
         wish = np.where(must_draw > 0, np.minimum(wish, -must_draw), wish)
@@ -125,9 +125,9 @@ def _charging(problem: Problem, energy_kwh: Floats) -> Floats:
     return draw
 
 
-def _watt_kwh(problem: Problem) -> Floats:
-    """Return what charging with a watt adds in a quarter-hour."""
-    return problem.stores.charge_efficiency * STEP_H / _WATTS
+def _step_kwh(problem: Problem) -> Floats:
+    """Return what charging with a milliwatt adds in a quarter-hour."""
+    return problem.stores.charge_efficiency * STEP_H / _MILLIWATTS
 
 
 def _discharging(problem: Problem, energy_kwh: Floats) -> Floats:
@@ -156,10 +156,10 @@ def _within_ramp(problem: Problem, before: Floats | None, t: int) -> tuple[Float
 
 
 def _source_wish(problem: Problem, wish: Floats, low: Floats, high: Floats) -> Floats:
-    """Round to whole watts, uncurtailed output excepted; CHPs off, or at least at their least."""
+    """Round to whole milliwatts, uncurtailed output excepted; CHPs off, or at least at their least."""
     least = problem.sources.min_active_kw
-    watts = np.clip(np.round(wish * _WATTS) / _WATTS, low, high)
-    watts = np.where(high - wish < 1 / _WATTS, high, watts)
+    watts = np.clip(np.round(wish * _MILLIWATTS) / _MILLIWATTS, low, high)
+    watts = np.where(high - wish < 1 / _MILLIWATTS, high, watts)
     on = (watts >= 0.5 * least) | (low > 0)
     return np.where(watts >= least, watts, np.where(on & (high >= least), least, low.clip(max=0)))
 
@@ -201,20 +201,21 @@ def _within_site(  # noqa: PLR0917 - one quarter-hour's state
         source = source + _share(missing(), np.where(free, high - source, 0.0), at_source)
         must_draw = stores.charge_min_kw[t]
         spare = np.maximum(-power - np.maximum(must_draw, stores.min_active_kw), 0)
-        power = power + np.minimum(_ceil_watts(_share(missing(), spare, at_store)), spare)
+        power = power + np.minimum(_ceiled(_share(missing(), spare, at_store)), spare)
         room = np.where((power >= 0) & (must_draw <= 0), most_given - power, 0.0)
-        more = np.minimum(power + _ceil_watts(_share(missing(), room, at_store)), most_given)
+        more = np.minimum(power + _ceiled(_share(missing(), room, at_store)), most_given)
         power = np.where((room > 0) & (more >= stores.min_active_kw), more, power)
-        cut = _share(missing(), np.where(must_draw > 0, 0.0, np.maximum(-power, 0)), at_store)
-        power = np.where(cut > 0, 0.0, power)
+        can_stop = (stores.min_active_kw > 0) & (must_draw <= 0)
+        cut = _share(missing(), np.where(can_stop, np.maximum(-power, 0), 0.0), at_store)
+        power = np.where(cut > _ROUNDING / _MILLIWATTS, 0.0, power)
     if surplus().any():
-        cut = _ceil_watts(_share(surplus(), np.where(free, source - low, 0.0), at_source))
+        cut = _ceiled(_share(surplus(), np.where(free, source - low, 0.0), at_source))
         source = np.where(cut > 0, np.maximum(source - cut, low), source)
-        cut = _ceil_watts(_share(surplus(), np.maximum(power, 0), at_store))
+        cut = _ceiled(_share(surplus(), np.maximum(power, 0), at_store))
         less = np.maximum(power - cut, 0)
         kept = np.where(less >= stores.min_active_kw, less, 0.0)
         power = np.where((power > 0) & (cut > 0), kept, power)
-        cut = _ceil_watts(_share(surplus(), np.where(free, 0.0, source - low), at_source))
+        cut = _ceiled(_share(surplus(), np.where(free, 0.0, source - low), at_source))
         less = np.maximum(source - cut, low)
         kept = np.where(less >= sources.min_active_kw, less, low)
         source = np.where(cut > 0, kept, source)
@@ -228,9 +229,9 @@ def _share(amount: Floats, room: Floats, site: Places) -> Floats:
     return room * np.minimum(ratio, 1)[site]
 
 
-def _ceil_watts(power: Floats) -> Floats:
-    return np.ceil(power * _WATTS - _ROUNDING) / _WATTS
+def _ceiled(power: Floats) -> Floats:
+    return np.ceil(power * _MILLIWATTS - _ROUNDING) / _MILLIWATTS
 
 
-def _floor_watts(power: Floats) -> Floats:
-    return np.floor(power * _WATTS + _ROUNDING) / _WATTS
+def _floored(power: Floats) -> Floats:
+    return np.floor(power * _MILLIWATTS + _ROUNDING) / _MILLIWATTS
