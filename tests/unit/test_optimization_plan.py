@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from vpp_pipeline.delivery_day import STEP_H, day_intervals
-from vpp_pipeline.optimization import solve
+from vpp_pipeline.optimization import monolith
 from vpp_pipeline.optimization.planner import PlanSettings, plan
 from vpp_pipeline.optimization.relaxed import SolverError, solve_relaxed
 
@@ -265,7 +265,7 @@ def test_a_solver_that_fails_is_named_in_the_fallback(monkeypatch):
     def fail(problem, solver, time_limit_s):
         raise SolverError(f"{solver} ended infeasible without a solution")
 
-    monkeypatch.setattr(solve, "solve_relaxed", fail)
+    monkeypatch.setattr(monolith, "solve_relaxed", fail)
     made = planned(given.site("home", [given.vehicle("v")]))
     assert made.certificate.label.startswith("fallback: OSQP ended infeasible")
     assert "HIGHS ended infeasible" in made.certificate.label
@@ -278,7 +278,7 @@ def test_when_one_solver_fails_the_next_one_plans(monkeypatch):
             raise SolverError("OSQP ended badly")
         return solve_relaxed(problem, solver, time_limit_s)
 
-    monkeypatch.setattr(solve, "solve_relaxed", fail_first)
+    monkeypatch.setattr(monolith, "solve_relaxed", fail_first)
     made = planned(given.site("home", [given.battery("b")]))
     assert (made.certificate.label, made.certificate.solver) == ("optimal", "CLARABEL")
 
@@ -304,15 +304,15 @@ def test_the_same_inputs_give_the_same_schedules():
     assert first.certificate.objective_eur == second.certificate.objective_eur
 
 
-def test_setpoints_are_whole_watts():
+def test_setpoints_are_whole_milliwatts():
     price = 60 + 40 * np.sin(np.arange(96) / 10)
     made = planned(
         given.site("home", [given.battery("b", max_charge_kw=4.4449), given.vehicle("v")]),
         price=price,
     )
-    watts = np.concatenate([power(made, "b"), power(made, "v")]) * 1000
-    assert watts == pytest.approx(np.round(watts), abs=1e-6)
-    assert watts.min() < 0
+    milliwatts = np.concatenate([power(made, "b"), power(made, "v")]) * 1e6
+    assert milliwatts == pytest.approx(np.round(milliwatts), abs=1e-6)
+    assert milliwatts.min() < 0
 
 
 def test_fifty_devices_are_planned_for_a_day():

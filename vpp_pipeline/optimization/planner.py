@@ -14,9 +14,10 @@ import numpy as np
 import polars as pl
 
 from vpp_pipeline.optimization.build import build
+from vpp_pipeline.optimization.found import Prices
 from vpp_pipeline.optimization.portfolio import PortfolioTerms
 from vpp_pipeline.optimization.problem import ProblemError
-from vpp_pipeline.optimization.schemas import Certificate, Schedules
+from vpp_pipeline.optimization.schemas import Certificate, PlanPrices, Schedules
 from vpp_pipeline.optimization.settings import PlanSettings
 from vpp_pipeline.optimization.solve import solve
 
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
     import dataframely as dy
 
     from vpp_pipeline.fleet.frame import DeviceFrame
+    from vpp_pipeline.optimization.found import Found
     from vpp_pipeline.optimization.problem import Problem
     from vpp_pipeline.optimization.repair import Setpoints
-    from vpp_pipeline.optimization.solve import Found
 
 __all__ = ["Plan", "PlanSettings", "PortfolioTerms", "ProblemError", "plan"]
 
@@ -39,6 +40,7 @@ class Plan:
 
     schedules: dy.DataFrame[Schedules]
     certificate: Certificate
+    prices: dy.DataFrame[PlanPrices]
 
 
 def plan(
@@ -47,11 +49,13 @@ def plan(
     prices: pl.DataFrame,
     settings: PlanSettings | None = None,
     terms: PortfolioTerms | None = None,
+    warm: pl.DataFrame | None = None,
 ) -> Plan:
     """Plan the envelopes' horizon: a schedule for every device, in any case.
 
     `envelopes` are `Envelopes`, `prices` (interval_start, price_eur_per_mwh); `terms` are what
-    the fleet as a whole is asked for, nothing but to sell at those prices without. The same inputs
+    the fleet as a whole is asked for, nothing but to sell at those prices without; `warm` are the
+    `PlanPrices` of a plan like this one, to begin from. The same inputs
     give the same schedules, unless the time limit cut a solver short. Raises `ProblemError` for
     inputs that can't be planned on.
     """
@@ -59,13 +63,14 @@ def plan(
     settings = settings or PlanSettings()
     problem = build(devices, envelopes, prices, settings, terms)
     built = time.perf_counter()
-    found = solve(problem, settings)
+    found = solve(problem, settings, _begin_from(problem, warm))
     done = time.perf_counter()
     return Plan(
         schedules=schedules_of(problem, found.setpoints),
         certificate=certificate_of(
-            found, settings, {"build": built - started, "solve": done - built}
+            found, settings, {"build": built - started} | _stages(found, done - built)
         ),
+        prices=prices_of(problem, found.prices),
     )
 
 
@@ -75,13 +80,13 @@ def certificate_of(
     """Return what is known of a plan that took so long, in the stages told."""
     return Certificate(
         label=_label(found, settings),
-        method="monolith",
+        method=found.method,
         solver=found.solver,
         solver_status=found.status,
         objective_eur=found.verdict.objective_eur,
         bound_eur=found.bound_eur,
         gap=found.gap,
-        relaxed_gap=None,
+        relaxed_gap=found.relaxed_gap,
         worst_violation_kw=found.verdict.worst_violation_kw,
         worst_violation_kwh=found.verdict.worst_violation_kwh,
         worst_violation_c=found.verdict.worst_violation_c,
@@ -92,6 +97,30 @@ def certificate_of(
         solve_seconds=sum(stage_seconds.values()),
         stage_seconds=stage_seconds,
     )
+
+
+def prices_of(problem: Problem, prices: Prices) -> dy.DataFrame[PlanPrices]:
+    """Return what more of the fleet's power and reserve is worth in a plan, a row a quarter-hour."""
+    return PlanPrices.validate(
+        pl.DataFrame({"interval_start": problem.intervals, **vars(prices)}), cast=True
+    )
+
+
+def _begin_from(problem: Problem, warm: pl.DataFrame | None) -> Prices | None:
+    """Return another plan's prices on this horizon, where they cover it."""
+    if warm is None:
+        return None
+    horizon = problem.intervals.alias("interval_start").to_frame()
+    rows = horizon.join(warm, on="interval_start", how="inner", maintain_order="left")
+    if rows.height < horizon.height:
+        return None
+    return Prices(**{name: rows[name].to_numpy() for name in Prices.__annotations__})
+
+
+def _stages(found: Found, solve_seconds: float) -> dict[str, float]:
+    """Return what solving took, by stage, and what none of them is."""
+    told = found.stages.seconds
+    return {"solve": solve_seconds - sum(told.values())} | told
 
 
 def _label(found: Found, settings: PlanSettings) -> str:

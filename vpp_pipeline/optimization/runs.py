@@ -99,7 +99,7 @@ def running_kw(problem: Problem, chosen: Places) -> Floats:
 def keeping_runs(problem: Problem, energy_kwh: Floats, source_kw: Floats) -> Problem:
     """Narrow the bounds so that every run is kept, as near to energies (T, S) and powers (T, G).
 
-    Loads that may not be interrupted get their powers, in whole watts; CHPs with least times are
+    Loads that may not be interrupted get their powers, in whole milliwatts; CHPs with least times are
     off or on, within what their ramps allow before and after.
     """
     loads, timed = ruled(problem)
@@ -127,8 +127,8 @@ def keeping_runs(problem: Problem, energy_kwh: Floats, source_kw: Floats) -> Pro
         done_kwh=DONE_KWH,
         room=room,
     )
-    watts = np.floor(nearest.kw * 1000 + 1e-6) / 1000
-    pinned = with_runs(narrowed, loads[nearest.possible], watts[:, nearest.possible])
+    rounded = np.floor(nearest.kw * 1e6 + 1e-6) / 1e6
+    pinned = with_runs(narrowed, loads[nearest.possible], rounded[:, nearest.possible])
     return _within_ramps(pinned, timed)
 
 

@@ -27,6 +27,20 @@ class Schedules(dy.Schema):
     energy_kwh = dy.Float64(nullable=True)  # the store's content at the interval's end
 
 
+class PlanPrices(dy.Schema):
+    """One row a quarter-hour: what one more kWh of the fleet's power is worth in a plan, and why.
+
+    Of the energy's price, `peak_eur_per_kw` is what being the highest draw costs. Reserves' are
+    for a kW held ready for an hour.
+    """
+
+    interval_start = dy.Datetime(primary_key=True, **_UTC)
+    energy_eur_per_kwh = dy.Float64()
+    peak_eur_per_kw = dy.Float64()
+    reserve_up_eur_per_kwh = dy.Float64()
+    reserve_down_eur_per_kwh = dy.Float64()
+
+
 @dataclass(frozen=True)
 class Certificate:
     """How good a plan is, measured on the repaired schedule by code that did not make it."""

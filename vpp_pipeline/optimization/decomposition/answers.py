@@ -6,7 +6,7 @@ finding the answers (`at_prices`, `coupled`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,24 +21,16 @@ if TYPE_CHECKING:
     from vpp_pipeline.optimization.decomposition.assembly import Programmes
     from vpp_pipeline.optimization.decomposition.blocks import Cut
     from vpp_pipeline.optimization.decomposition.interior_point import Iterate
-    from vpp_pipeline.optimization.problem import Floats, Problem
+    from vpp_pipeline.optimization.found import Prices
+    from vpp_pipeline.optimization.problem import Bools, Floats, Problem
 
 
-@dataclass(frozen=True)
-class Prices:
-    """What the portfolio pays for the fleet's power and reserve in each quarter-hour (T,)."""
-
-    energy_eur_per_kwh: Floats
-    peak_eur_per_kw: Floats  # the part of the energy price that the highest draw makes
-    reserve_up_eur_per_kwh: Floats  # for a kW held ready over an hour
-    reserve_down_eur_per_kwh: Floats
-
-    def of_links(self, problem: Problem) -> Floats:
-        """Return the prices of the rows that blocks share, EUR/kW in a quarter-hour."""
-        parts = [self.energy_eur_per_kwh]
-        if problem.portfolio.wants_reserve:
-            parts += [self.reserve_up_eur_per_kwh, self.reserve_down_eur_per_kwh]
-        return np.concatenate(parts) * STEP_H
+def link_prices(problem: Problem, prices: Prices) -> Floats:
+    """Return the prices of the rows that blocks share (links,), EUR/kW in a quarter-hour."""
+    parts = [prices.energy_eur_per_kwh]
+    if problem.portfolio.wants_reserve:
+        parts += [prices.reserve_up_eur_per_kwh, prices.reserve_down_eur_per_kwh]
+    return np.concatenate(parts) * STEP_H
 
 
 @dataclass(frozen=True)
@@ -134,6 +126,42 @@ class Answers:
             energy_up=energy_up,
             energy_down=energy_down,
         )
+
+    def copied(self) -> Answers:
+        """Return answers that can be written over."""
+        return Answers(**{field.name: getattr(self, field.name).copy() for field in fields(self)})
+
+    def put(self, part: Answers, stores: Bools, sources: Bools, sites: Bools) -> Answers:
+        """Return these answers with a part's in place of its stores', sources' and sites'."""
+        reserve, headroom = self.reserve_kw, self.headroom
+        if reserve.size:
+            reserve, headroom = reserve.copy(), headroom.copy()
+            reserve[:, stores], headroom[:, stores] = part.reserve_kw, part.headroom
+
+        def with_part(whole: Floats, of_part: Floats, chosen: Bools) -> Floats:
+            mixed = whole.copy()
+            mixed[chosen] = of_part
+            return mixed
+
+        return Answers(
+            charge_kw=with_part(self.charge_kw, part.charge_kw, stores),
+            discharge_kw=with_part(self.discharge_kw, part.discharge_kw, stores),
+            energy_kwh=with_part(self.energy_kwh, part.energy_kwh, stores),
+            law=self.law,
+            source_kw=with_part(self.source_kw, part.source_kw, sources),
+            ramp=self.ramp,
+            export=self.export,
+            imports=self.imports,
+            reserve_kw=reserve,
+            headroom=headroom,
+        )
+
+    def site_kw(self, problem: Problem) -> Floats:
+        """Return the sites' power (T, K), base included."""
+        total = np.array(problem.sites.base_kw.T)
+        np.add.at(total, problem.stores.site, self.discharge_kw - self.charge_kw)
+        np.add.at(total, problem.sources.site, self.source_kw)
+        return total.T
 
     def power_kw(self) -> Floats:
         """Return the fleet's power (T,), without the sites' base."""

@@ -139,7 +139,7 @@ def _add(out, fill, v, z, bounds, costs, rows, values, link, link_value, target,
 
 
 @njit(cache=True, nogil=True)
-def _write(part, out, ends, results, multipliers):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, C901, PLR0912, PLR0914, PLR0915 - one walk over a block
+def _write(part, out, ends, results, multipliers):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, C901, PLR0912, PLR0915 - one walk over a block
     """Count the blocks' variables, rows and entries into `ends`, or write them where it says."""
     steps = part.charge_max_kw.shape[1]
     fill = len(out.row_first) == len(ends)
@@ -267,9 +267,7 @@ def _write(part, out, ends, results, multipliers):  # type: ignore[no-untyped-de
                 comfort = min(max(part.comfort_kwh[s, t], low), high)
                 short, above = part.shortfall_eur_per_kwh[s, t], part.excess_eur_per_kwh[s, t]
                 kept = part.end_value_eur_per_kwh[s] if t == steps - 1 else 0.0
-                onward = (
-                    t + 1 < steps and part.present[s, t + 1] and not part.starts[s, t + 1]
-                )
+                onward = t + 1 < steps and part.present[s, t + 1] and not part.starts[s, t + 1]
                 rows[0] = here
                 rows[1] = law[s - s0, t + 1] if onward else -1
                 rows[2] = up + 2 if up >= 0 else -1

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vpp_pipeline.optimization.decomposition.answers import Answers
+from vpp_pipeline.optimization.decomposition.answers import Answers, link_prices
 from vpp_pipeline.optimization.decomposition.assembly import assemble
 from vpp_pipeline.optimization.decomposition.blocks import cut, pack, piece
 from vpp_pipeline.optimization.decomposition.interior_point import begin, solve_alone
@@ -20,14 +20,14 @@ from vpp_pipeline.optimization.decomposition.threads import THREADS
 from vpp_pipeline.optimization.problem import select
 
 if TYPE_CHECKING:
-    from vpp_pipeline.optimization.decomposition.answers import Prices
+    from vpp_pipeline.optimization.found import Prices
     from vpp_pipeline.optimization.problem import Bools, Floats, Problem
 
 _BLOCKS_AT_A_TIME = 32
 _SOURCES_AT_A_TIME = 20_000
 _START_EUR = 1e-2  # blocks alone know the prices: near them from the start
 _GAP_EUR = 1e-5  # of one site's day
-_BOUND_KW = 1e-7
+_BOUND_KW = 1e-6
 
 
 def answer(problem: Problem, prices: Prices) -> tuple[Answers, Bools]:
@@ -52,8 +52,7 @@ def answer(problem: Problem, prices: Prices) -> tuple[Answers, Bools]:
         given = respond_sources(part, price, column[:1].repeat(len(part.site)), sites)
         answers.source_kw[chosen] = given.source_kw.T
         site_kw += given.site_kw
-    beyond = (site_kw > problem.sites.export_limit_kw + _BOUND_KW).any(axis=0)
-    beyond |= (site_kw < -problem.sites.import_limit_kw - _BOUND_KW).any(axis=0)
+    beyond = beyond_limits(problem, site_kw)
     beyond[problem.sources.site[~problem.sources.curtailable]] = True
     if problem.portfolio.wants_reserve:
         beyond[problem.stores.site[problem.stores.reserve]] = True
@@ -61,11 +60,19 @@ def answer(problem: Problem, prices: Prices) -> tuple[Answers, Bools]:
     return answers, beyond
 
 
+def beyond_limits(problem: Problem, site_kw: Floats) -> Bools:
+    """Return the sites (K,) whose power (T, K) passes a limit at any time."""
+    sites = problem.sites
+    beyond: Bools = (site_kw > sites.export_limit_kw + _BOUND_KW).any(axis=0)
+    beyond |= (site_kw < -sites.import_limit_kw - _BOUND_KW).any(axis=0)
+    return beyond
+
+
 def solve_sites(problem: Problem, sites: Bools, prices: Prices, into: Answers) -> None:
     """Solve the sites (K,) at these prices, each with its limits, and fill in their answers."""
     whole = cut(problem, sites, sites)
     link_price: Floats = np.zeros(3 * len(prices.energy_eur_per_kwh))
-    told = prices.of_links(problem)
+    told = link_prices(problem, prices)
     link_price[: len(told)] = told
 
     def solve(first: int) -> None:

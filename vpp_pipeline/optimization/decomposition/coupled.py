@@ -121,9 +121,7 @@ class _Method:
             rows[:links] -= power
             wanted = tolerance * (1 + abs(shared.cost @ own.v))
             shared_off = float(np.abs(rows).max()) / (1 + np.abs(self.right).max())
-            met = (
-                rows_off <= _ROWS_MET and shared_off <= _SHARED_MET and dual_off <= _DUALS_MET
-            )
+            met = rows_off <= _ROWS_MET and shared_off <= _SHARED_MET and dual_off <= _DUALS_MET
             if gap <= wanted and (met or gap <= _BEYOND_DOUBT * wanted):
                 break
             system = (shared.matrix * theta) @ shared.matrix.T
@@ -134,9 +132,7 @@ class _Method:
                 if gap <= _NEAR * wanted:
                     break
                 raise CoupledError(f"no Newton step after {step} steps, gap {gap:.3g}") from None
-            aim = partial(
-                self._direction, factored, theta, dual, rows, (low_room, high_room)
-            )
+            aim = partial(self._direction, factored, theta, dual, rows, (low_room, high_room))
             found_way = aim(0.0, None)
             primal, dual_step = min(1.0, found_way.primal), min(1.0, found_way.dual)
             after = sum(self.each(partial(_gap_after, self.of, self.at, primal, dual_step)))
@@ -152,9 +148,7 @@ class _Method:
 
         def task(first: int, last: int) -> tuple[tuple[float, float, float], Floats, Floats]:
             answer, power = np.zeros((links, links)), np.zeros(links)
-            told = coupling.linearise(
-                self.of, self.at, first, last, self.own.price, answer, power
-            )
+            told = coupling.linearise(self.of, self.at, first, last, self.own.price, answer, power)
             return told, answer, power
 
         made = self.each(task)

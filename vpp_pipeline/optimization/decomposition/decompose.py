@@ -1,7 +1,7 @@
 """A fleet of any size against its portfolio: prices from a sample, passes over all, a balance.
 
 Belongs here: the order of these, and when to stop. Does not: the steps themselves (`together`,
-`at_prices`, `master`), switches and whole watts (`solve`).
+`at_prices`, `master`), switches and milliwatts (`solve`).
 """
 
 from __future__ import annotations
@@ -14,13 +14,18 @@ import numpy as np
 
 from vpp_pipeline.delivery_day import STEP_H
 from vpp_pipeline.optimization.bound import lower_bound_eur
-from vpp_pipeline.optimization.decomposition.answers import Answers, Prices
-from vpp_pipeline.optimization.decomposition.at_prices import answer, solve_sites
+from vpp_pipeline.optimization.decomposition.answers import Answers, link_prices
+from vpp_pipeline.optimization.decomposition.at_prices import answer
 from vpp_pipeline.optimization.decomposition.coupled import CoupledError
 from vpp_pipeline.optimization.decomposition.master import MasterError, next_prices
-from vpp_pipeline.optimization.decomposition.shared import shared_rows
-from vpp_pipeline.optimization.decomposition.together import prices_of, solve_together
+from vpp_pipeline.optimization.decomposition.together import (
+    prices_of,
+    shared_of,
+    solve_together,
+)
+from vpp_pipeline.optimization.found import Prices, gap_of, market_prices
 from vpp_pipeline.optimization.multipliers import consistent
+from vpp_pipeline.optimization.problem import at_sites
 from vpp_pipeline.optimization.repair import Setpoints
 from vpp_pipeline.optimization.reserves import ready_stores
 from vpp_pipeline.optimization.verify import verify
@@ -28,10 +33,11 @@ from vpp_pipeline.optimization.verify import verify
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.problem import Bools, Floats, Portfolio, Problem
 
-_TOGETHER_AT_MOST = 2_500  # devices that are solved as one, and in a sample
-_BALANCING = 1_500  # devices that balance the portfolio in the end
+_TOGETHER_AT_MOST = 2_500  # devices that are solved as one
+_SAMPLE = 2_000  # devices that find the prices
+_BALANCING = 1_500  # devices that make the portfolio fit in the end
 _PASSES_AT_MOST = 6
-_BOUND_KW = 1e-6
+_TRUST_EUR_PER_KWH = 0.02
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,7 @@ class Relaxation:
     """The convex problem's answer, and the proof of how good it is."""
 
     answers: Answers
+    limited: Bools  # (K,) sites where limits decide
     prices: Prices
     cost_eur: float
     bound_eur: float
@@ -47,4 +54,171 @@ class Relaxation:
     @property
     def gap(self) -> float:
         """Return (cost - bound) / max(1, |cost|)."""
-        return max(self.cost_eur - self.bound_eur, 0.0) / max(1.0, abs(self.cost_eur))
+        return gap_of(self.cost_eur, self.bound_eur)
+
+
+def relax(problem: Problem, tolerance: float, deadline: float, warm: Prices | None) -> Relaxation:
+    """Solve the convex problem to a gap of `tolerance`, or as near as the time allows.
+
+    `deadline` is of `time.perf_counter`; `warm` are the prices of a plan like this one. Raises
+    `CoupledError` where no prices can be found.
+    """
+    portfolio = problem.portfolio
+    guess = warm or market_prices(problem)
+    if not portfolio.couples:
+        answers, limited = answer(problem, market_prices(problem))
+        return _judged(problem, answers, limited, market_prices(problem), 1)
+    if len(problem.stores.place) + len(problem.sources.place) <= _TOGETHER_AT_MOST:
+        _, limited = answer(problem, guess)
+        still = np.zeros(len(portfolio.position_kw))
+        found = solve_together(problem, limited, still, tolerance / 10)
+        return _judged(problem, found.answers, limited, found.prices, 2)
+    return _passes(problem, tolerance, deadline, guess)
+
+
+def _passes(problem: Problem, tolerance: float, deadline: float, guess: Prices) -> Relaxation:
+    """Find prices on a sample, then pass over the fleet until the gap is closed."""
+    sample = _every(problem, _SAMPLE, 0)
+    share = float(sample.mean())
+    part = at_sites(problem, sample)
+    base_kw = problem.sites.base_kw.sum(axis=1)
+    beside_kw = share * base_kw - part.sites.base_kw.sum(axis=1)
+    part = replace(part, portfolio=_scaled(part.portfolio, share))
+    _, limited = answer(part, guess)
+    found = solve_together(part, limited, beside_kw, tolerance / 10)
+    prices, follows = found.prices, found.follows / share
+    trust = _TRUST_EUR_PER_KWH * STEP_H
+    best: Relaxation | None = None
+    for nth in range(_PASSES_AT_MOST):
+        answers, limited = answer(problem, prices)
+        here = _judged(problem, answers, limited, prices, nth + 1)
+        if here.gap > tolerance:
+            here = balanced(problem, here, tolerance, nth)
+        worse = best is not None and here.bound_eur < best.bound_eur
+        if best is not None:
+            here = _better_of(best, here)
+        best = here
+        if best.gap <= tolerance or time.perf_counter() > deadline:
+            break
+        trust = trust / 4 if worse else trust
+        try:
+            told = next_prices(
+                shared_of(problem, np.zeros_like(base_kw)),
+                link_prices(problem, prices),
+                _links_kw(problem, answers),
+                follows,
+                trust,
+            )
+        except MasterError:
+            break
+        prices = prices_of(problem, told)
+    return best
+
+
+def balanced(
+    problem: Problem, found: Relaxation, tolerance: float, nth: int, movable: Bools | None = None
+) -> Relaxation:
+    """Let some sites, of the movable ones (K,), make the portfolio fit what all others do.
+
+    `nth` chooses other sites each time.
+    """
+    chosen = _every(problem, _BALANCING, nth + 1)
+    if movable is not None:
+        chosen &= movable
+    part = at_sites(problem, chosen)
+    stores, sources = chosen[problem.stores.site], chosen[problem.sources.site]
+    whole_kw = found.answers.power_kw() + problem.sites.base_kw.sum(axis=1)
+    part_kw = (
+        found.answers.discharge_kw[stores].sum(axis=0)
+        - found.answers.charge_kw[stores].sum(axis=0)
+        + found.answers.source_kw[sources].sum(axis=0)
+        + part.sites.base_kw.sum(axis=1)
+    )
+    try:
+        fitted = solve_together(part, found.limited[chosen], whole_kw - part_kw, tolerance / 10)
+    except CoupledError:
+        return found
+    answers = found.answers.put(fitted.answers, stores, sources, chosen)
+    cost = cost_eur(problem, answers)
+    if cost >= found.cost_eur:
+        return found
+    return replace(found, answers=answers, cost_eur=cost)
+
+
+def _judged(
+    problem: Problem, answers: Answers, limited: Bools, prices: Prices, passes: int
+) -> Relaxation:
+    return Relaxation(
+        answers=answers,
+        limited=limited,
+        prices=prices,
+        cost_eur=cost_eur(problem, answers),
+        bound_eur=lower_bound_eur(
+            problem, consistent(problem, answers.multipliers(problem, prices))
+        ),
+        passes=passes,
+    )
+
+
+def _better_of(one: Relaxation, other: Relaxation) -> Relaxation:
+    """Return the cheaper answer with the higher bound."""
+    cheaper = one if one.cost_eur <= other.cost_eur else other
+    tighter = one if one.bound_eur >= other.bound_eur else other
+    return replace(
+        cheaper,
+        prices=tighter.prices,
+        bound_eur=tighter.bound_eur,
+        passes=max(one.passes, other.passes),
+    )
+
+
+def cost_eur(problem: Problem, answers: Answers) -> float:
+    """Return what the convex problem charges, for charging and discharging at once too."""
+    stores = problem.stores
+    charge, discharge = answers.charge_kw, answers.discharge_kw
+    ready = ready_stores(problem) if answers.reserve_kw.size else slice(0)
+    made = verify(
+        problem,
+        Setpoints(
+            (discharge - charge).T,
+            answers.energy_kwh.T,
+            answers.source_kw.T,
+            answers.reserve_kw[0][ready].T,
+            answers.reserve_kw[1][ready].T,
+        ),
+    )
+    burnt = stores.wear_eur_per_kwh @ np.minimum(charge, discharge).sum(axis=1)
+    bent = stores.curvature_eur_per_kw2h @ np.einsum("st,st->s", charge, discharge)
+    return made.objective_eur + STEP_H * float(burnt + bent)
+
+
+def _every(problem: Problem, devices: int, begin: int) -> Bools:
+    """Return sites (K,) with about so many devices, evenly from the smallest to the largest."""
+    sites = problem.sites
+    count = len(sites.import_limit_kw)
+    many = len(problem.stores.place) + len(problem.sources.place)
+    stride = max(many / max(devices, 1), 1.0)
+    order = np.argsort(sites.import_limit_kw, kind="stable")
+    places = np.arange(begin / _PASSES_AT_MOST * stride, count, stride).astype(np.int64)
+    chosen = np.zeros(count, dtype=np.bool_)
+    chosen[order[places]] = True
+    return chosen
+
+
+def _scaled(portfolio: Portfolio, share: float) -> Portfolio:
+    """Return a part's share of the portfolio: all quantities, no prices."""
+    return replace(
+        portfolio,
+        position_kw=portfolio.position_kw * share,
+        peak_free_kw=portfolio.peak_free_kw * share,
+        event_min_kw=portfolio.event_min_kw * share,
+        event_max_kw=portfolio.event_max_kw * share,
+    )
+
+
+def _links_kw(problem: Problem, answers: Answers) -> Floats:
+    """Return what the devices put on the shared rows (links,)."""
+    parts = [answers.power_kw()]
+    if problem.portfolio.wants_reserve:
+        parts += [answers.reserve_kw[0].sum(axis=0), answers.reserve_kw[1].sum(axis=0)]
+    return np.concatenate(parts)

@@ -120,7 +120,8 @@ def linearise(of, at, b, price):  # type: ignore[no-untyped-def]  # noqa: ANN001
 @njit(cache=True, nogil=True)
 def aim(of, at, b, centre, corrected):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Set the push towards complementarity `centre` (with the second-order terms of the direction
-    that is there, where `corrected`), and begin `dy` with the rows' part: M⁻¹(r_p - A theta r)."""
+    that is there, where `corrected`), and begin `dy` with the rows' part: M⁻¹(r_p - A theta r).
+    """
     v0, v1 = of.variable_first[b], of.variable_first[b + 1]
     r0, r1 = of.row_first[b], of.row_first[b + 1]
     for r in range(r0, r1):

@@ -1,7 +1,7 @@
-"""Chosen sites and the portfolio solved together, the rest of the fleet held still.
+"""Sites and the portfolio solved together, the rest of the fleet held still.
 
 Belongs here: from a problem to its blocks and shared rows, and back to answers and prices. Does
-not: the method (`coupled`), which sites to choose (`decompose`).
+not: the method (`coupled`), which sites to take together (`decompose`).
 """
 
 from __future__ import annotations
@@ -12,57 +12,73 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vpp_pipeline.delivery_day import STEP_H
-from vpp_pipeline.optimization.decomposition.answers import Prices
+from vpp_pipeline.optimization.decomposition.answers import Answers
 from vpp_pipeline.optimization.decomposition.assembly import assemble
+from vpp_pipeline.optimization.decomposition.at_prices import beyond_limits
 from vpp_pipeline.optimization.decomposition.blocks import cut, pack
 from vpp_pipeline.optimization.decomposition.coupled import solve_coupled
 from vpp_pipeline.optimization.decomposition.shared import shared_rows
+from vpp_pipeline.optimization.found import Prices
 
 if TYPE_CHECKING:
-    from vpp_pipeline.optimization.decomposition.answers import Answers
+    from vpp_pipeline.optimization.decomposition.shared import Shared
     from vpp_pipeline.optimization.problem import Bools, Floats, Problem
+
+_TIMES_AT_MOST = 4  # sites whose limits were thought not to bind
 
 
 @dataclass(frozen=True)
 class Together:
-    """The prices at which everything fits, and how power follows them."""
+    """What the devices do, the prices at which it fits, and how power follows prices."""
 
+    answers: Answers
     prices: Prices
-    answer: Floats  # (links, links) kW for a EUR/kW more in a quarter-hour
-    steps: int
+    follows: Floats  # (links, links) kW for a EUR/kW more in a quarter-hour
 
 
-def solve_together(  # noqa: PLR0917 - a part of a problem
-    problem: Problem, sites: Bools, rest_kw: Floats, tolerance: float, into: Answers
-) -> Together:
-    """Solve the sites (K,) beside the power of all others (T,), and fill in their answers.
+def solve_together(problem: Problem, limited: Bools, rest_kw: Floats, tolerance: float) -> Together:
+    """Solve a problem's sites beside the power of others (T,), and keep every limit.
 
-    Raises `CoupledError` where the method breaks down.
+    `limited` (K,) tells the sites whose limits may bind; where others turn out to, it is solved
+    again. Raises `CoupledError` where the method breaks down.
     """
-    blocks = cut(problem, sites, sites)
-    programmes = assemble(pack(problem, blocks))
+    everywhere = np.ones_like(limited)
+    shared = shared_of(problem, rest_kw)
+    for _ in range(_TIMES_AT_MOST):
+        blocks = cut(problem, everywhere, limited)
+        programmes = assemble(pack(problem, blocks))
+        found = solve_coupled(programmes, shared, tolerance)
+        answers = Answers.blank(problem)
+        answers.fill(blocks, programmes, found.blocks)
+        missed = beyond_limits(problem, answers.site_kw(problem)) & ~limited
+        if not missed.any():
+            break
+        limited = limited | missed
+    return Together(answers, prices_of(problem, found.price), found.answer)
+
+
+def shared_of(problem: Problem, rest_kw: Floats) -> Shared:
+    """Return the rows that the problem's devices share, beside the power of others (T,)."""
     stores, sources = problem.stores, problem.sources
-    least = sources.min_kw[:, blocks.source].sum(axis=1)
-    most = sources.max_kw[:, blocks.source].sum(axis=1)
-    shared = shared_rows(
+    return shared_rows(
         problem,
-        problem.sites.base_kw[:, sites].sum(axis=1) + rest_kw,
-        least - stores.charge_max_kw[:, blocks.store].sum(axis=1),
-        most + stores.discharge_max_kw[:, blocks.store].sum(axis=1),
+        problem.sites.base_kw.sum(axis=1) + rest_kw,
+        sources.min_kw.sum(axis=1) - stores.charge_max_kw.sum(axis=1),
+        sources.max_kw.sum(axis=1) + stores.discharge_max_kw.sum(axis=1),
     )
-    found = solve_coupled(programmes, shared, tolerance)
-    into.fill(blocks, programmes, found.blocks)
-    return Together(_prices(problem, found.price, shared.links), found.answer, found.steps)
 
 
-def _prices(problem: Problem, price: Floats, links: int) -> Prices:
-    steps = len(problem.price_eur_per_kwh)
-    peaks = problem.portfolio.peak_eur_per_kw > 0
+def prices_of(problem: Problem, price: Floats) -> Prices:
+    """Return the shared rows' prices (rows,), EUR/kW in a quarter-hour, as the portfolio's."""
+    steps, portfolio = len(problem.price_eur_per_kwh), problem.portfolio
+    links = steps * (3 if portfolio.wants_reserve else 1)
     nothing = np.zeros(steps)
-    reserved = links > steps
+    up, down = nothing, nothing
+    if portfolio.wants_reserve:
+        up, down = price[steps : 2 * steps] / STEP_H, price[2 * steps : links] / STEP_H
     return Prices(
         energy_eur_per_kwh=price[:steps] / STEP_H,
-        peak_eur_per_kw=price[links : links + steps] if peaks else nothing,
-        reserve_up_eur_per_kwh=price[steps : 2 * steps] / STEP_H if reserved else nothing,
-        reserve_down_eur_per_kwh=price[2 * steps : links] / STEP_H if reserved else nothing,
+        peak_eur_per_kw=price[links : links + steps] if portfolio.peak_eur_per_kw > 0 else nothing,
+        reserve_up_eur_per_kwh=up,
+        reserve_down_eur_per_kwh=down,
     )

@@ -1,0 +1,185 @@
+"""A large fleet's plan: its convex answer, the switches that devices have, and the proof.
+
+Belongs here: from the convex answer to powers that every device can follow. Does not: finding
+that answer (`decompose`), a device's best switches (`integers`), whole sites with theirs (`exact`).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vpp_pipeline.delivery_day import STEP_H
+from vpp_pipeline.optimization.bound import lower_bound_eur
+from vpp_pipeline.optimization.decomposition.at_prices import solve_sites
+from vpp_pipeline.optimization.decomposition.coupled import CoupledError
+from vpp_pipeline.optimization.decomposition.decompose import balanced, cost_eur, relax
+from vpp_pipeline.optimization.exact import solve_exact
+from vpp_pipeline.optimization.integers import (
+    local_price,
+    loose_devices,
+    patterned,
+    proven_bound_eur,
+)
+from vpp_pipeline.optimization.multipliers import consistent
+from vpp_pipeline.optimization.problem import at_sites, no_portfolio, select
+from vpp_pipeline.optimization.relaxed import SolverError
+
+if TYPE_CHECKING:
+    from vpp_pipeline.optimization.decomposition.answers import Answers
+    from vpp_pipeline.optimization.decomposition.decompose import Relaxation
+    from vpp_pipeline.optimization.found import Found, Prices
+    from vpp_pipeline.optimization.problem import Bools, Floats, Problem
+    from vpp_pipeline.optimization.settings import PlanSettings
+
+_SOLVER = "interior point"
+_SITE_S = 2.0  # a site with its switches takes about so long
+_SITES_SHARE = 0.3  # of the time left, for such sites
+_CONVEX_SHARE = 0.25  # of the gap allowed, for the convex answer
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """The answers as `integers` reads them, time first."""
+
+    charge_kw: Floats
+    discharge_kw: Floats
+    energy_kwh: Floats
+    source_kw: Floats
+
+
+def solve_fleet(
+    problem: Problem, settings: PlanSettings, deadline: float, best: Found, warm: Prices | None
+) -> Found:
+    """Return the best plan found before the deadline (of `time.perf_counter`), `best` at worst."""
+    stages, tolerance = best.stages, settings.gap_tolerance
+    try:
+        with stages.timed("prices"):
+            found = relax(problem, tolerance * _CONVEX_SHARE, deadline, warm)
+    except CoupledError as error:
+        return replace(best, complaints=(str(error),))
+    best = replace(
+        best.bounded(found.bound_eur),
+        method="decomposition",
+        prices=found.prices,
+        relaxed_gap=found.gap,
+        passes=found.passes,
+    )
+    with stages.timed("repair"):
+        best = _followed(problem, best, found.answers)
+    if best.proven(tolerance):
+        return best
+    with stages.timed("switches"):
+        best, fixed, again = _switched(problem, best, found, tolerance)
+    if best.proven(tolerance) or fixed is None:
+        return best
+    with stages.timed("sites"):
+        return _exact_sites(problem, best, found, fixed, again, settings, deadline)
+
+
+def _followed(problem: Problem, best: Found, answers: Answers) -> Found:
+    return best.or_better(
+        problem, answers.energy_kwh.T, answers.source_kw.T, solver=_SOLVER, status="solved"
+    )
+
+
+def _switched(
+    problem: Problem, best: Found, found: Relaxation, tolerance: float
+) -> tuple[Found, Relaxation | None, Bools]:
+    """Fix the switches of devices that need them, and solve their sites again at the same prices.
+
+    Return also what came out, and the sites (K,) of such devices; nothing where there are none.
+    """
+    answers = found.answers
+    loose = loose_devices(problem, _wish(answers))
+    again: Bools = np.zeros(len(problem.sites.import_limit_kw), dtype=np.bool_)
+    again[problem.stores.site[loose.stores]] = True
+    again[problem.sources.site[loose.sources]] = True
+    if not again.any():
+        return best, None, again
+    prices = consistent(problem, answers.multipliers(problem, found.prices))
+    pattern = patterned(problem, loose, local_price(prices))
+    best = best.bounded(proven_bound_eur(problem, prices, pattern))
+    answers = answers.copied()
+    solve_sites(pattern.problem, again, found.prices, answers)
+    fixed = replace(found, answers=answers, limited=found.limited | again)
+    fixed = replace(fixed, cost_eur=cost_eur(problem, answers))
+    if problem.portfolio.couples:
+        fixed = balanced(pattern.problem, fixed, tolerance * _CONVEX_SHARE, 0)
+    return _followed(problem, best, fixed.answers), fixed, again
+
+
+def _exact_sites(  # noqa: PLR0917 - a plan and what is known of it
+    problem: Problem,
+    best: Found,
+    found: Relaxation,
+    fixed: Relaxation,
+    again: Bools,
+    settings: PlanSettings,
+    deadline: float,
+) -> Found:
+    """Solve the sites that lose most by their switches with them, where few make up the gap."""
+    if problem.portfolio.wants_reserve:
+        return best  # a site's reserve is not a matter of its own
+    price = found.prices.energy_eur_per_kwh
+    alone = replace(problem, price_eur_per_kwh=price, portfolio=no_portfolio(price))
+    loss = _site_costs(alone, fixed.answers, again) - _site_costs(alone, found.answers, again)
+    order = np.argsort(-loss)
+    too_much = best.verdict.objective_eur - (best.bound_eur or 0.0)
+    too_much -= settings.gap_tolerance * abs(best.verdict.objective_eur)
+    needed = 1 + int(np.searchsorted(np.cumsum(loss[order]), too_much))
+    budget_s = _SITES_SHARE * (deadline - time.perf_counter())
+    if needed * _SITE_S > budget_s:
+        return best
+    multipliers = found.answers.multipliers(problem, found.prices)
+    sites = np.flatnonzero(again)[order[:needed]]
+    answers = fixed.answers.copied()
+    bound = found.bound_eur
+    for site in sites:
+        one = np.arange(len(again)) == site
+        part = at_sites(alone, one)
+        try:
+            exact = solve_exact(part, budget_s / needed, settings.gap_tolerance / 4)
+        except SolverError:
+            continue
+        answers.energy_kwh[one[problem.stores.site]] = exact.energy_kwh.T
+        answers.source_kw[one[problem.sources.site]] = exact.source_kw.T
+        convex = lower_bound_eur(part, multipliers.at_sites(problem, one))
+        bound += max(exact.bound_eur - convex, 0.0)
+    return _followed(problem, best.bounded(bound), answers)
+
+
+def _site_costs(problem: Problem, answers: Answers, sites: Bools) -> Floats:
+    """Return what the devices at the chosen sites cost at the market's prices, a site each."""
+    at_stores, at_sources = sites[problem.stores.site], sites[problem.sources.site]
+    stores, sources = select(problem.stores, at_stores), select(problem.sources, at_sources)
+    charge, discharge = answers.charge_kw[at_stores].T, answers.discharge_kw[at_stores].T
+    energy, source = answers.energy_kwh[at_stores].T, answers.source_kw[at_sources].T
+    price = problem.price_eur_per_kwh
+    moved = np.where(sources.curtailable, sources.max_kw - source, source)
+    of_stores = (
+        STEP_H * (price @ (charge - discharge))
+        + 0.5 * STEP_H * stores.wear_eur_per_kwh * (charge + discharge).sum(axis=0)
+        + 0.5 * STEP_H * stores.curvature_eur_per_kw2h * (charge**2 + discharge**2).sum(axis=0)
+        + (stores.shortfall_eur_per_kwh * np.maximum(stores.wished_kwh - energy, 0)).sum(axis=0)
+        + (stores.excess_eur_per_kwh * np.maximum(energy - stores.comfort_kwh, 0)).sum(axis=0)
+        - stores.end_value_eur_per_kwh * energy[-1]
+    )
+    of_sources = STEP_H * (
+        sources.cost_eur_per_kwh * source.sum(axis=0)
+        - price @ source
+        + 0.5 * sources.curvature_eur_per_kw2h * (moved**2).sum(axis=0)
+    )
+    count = len(sites)
+    total: Floats = np.bincount(stores.site, of_stores, count)
+    total = total + np.bincount(sources.site, of_sources, count)
+    return total[sites]
+
+
+def _wish(answers: Answers) -> _Wish:
+    return _Wish(
+        answers.charge_kw.T, answers.discharge_kw.T, answers.energy_kwh.T, answers.source_kw.T
+    )
