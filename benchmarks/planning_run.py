@@ -24,8 +24,10 @@ import polars as pl
 
 from vpp_pipeline.clock import ManualClock
 from vpp_pipeline.defs.stepped import stepped_daemon
+from vpp_pipeline.delivery_day import STEP
 from vpp_pipeline.fleet import registry
 from vpp_pipeline.fleet.sample import sample_table
+from vpp_pipeline.markets import recorded
 from vpp_pipeline.runtime import Runtime
 from vpp_pipeline.settings import Settings
 from vpp_pipeline.simulation.history import unmanaged_history
@@ -80,7 +82,7 @@ def main() -> None:
 
 
 def seed_plant(runtime: Runtime, devices: int, seed: int) -> None:
-    """Write the registry, addresses, four weeks of readings, and a fresh one of each device."""
+    """Write registry, addresses, four weeks of readings and weather, a fresh reading of each."""
     settings = runtime.settings
     settings.simulation_dir.mkdir(parents=True)
     sample_table(devices, seed).write_parquet(settings.fleet_file)
@@ -97,6 +99,24 @@ def seed_plant(runtime: Runtime, devices: int, seed: int) -> None:
         )
         with runtime.warehouse.write("seeding") as connection:
             connection.append("telemetry", readings.cast({"status": pl.String}))
+    seen = recorded.temperature().filter(
+        pl.col("interval_start").is_between(NOW - timedelta(days=HISTORY_DAYS), NOW, closed="left")
+    )
+    weather = (
+        fleet.select("site_id")
+        .unique()
+        .join(seen, how="cross")
+        .select(
+            "site_id",
+            "interval_start",
+            "temperature_c",
+            kind=pl.lit("observed"),
+            source=pl.lit("recorded"),
+            known_at=pl.col("interval_start") + STEP,
+        )
+    )
+    with runtime.warehouse.write("seeding") as connection:
+        connection.append("weather", weather)
     fresh = readings.unique("device_id", keep="last", maintain_order=True).with_columns(
         measured_at=pl.lit(NOW), known_at=pl.lit(NOW)
     )

@@ -6,11 +6,13 @@ from datetime import time, timedelta
 
 import polars as pl
 import pytest
-from defs_plant import TODAY, TOMORROW, copied, failure_of, market_time, open_plant
+from defs_plant import TODAY, TOMORROW, copied, failure_of, market_time, open_plant, records
 
-from vpp_pipeline.delivery_day import STEP, bounds, floor_interval
+from vpp_pipeline.defs import planning
+from vpp_pipeline.delivery_day import STEP, bounds, day_intervals, floor_interval
 from vpp_pipeline.settings import MARKET, MARKET_TZ
 
+PLAN = planning.plan
 START, END = bounds(TOMORROW, MARKET_TZ)
 
 
@@ -43,6 +45,28 @@ def test_a_re_plan_leaves_the_quarter_hours_too_near_to_change_to_the_plan_in_fo
     )
     kept = pl.col("interval_start") < reachable
     assert after.filter(kept).drop("begin_kwh").equals(before.filter(kept).drop("begin_kwh"))
+
+
+def test_a_re_plan_begins_from_what_power_was_worth_in_the_plan_before(planned_plant):
+    plant = planned_plant
+    sold = plant.rows("plan_prices").sort("interval_start")
+    assert sold["interval_start"].to_list() == day_intervals(TOMORROW, MARKET_TZ).to_list()
+    begun = []
+
+    def noting(*arguments):
+        begun.append(arguments[-1])
+        return PLAN(*arguments)
+
+    plant.clock.sleep_until(market_time(TOMORROW, time(9, 3)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planning, "plan", noting)
+        shown = re_plan(plant)["worth_of_fleet_power"]
+    (warm,) = begun
+    assert warm.equals(sold.drop("plan_id"))
+    newest = plant.frame("defs_newest_values", delivery_day=TOMORROW, as_of=plant.clock.now())
+    (second,) = plant.rows("plans").filter(pl.col("revision") == 1).to_dicts()
+    assert newest["interval_start"][0] == second["horizon_start"]
+    assert len(records(shown)) == newest.height < sold.height
 
 
 def prices_turned(plant):

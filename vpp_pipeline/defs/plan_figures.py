@@ -32,6 +32,7 @@ def plan_figures(
         "dagster/row_count": made.schedules.height,
         "certificate": table(_told(made.certificate), rows=100),
         "unmet": table(_unmet(made.schedules, envelopes)),
+        "worth_of_fleet_power": table(made.prices, rows=100),
     }
     if pictured:
         typed = made.schedules.join(devices.select("device_id", "device_type"), on="device_id")

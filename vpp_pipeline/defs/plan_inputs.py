@@ -83,3 +83,9 @@ def imbalance_terms(
         surplus_eur_per_mwh=price - spread,
         shortage_eur_per_mwh=price + spread,
     )
+
+
+def newest_values(runtime: Runtime, day: date, now: datetime) -> pl.DataFrame:
+    """Return the `PlanPrices` of the day's newest plan, for the next to begin from."""
+    with runtime.warehouse.read() as connection:
+        return connection.frame("defs_newest_values", delivery_day=day, as_of=now)

@@ -26,6 +26,7 @@ from vpp_pipeline.defs.plan_inputs import (
     imbalance_terms,
     market_prices,
     newest_envelopes,
+    newest_values,
 )
 from vpp_pipeline.optimization.planner import PlanSettings, PortfolioTerms, plan
 from vpp_pipeline.optimization.schemas import Certificate, Schedules
@@ -147,15 +148,19 @@ def _make_plan(
     horizon = envelopes["interval_start"].unique().sort()
     market = market_prices(runtime, horizon, now)
     settled = imbalance_terms(runtime, day, market, now) if kind == "intraday" else None
+    warm = newest_values(runtime, day, now)
     made = plan(
         devices,
         envelopes,
         market.select("interval_start", "price_eur_per_mwh"),
         PlanSettings(),
         PortfolioTerms(quarter_hours=settled),
+        warm,
     )
-    stood_on = {"devices": devices, "envelopes": envelopes, "prices": market}
-    digest = input_hash(stood_on if settled is None else stood_on | {"settled": settled})
+    digest = input_hash(
+        {"devices": devices, "envelopes": envelopes, "prices": market, "warm": warm}
+        | ({} if settled is None else {"settled": settled})
+    )
     cause = context.run.tags.get("vpp/cause", kind)
     with runtime.warehouse.write() as connection:
         numbers = connection.frame("defs_next_plan", delivery_day=day)
@@ -178,6 +183,7 @@ def _make_plan(
         )
         connection.append("plans", row.hstack(_as_row(made.certificate)))
         connection.append("schedules", made.schedules.with_columns(plan_id=pl.lit(plan_id)))
+        connection.append("plan_prices", made.prices.with_columns(plan_id=pl.lit(plan_id)))
     return dg.MaterializeResult(
         metadata={
             "plan_id": plan_id,
