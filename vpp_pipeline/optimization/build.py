@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from vpp_pipeline.delivery_day import STEP, STEP_H
-from vpp_pipeline.optimization.feasible import resting, within_ramps
+from vpp_pipeline.optimization.feasible import resting, viable, within_ramps
 from vpp_pipeline.optimization.portfolio import portfolio_of
 from vpp_pipeline.optimization.problem import (
     Bools,
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 _ENVELOPES_REMEDY = "make the envelopes of this horizon again"
 _PRICES_REMEDY = "give one finite price for every quarter-hour of the horizon"
-_ROUNDING_KWH = 1e-9
 _STEP_MINUTES = STEP.total_seconds() / 60
 
 
@@ -304,6 +303,7 @@ def _stores(  # noqa: PLR0917 - the parts of one problem
     discharge_kw = np.where(present, np.maximum(grid["max_power_kw"][:, place], 0), 0.0)
     retention, drift = grid["retention"][0, place], grid["drift_kwh"][:, place]
     charge_efficiency = number("charge_efficiency", 1.0)
+    discharge_efficiency = number("discharge_efficiency", 1.0)
     idle = resting(starts, initial, retention, drift)
     floor = np.where(promised, np.fmin(number("min_energy_kwh", 0.0), begun_with), low)
     floor = np.where(building, idle, floor)
@@ -312,10 +312,15 @@ def _stores(  # noqa: PLR0917 - the parts of one problem
     away = ~present
     floor = np.where(away, np.fmin(np.fmin.reduce(floor), 0), floor)
     ceiling = np.where(away, np.fmax(np.fmax.reduce(ceiling), 0), ceiling)
-    # A content outside its bounds is brought back as soon as the site lets it: not at any price.
-    below = battery & present & (low > idle + _ROUNDING_KWH)
-    beyond = battery & present & (high < idle - _ROUNDING_KWH)
-    mended = settings.overload_eur_per_kwh * STEP_H
+    # Whatever was measured, resting keeps the bounds: at any site, without any price.
+    floor, ceiling = viable(
+        np.minimum(floor, idle),
+        np.maximum.reduce([floor, ceiling, idle]),
+        starts,
+        retention,
+        gain + drift,
+        discharge_kw * STEP_H / discharge_efficiency - drift,
+    )
 
     comfort = number("comfort_max_c", 0.0) - number("comfort_min_c", 0.0)
     comfort *= number("thermal_capacity_kwh_per_k", 0.0)
@@ -335,20 +340,16 @@ def _stores(  # noqa: PLR0917 - the parts of one problem
         initial_kwh=initial,
         present=present,
         drift_kwh=drift,
-        floor_kwh=np.minimum(floor, idle),
-        ceiling_kwh=np.maximum.reduce([floor, ceiling, idle]),
-        wished_kwh=np.select([building, owed, below], [np.fmin(high, 0), required, low], 0.0),
-        shortfall_eur_per_kwh=np.select(
-            [building, owed, below], [unmet * STEP_H, unmet, mended], 0.0
-        ),
-        comfort_kwh=np.select(
-            [building & present, beyond], [np.fmax(low, comfort), high], np.nan_to_num(ceiling)
-        ),
-        excess_eur_per_kwh=np.select([building & present, beyond], [unmet * STEP_H, mended], 0.0),
+        floor_kwh=floor,
+        ceiling_kwh=ceiling,
+        wished_kwh=np.where(building, np.fmin(high, 0), np.where(owed, required, 0.0)),
+        shortfall_eur_per_kwh=np.where(building, unmet * STEP_H, np.where(owed, unmet, 0.0)),
+        comfort_kwh=np.where(building, np.fmax(low, comfort), np.nan_to_num(ceiling)),
+        excess_eur_per_kwh=np.where(building & present, unmet * STEP_H, 0.0),
         owed=owed,
         retention=retention,
         charge_efficiency=charge_efficiency,
-        discharge_efficiency=number("discharge_efficiency", 1.0),
+        discharge_efficiency=discharge_efficiency,
         wear_eur_per_kwh=number("wear_cost_eur_per_kwh", 0.0),
         end_value_eur_per_kwh=np.where(two_way & present[-1], value_per_kwh, 0.0),
         min_active_kw=of["min_active_kw"].to_numpy(),

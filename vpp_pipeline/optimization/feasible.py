@@ -13,6 +13,8 @@ import numpy as np
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.problem import Bools, Floats
 
+_LEAST_RETENTION = 1e-9  # below it nothing of a quarter-hour's start is left at its end
+
 
 def resting(starts: Bools, initial_kwh: Floats, retention: Floats, drift_kwh: Floats) -> Floats:
     """Return the energies (T, S) of stores that are never charged nor discharged.
@@ -24,6 +26,30 @@ def resting(starts: Bools, initial_kwh: Floats, retention: Floats, drift_kwh: Fl
         before = np.where(starts[t], initial_kwh[t], energy[t - 1])
         energy[t] = retention * before + drift_kwh[t]
     return energy
+
+
+def viable(  # noqa: PLR0917 - the bounds and the physics of one store
+    floor_kwh: Floats,
+    ceiling_kwh: Floats,
+    starts: Bools,
+    retention: Floats,
+    gain_kwh: Floats,
+    loss_kwh: Floats,
+) -> tuple[Floats, Floats]:
+    """Return the bounds (T, S) from within which every later bound can still be kept.
+
+    `gain_kwh` and `loss_kwh` are the most a quarter-hour adds and takes, drift included. No path
+    within the bounds is lost, so bounds that can be kept stay so.
+    """
+    floor, ceiling = floor_kwh.copy(), ceiling_kwh.copy()
+    kept = np.maximum(retention, _LEAST_RETENTION)
+    for t in range(len(floor) - 1, 0, -1):
+        apart = starts[t] | (retention < kept)
+        need = np.where(apart, -np.inf, (floor[t] - gain_kwh[t]) / kept)
+        room = np.where(apart, np.inf, (ceiling[t] + loss_kwh[t]) / kept)
+        floor[t - 1] = np.maximum(floor[t - 1], need)
+        ceiling[t - 1] = np.minimum(ceiling[t - 1], room)
+    return floor, np.maximum(floor, ceiling)
 
 
 def within_ramps(min_kw: Floats, max_kw: Floats, ramp_kw: Floats) -> Floats:
