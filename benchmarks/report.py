@@ -26,7 +26,7 @@ class Row:
 
     devices: int
     planner: str
-    model: str  # QP or LP
+    model: str  # QP, LP or MILP
     status: str
     build_s: float | None = None
     solve_s: float | None = None

@@ -1,6 +1,6 @@
-"""The sparse program, solved by HiGHS (LP) or Clarabel (QP) without a modelling layer.
+"""The sparse program, solved by HiGHS (LP, MILP) or Clarabel (QP) without a modelling layer.
 
-python -m benchmarks.peers.direct PROBLEM.npz ANSWER.npz ipx|hipo|simplex|clarabel
+python -m benchmarks.peers.direct PROBLEM.npz ANSWER.npz ipx|hipo|simplex|milp|clarabel
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ _HIGHS = {
     "ipx": {"solver": "ipx", "run_crossover": "off"},
     "hipo": {"solver": "hipo", "run_crossover": "off"},
     "simplex": {"solver": "simplex"},
+    "milp": {"mip_rel_gap": 1e-4},
 }
 
 
@@ -26,7 +27,7 @@ def main(source: str, target: str, solver: str) -> None:
     problem = read_problem(Path(source))
     import_solver(solver)
     began = time.perf_counter()
-    made = program(problem, curved=solver == "clarabel")
+    made = program(problem, curved=solver == "clarabel", switched=solver == "milp")
     built = time.perf_counter()
     status, x = clarabel(made) if solver == "clarabel" else highs(made, solver)
     ended = time.perf_counter()
@@ -57,6 +58,8 @@ def highs(made: Program, solver: str) -> tuple[str, np.ndarray]:
     lp.a_matrix_.start_ = made.rows.indptr
     lp.a_matrix_.index_ = made.rows.indices
     lp.a_matrix_.value_ = made.rows.data
+    kind = highspy.HighsVarType
+    lp.integrality_ = [kind.kInteger if whole else kind.kContinuous for whole in made.whole]
     solve = highspy.Highs()
     solve.setOptionValue("output_flag", False)
     for name, value in _HIGHS[solver].items():

@@ -31,6 +31,7 @@ class Program:
     high: np.ndarray
     floor: np.ndarray
     ceiling: np.ndarray
+    whole: np.ndarray  # the columns that are 0 or 1
     columns: dict[str, tuple[int, tuple[int, ...]]]  # first column and shape
 
     def of(self, name: str, x: np.ndarray) -> np.ndarray:
@@ -44,6 +45,7 @@ class _Draft:
 
     def __init__(self) -> None:
         self.columns: dict[str, tuple[int, tuple[int, ...]]] = {}
+        self.switches: list[np.ndarray] = []
         self.of_columns: list[tuple[np.ndarray, ...]] = []
         self.blocks: list[tuple[int, int, sp.coo_array]] = []
         self.of_rows: list[tuple[np.ndarray, np.ndarray]] = []
@@ -65,6 +67,11 @@ class _Draft:
         self.of_columns.append(tuple(full))
         self.width += int(np.prod(shape))
 
+    def switch(self, name: str, shape: tuple[int, ...]) -> None:
+        """Add a variable that is 0 or 1."""
+        self.add(name, shape, floor=0.0, ceiling=1.0)
+        self.switches.append(np.arange(self.columns[name][0], self.width))
+
     def law(self, terms: dict[str, Any], low: _Numbers, high: _Numbers) -> None:
         """Add rows: low <= the sum of matrix · variable <= high."""
         count = next(iter(terms.values())).shape[0]
@@ -84,11 +91,17 @@ class _Draft:
         )
         low, high = (np.concatenate(v) for v in zip(*self.of_rows, strict=True))
         rows = sp.csc_array((value, (row, column)), (self.height, self.width))
-        return Program(square, cost, rows, low, high, floor, ceiling, self.columns)
+        whole = np.zeros(self.width, dtype=np.bool_)
+        whole[np.concatenate([*self.switches, np.zeros(0, dtype=np.int64)])] = True
+        return Program(square, cost, rows, low, high, floor, ceiling, whole, self.columns)
 
 
-def program(problem: SimpleNamespace, *, curved: bool) -> Program:
-    """Write the problem down; not `curved`, without its quadratic cost."""
+def program(problem: SimpleNamespace, *, curved: bool, switched: bool = False) -> Program:
+    """Write the problem down; not `curved`, without its quadratic cost.
+
+    `switched` keeps devices from charging and discharging at once and from running below their
+    least power; times on and off, and loads that may not be interrupted, are left out.
+    """
     draft = _Draft()
     stores, sources = problem.stores, problem.sources
     steps, count = stores.drift_kwh.shape
@@ -139,6 +152,8 @@ def program(problem: SimpleNamespace, *, curved: bool) -> Program:
     ready = _reserve(draft, problem, two_way)
     _site_limits(draft, problem, two_way, ready)
     _fleet(draft, problem, two_way)
+    if switched:
+        _switches(draft, problem, two_way)
     return draft.program()
 
 
@@ -302,6 +317,35 @@ def _reserve(draft: _Draft, problem: SimpleNamespace, two_way: np.ndarray) -> np
     draft.law({"energy": energy, "up": -per_up}, at(stores.floor_kwh), np.inf)
     draft.law({"energy": energy, "down": per_down}, -np.inf, at(stores.ceiling_kwh))
     return ready
+
+
+def _switches(draft: _Draft, problem: SimpleNamespace, two_way: np.ndarray) -> None:
+    stores, sources = problem.stores, problem.sources
+    steps, count = stores.drift_kwh.shape
+    one_way = np.setdiff1d(np.arange(count), two_way)
+    stepping = one_way[stores.min_active_kw[one_way] > 0]
+    runs = np.flatnonzero(sources.min_active_kw > 0)
+    gives = np.arange(len(two_way))
+    for name, of, column, most_kw, least_kw in (
+        ("draws", "charge", two_way, stores.charge_max_kw, stores.min_active_kw),
+        ("draws alone", "charge", stepping, stores.charge_max_kw, stores.min_active_kw),
+        (
+            "gives",
+            "discharge",
+            gives,
+            stores.discharge_max_kw[:, two_way],
+            stores.min_active_kw[two_way],
+        ),
+        ("runs", "source", runs, sources.max_kw, sources.min_active_kw),
+    ):
+        draft.switch(name, (steps, len(column)))
+        power = _over_time(steps, sp.eye_array(most_kw.shape[1], format="csr")[column])
+        most = sp.diags_array(most_kw[:, column].ravel())
+        draft.law({of: power, name: -most}, -np.inf, 0.0)
+        least = _over_time(steps, sp.diags_array(least_kw[column]))
+        draft.law({of: power, name: -least}, 0.0, np.inf)
+    each = sp.eye_array(steps * len(two_way))
+    draft.law({"draws": each, "gives": each}, -np.inf, 1.0)
 
 
 def schedule(problem: SimpleNamespace, made: Program, x: np.ndarray) -> dict[str, np.ndarray]:
