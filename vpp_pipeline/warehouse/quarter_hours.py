@@ -34,8 +34,9 @@ def quarter_hours(readings: pl.DataFrame) -> pl.DataFrame:
     row is the correction; `readings` counts the others.
     """
     device, at = pl.col("device_id"), pl.col("measured_at")
-    corrected = (device == device.shift(-1)) & (at == at.shift(-1))
-    told = readings.filter(~corrected.fill_null(value=False))
+    same_instant = (device == device.shift(-1)) & (at == at.shift(-1))
+    corrected = readings.select(same_instant.fill_null(value=False)).to_series()
+    told = readings.filter(~corrected) if corrected.any() else readings
     at_us = told["measured_at"].to_physical().to_numpy()
     quarter = at_us // _STEP_US
     begins = _beginnings(told, quarter)
@@ -46,7 +47,7 @@ def quarter_hours(readings: pl.DataFrame) -> pl.DataFrame:
     severity = told["status"].cast(_BY_SEVERITY).to_physical().to_numpy().astype(np.int64)
     present = severity < _OFFLINE
     columns = {
-        "device_id": told["device_id"].gather(first),
+        "device_id": told["device_id"].filter(pl.Series(begins)),
         "interval_start": pl.Series(quarter[first] * _STEP_US).cast(told.schema["measured_at"]),
     }
     for name in told.columns:
