@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vpp_pipeline.optimization.problem import Bools, Floats, Places, Problem
     from vpp_pipeline.optimization.room import Room
 
-GRID_POINTS = 121
+GRID_POINTS = 81
 _STORES_AT_A_TIME = 500
 
 

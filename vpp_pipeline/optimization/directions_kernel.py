@@ -1,6 +1,6 @@
 """The compiled dynamic programme over one store's energies.
 
-Belongs here: the kernel of `directions`, a store at a time. Does not: frames of it in NumPy, threads.
+Belongs here: the kernel of `directions`, a store at a time. Does not: a problem in its arrays, threads.
 
 Arrays are device-major, (devices, steps).
 """
