@@ -35,7 +35,7 @@ MAKERS = {
     "washer": lambda name, kw: given.flexible_load(name, rated_power_kw=kw),
     "pv": lambda name, kw: given.pv(name, rated_power_kw=kw),
     "chp": lambda name, kw: given.chp(
-        name, rated_power_kw=kw, min_power_kw=kw / 2, ramp_kw_per_min=kw / 40
+        name, rated_power_kw=kw, min_power_kw=kw / 2, ramp_kw_per_min=kw / 15
     ),
     "load": lambda name, kw: given.load(name),
 }

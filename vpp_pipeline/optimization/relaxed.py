@@ -27,7 +27,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "OSQP": {
         "eps_abs": 1e-5,
         "eps_rel": 1e-5,
-        "rho": 1.0,
+        "rho": 0.01,
         "max_iter": 1_500,  # what it has not solved by then, the next solver does sooner
         "adaptive_rho_interval": 50,
     },
