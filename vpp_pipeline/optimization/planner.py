@@ -43,7 +43,7 @@ class Plan:
     prices: dy.DataFrame[PlanPrices]
 
 
-def plan(
+def plan(  # noqa: PLR0917 - a frame each; callers name none of them differently
     devices: dy.DataFrame[DeviceFrame],
     envelopes: pl.DataFrame,
     prices: pl.DataFrame,

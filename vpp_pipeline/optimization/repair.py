@@ -217,7 +217,9 @@ def _within_site(  # noqa: PLR0917 - one quarter-hour's state
         power = np.where((power > 0) & (cut > 0), kept, power)
         cut = _ceiled(_share(surplus(), np.where(free, 0.0, source - low), at_source))
         less = np.maximum(source - cut, low)
-        kept = np.where(less >= sources.min_active_kw, less, low)
+        # One that can't ramp down to nothing stays on, whatever its connection takes.
+        stays = np.where(low > 0, np.maximum(less, sources.min_active_kw), low)
+        kept = np.where(less >= sources.min_active_kw, less, stays)
         source = np.where(cut > 0, kept, source)
     return power, source
 

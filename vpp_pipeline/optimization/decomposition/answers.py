@@ -52,7 +52,8 @@ class Answers:
     def blank(cls, problem: Problem) -> Answers:
         """Return answers to be filled."""
         shape = problem.stores.drift_kwh.T.shape
-        return cls.around(problem, *(np.zeros(shape) for _ in range(4)))
+        charge, discharge, energy, law = (np.zeros(shape) for _ in range(4))
+        return cls.around(problem, charge, discharge, energy, law)
 
     @classmethod
     def around(
@@ -68,14 +69,16 @@ class Answers:
         steps, sites = problem.sites.base_kw.shape
         ready = len(charge_kw) if problem.portfolio.wants_reserve else 0
         return cls(
-            charge_kw,
-            discharge_kw,
-            energy_kwh,
-            law,
-            *(np.zeros((sources, steps)) for _ in range(2)),
-            *(np.zeros((sites, steps)) for _ in range(2)),
-            np.zeros((2, ready, steps)),
-            np.zeros((4, ready, steps)),
+            charge_kw=charge_kw,
+            discharge_kw=discharge_kw,
+            energy_kwh=energy_kwh,
+            law=law,
+            source_kw=np.zeros((sources, steps)),
+            ramp=np.zeros((sources, steps)),
+            export=np.zeros((sites, steps)),
+            imports=np.zeros((sites, steps)),
+            reserve_kw=np.zeros((2, ready, steps)),
+            headroom=np.zeros((4, ready, steps)),
         )
 
     def fill(self, cut: Cut, of: Programmes, at: Iterate) -> None:
@@ -97,11 +100,11 @@ class Answers:
         self.imports[cut.site[limited]] = np.maximum(either, 0) + np.maximum(-only_import, 0)
         if self.reserve_kw.size:
             for way in range(2):
-                part = result[place[4 + way] : place[5 + way]]
-                self.reserve_kw[way, cut.store] = part.reshape(stores, steps)
+                held = result[place[4 + way] : place[5 + way]]
+                self.reserve_kw[way, cut.store] = held.reshape(stores, steps)
             for kind in range(4):
-                part = multiplier[row[4 + kind] : row[5 + kind]].reshape(stores, steps)
-                self.headroom[kind, cut.store] = np.maximum(part if kind == 2 else -part, 0)  # noqa: PLR2004 - energy above the floor
+                price = multiplier[row[4 + kind] : row[5 + kind]].reshape(stores, steps)
+                self.headroom[kind, cut.store] = np.maximum(price if kind == 2 else -price, 0)  # noqa: PLR2004 - energy above the floor
 
     def multipliers(self, problem: Problem, prices: Prices) -> Multipliers:
         """Return the prices of all constraints, for the bound."""
@@ -131,8 +134,8 @@ class Answers:
         """Return answers that can be written over."""
         return Answers(**{field.name: getattr(self, field.name).copy() for field in fields(self)})
 
-    def put(self, part: Answers, stores: Bools, sources: Bools, sites: Bools) -> Answers:
-        """Return these answers with a part's in place of its stores', sources' and sites'."""
+    def put(self, part: Answers, stores: Bools, sources: Bools) -> Answers:
+        """Return these answers with what a part's stores and sources do instead."""
         reserve, headroom = self.reserve_kw, self.headroom
         if reserve.size:
             reserve, headroom = reserve.copy(), headroom.copy()

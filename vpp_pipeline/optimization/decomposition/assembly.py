@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _H = STEP_H
 _FIXED = 1e-9  # bounds closer than this leave no choice
+_kernel = njit(cache=True, nogil=True, error_model="numpy")
+_PIECES = 3  # short of the wish, between, above comfort
 _LOOSENED_KWH = 1e-7  # an energy that can't be changed may lie on its bound
 
 
@@ -81,7 +83,7 @@ def assemble(part: Part) -> Programmes:
     return made
 
 
-def _empty(  # noqa: PLR0917 - sizes
+def _empty(
     blocks: int, variables: int, rows: int, entries: int, steps: int, results: int
 ) -> Programmes:
     return Programmes(
@@ -105,8 +107,8 @@ def _empty(  # noqa: PLR0917 - sizes
     )
 
 
-@njit(cache=True, nogil=True)
-def _add(out, fill, v, z, bounds, costs, rows, values, link, link_value, target, row0):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0917
+@_kernel
+def _add(out, fill, v, z, bounds, costs, rows, values, link, link_value, target, row0):
     """Add a variable with up to `len(rows)` coefficients (row -1: none); return the new counts.
 
     One without a choice goes to the right-hand sides instead.
@@ -138,8 +140,8 @@ def _add(out, fill, v, z, bounds, costs, rows, values, link, link_value, target,
     return v + 1, z
 
 
-@njit(cache=True, nogil=True)
-def _write(part, out, ends, results, multipliers):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, C901, PLR0912, PLR0915 - one walk over a block
+@_kernel
+def _write(part, out, ends, results, multipliers):
     """Count the blocks' variables, rows and entries into `ends`, or write them where it says."""
     steps = part.charge_max_kw.shape[1]
     fill = len(out.row_first) == len(ends)
@@ -282,11 +284,11 @@ def _write(part, out, ends, results, multipliers):  # type: ignore[no-untyped-de
                 first, second = min(wished, comfort), max(wished, comfort)
                 between = above - short if comfort < wished else 0.0
                 start = low
-                for k in range(3):
+                for k in range(_PIECES):
                     end = first if k == 0 else second if k == 1 else high
                     slope = -short if k == 0 else between if k == 1 else above
                     after = between if k == 0 else above
-                    if k < 2 and (after == slope or end - start < _FIXED):
+                    if k < _PIECES - 1 and (after == slope or end - start < _FIXED):
                         continue
                     v, z = _add(
                         out,
@@ -452,8 +454,8 @@ def _write(part, out, ends, results, multipliers):  # type: ignore[no-untyped-de
             ends[b, 0], ends[b, 1], ends[b, 2] = v - v0, r, z - z0
 
 
-@njit(cache=True, nogil=True)
-def _width(out, first, last, steps):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+@_kernel
+def _width(out, first, last, steps):
     """Return the widest spread of rows that a variable, or a shared row, brings together."""
     width = 1
     lowest = np.full(3 * steps, 1 << 40, dtype=np.int64)

@@ -63,9 +63,9 @@ def answer(problem: Problem, prices: Prices) -> tuple[Answers, Bools]:
 def beyond_limits(problem: Problem, site_kw: Floats) -> Bools:
     """Return the sites (K,) whose power (T, K) passes a limit at any time."""
     sites = problem.sites
-    beyond: Bools = (site_kw > sites.export_limit_kw + _BOUND_KW).any(axis=0)
-    beyond |= (site_kw < -sites.import_limit_kw - _BOUND_KW).any(axis=0)
-    return beyond
+    over = np.any(site_kw > sites.export_limit_kw + _BOUND_KW, axis=0)
+    under = np.any(site_kw < -sites.import_limit_kw - _BOUND_KW, axis=0)
+    return np.logical_or(over, under)
 
 
 def solve_sites(problem: Problem, sites: Bools, prices: Prices, into: Answers) -> None:

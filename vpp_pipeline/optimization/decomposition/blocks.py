@@ -6,15 +6,16 @@ Belongs here: cutting a problem into blocks. Does not: a block's variables and r
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
-from vpp_pipeline.optimization.problem import Bools, Floats, Places
-
 if TYPE_CHECKING:
-    from vpp_pipeline.optimization.problem import Problem
+    from numpy.typing import NDArray
 
+    from vpp_pipeline.optimization.problem import Bools, Floats, Places, Problem
+
+_Value = TypeVar("_Value", np.float64, np.bool_)
 _LEAST_CURVATURE = 1e-7  # EUR/kW²h; responses are unique even where the problem asks for nothing
 
 
@@ -165,7 +166,6 @@ def pack(problem: Problem, blocks: Cut) -> Part:
     )
 
 
-def _rows(values: Floats | Bools, chosen: Places) -> Floats:
+def _rows(values: NDArray[_Value], chosen: Places) -> NDArray[_Value]:
     """Return the chosen columns of a time-major array as contiguous rows."""
-    rows: Floats = np.ascontiguousarray(values.T[chosen])
-    return rows
+    return np.ascontiguousarray(values.T[chosen])

@@ -1,7 +1,7 @@
 """Blocks and the portfolio solved as one, all blocks in lockstep.
 
 Belongs here: the interior-point method over sites that share a portfolio. Does not: what a block
-does in it (`interior_point`, `coupling`), fleets too large for it (`decompose`).
+does in it (`interior_point`), fleets too large for it (`decompose`).
 
 It is exact up to its tolerance whatever kinks the portfolio has, and its cost grows with the
 number of devices and no power of it: only the shared rows are dense.
@@ -9,6 +9,7 @@ number of devices and no power of it: only the shared rows are dense.
 
 from __future__ import annotations
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -18,8 +19,7 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from threadpoolctl import threadpool_limits
 
-from vpp_pipeline.optimization.decomposition import coupling
-from vpp_pipeline.optimization.decomposition.interior_point import NEAR_BOUND, begin
+from vpp_pipeline.optimization.decomposition import interior_point as blocks
 from vpp_pipeline.optimization.decomposition.threads import THREADS
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class CoupledError(RuntimeError):
 class Coupled:
     """Where the method ended."""
 
-    blocks: Iterate
+    at: Iterate
     price: Floats  # (rows,) of the shared rows, EUR/kW
     answer: Floats  # (links, links) how the blocks' part of these rows follows their prices
     gap_eur: float
@@ -87,7 +87,7 @@ def solve_coupled(of: Programmes, shared: Shared, tolerance: float) -> Coupled:
 class _Method:
     def __init__(self, of: Programmes, shared: Shared, pool: ThreadPoolExecutor) -> None:
         self.of, self.shared, self.pool = of, shared, pool
-        self.at = begin(of, _START_EUR)
+        self.at = blocks.begin(of, _START_EUR)
         self.right = shared.right.copy()
         self.right[: shared.links] -= of.fixed_link[: shared.links]
         middle = 0.5 * (shared.low + shared.high)
@@ -101,7 +101,7 @@ class _Method:
             of.variable_first, np.linspace(0, of.variable_first[-1], _PIECES + 1)
         )
         marks = np.unique(np.concatenate([[0], marks[1:-1], [len(of.width)]])).tolist()
-        self.pieces = list(zip(marks[:-1], marks[1:], strict=True))
+        self.pieces = list(itertools.pairwise(marks))
 
     def each(self, task: Callable[[int, int], Any]) -> list[Any]:
         return list(self.pool.map(lambda piece: task(*piece), self.pieces))
@@ -114,7 +114,7 @@ class _Method:
         for step in range(_STEPS_AT_MOST):
             found, dual_off, rows_off, answer, power = self._linearised()
             low_room, high_room = own.v - shared.low, shared.high - own.v
-            gap = found + own.at_low @ low_room + own.at_high @ high_room
+            gap = found + float(own.at_low @ low_room + own.at_high @ high_room)
             theta = 1.0 / (own.at_low / low_room + own.at_high / high_room)
             dual = shared.matrix.T @ own.price - shared.cost + own.at_low - own.at_high
             rows = self.right - shared.matrix @ own.v
@@ -135,10 +135,7 @@ class _Method:
             aim = partial(self._direction, factored, theta, dual, rows, (low_room, high_room))
             found_way = aim(0.0, None)
             primal, dual_step = min(1.0, found_way.primal), min(1.0, found_way.dual)
-            after = sum(self.each(partial(_gap_after, self.of, self.at, primal, dual_step)))
-            after += (own.at_low + dual_step * found_way.d_low) @ (
-                low_room + primal * found_way.dv
-            ) + (own.at_high + dual_step * found_way.d_high) @ (high_room - primal * found_way.dv)
+            after = self._gap_after(found_way, primal, dual_step)
             way = aim(gap / pairs * (after / gap) ** 3, found_way)
             self._move(way)
         return Coupled(self.at, own.price, answer, float(gap), step)
@@ -148,7 +145,7 @@ class _Method:
 
         def task(first: int, last: int) -> tuple[tuple[float, float, float], Floats, Floats]:
             answer, power = np.zeros((links, links)), np.zeros(links)
-            told = coupling.linearise(self.of, self.at, first, last, self.own.price, answer, power)
+            told = blocks.linearise(self.of, self.at, first, last, self.own.price, answer, power)
             return told, answer, power
 
         made = self.each(task)
@@ -180,7 +177,7 @@ class _Method:
 
         def begun(first: int, last: int) -> Floats:
             pushed = np.zeros(shared.links)
-            coupling.aim(of, at, first, last, centre, corrected, pushed)
+            blocks.aim(of, at, first, last, centre, corrected, pushed)
             return pushed
 
         pushed = np.sum(self.each(begun), axis=0)
@@ -192,7 +189,7 @@ class _Method:
         d_low = (low - own.at_low * dv) / room[0] - own.at_low
         d_high = (high + own.at_high * dv) / room[1] - own.at_high
         steps = self.each(
-            lambda first, last: coupling.direct(of, at, first, last, d_price, centre, corrected)
+            lambda first, last: blocks.direct(of, at, first, last, d_price, centre, corrected)
         )
         return _Direction(
             d_price,
@@ -207,20 +204,24 @@ class _Method:
             ),
         )
 
+    def _gap_after(self, way: _Direction, primal: float, dual: float) -> float:
+        """Return the complementarity after steps of these lengths."""
+        own, shared = self.own, self.shared
+        low = (own.at_low + dual * way.d_low) @ (own.v - shared.low + primal * way.dv)
+        high = (own.at_high + dual * way.d_high) @ (shared.high - own.v - primal * way.dv)
+        of_blocks = self.each(
+            lambda first, last: blocks.gap_after(self.of, self.at, first, last, primal, dual)
+        )
+        return float(low + high + sum(of_blocks))
+
     def _move(self, way: _Direction) -> None:
         own = self.own
-        primal, dual = (min(1.0, NEAR_BOUND * longest) for longest in (way.primal, way.dual))
-        self.each(lambda first, last: coupling.move(self.of, self.at, first, last, primal, dual))
+        primal, dual = (min(1.0, blocks.NEAR_BOUND * longest) for longest in (way.primal, way.dual))
+        self.each(lambda first, last: blocks.move(self.of, self.at, first, last, primal, dual))
         own.v = own.v + primal * way.dv
         own.at_low = np.maximum(own.at_low + dual * way.d_low, _LEAST_MULTIPLIER)
         own.at_high = np.maximum(own.at_high + dual * way.d_high, _LEAST_MULTIPLIER)
         own.price = own.price + dual * way.d_price
-
-
-def _gap_after(  # noqa: PLR0917 - a step and a piece
-    of: Programmes, at: Iterate, primal: float, dual: float, first: int, last: int
-) -> float:
-    return float(coupling.gap_after(of, at, first, last, primal, dual))
 
 
 def _factored(system: Floats) -> tuple[Floats, bool]:

@@ -88,19 +88,19 @@ def _passes(problem: Problem, tolerance: float, deadline: float, guess: Prices) 
     found = solve_together(part, limited, beside_kw, tolerance / 10)
     prices, follows = found.prices, found.follows / share
     trust = _TRUST_EUR_PER_KWH * STEP_H
-    best: Relaxation | None = None
-    for nth in range(_PASSES_AT_MOST):
+    best = None
+    nth = 0
+    while True:
         answers, limited = answer(problem, prices)
         here = _judged(problem, answers, limited, prices, nth + 1)
         if here.gap > tolerance:
             here = balanced(problem, here, tolerance, nth)
-        worse = best is not None and here.bound_eur < best.bound_eur
-        if best is not None:
-            here = _better_of(best, here)
-        best = here
-        if best.gap <= tolerance or time.perf_counter() > deadline:
-            break
-        trust = trust / 4 if worse else trust
+        trust /= 4 if best is not None and here.bound_eur < best.bound_eur else 1
+        best = here if best is None else _better_of(best, here)
+        nth += 1
+        late = time.perf_counter() > deadline
+        if best.gap <= tolerance or late or nth == _PASSES_AT_MOST:
+            return best
         try:
             told = next_prices(
                 shared_of(problem, np.zeros_like(base_kw)),
@@ -110,9 +110,8 @@ def _passes(problem: Problem, tolerance: float, deadline: float, guess: Prices) 
                 trust,
             )
         except MasterError:
-            break
+            return best
         prices = prices_of(problem, told)
-    return best
 
 
 def balanced(
@@ -138,7 +137,7 @@ def balanced(
         fitted = solve_together(part, found.limited[chosen], whole_kw - part_kw, tolerance / 10)
     except CoupledError:
         return found
-    answers = found.answers.put(fitted.answers, stores, sources, chosen)
+    answers = found.answers.put(fitted.answers, stores, sources)
     cost = cost_eur(problem, answers)
     if cost >= found.cost_eur:
         return found

@@ -17,6 +17,7 @@ from vpp_pipeline.optimization.bound import lower_bound_eur
 from vpp_pipeline.optimization.decomposition.at_prices import solve_sites
 from vpp_pipeline.optimization.decomposition.coupled import CoupledError
 from vpp_pipeline.optimization.decomposition.decompose import balanced, cost_eur, relax
+from vpp_pipeline.optimization.duty import kept_on, now_and_then, starved
 from vpp_pipeline.optimization.exact import solve_exact
 from vpp_pipeline.optimization.integers import (
     local_price,
@@ -32,11 +33,11 @@ if TYPE_CHECKING:
     from vpp_pipeline.optimization.decomposition.answers import Answers
     from vpp_pipeline.optimization.decomposition.decompose import Relaxation
     from vpp_pipeline.optimization.found import Found, Prices
-    from vpp_pipeline.optimization.problem import Bools, Floats, Problem
+    from vpp_pipeline.optimization.problem import Bools, Floats, Places, Problem
     from vpp_pipeline.optimization.settings import PlanSettings
 
 _SOLVER = "interior point"
-_SITE_S = 2.0  # a site with its switches takes about so long
+_SITE_S, _SITE_AT_MOST_S = 2.0, 5.0  # a site with its switches takes about, and gets at most
 _SITES_SHARE = 0.3  # of the time left, for such sites
 _CONVEX_SHARE = 0.25  # of the gap allowed, for the convex answer
 
@@ -104,12 +105,41 @@ def _switched(
     pattern = patterned(problem, loose, local_price(prices))
     best = best.bounded(proven_bound_eur(problem, prices, pattern))
     answers = answers.copied()
-    solve_sites(pattern.problem, again, found.prices, answers)
+    narrowed = pattern.problem
+    solve_sites(narrowed, again, found.prices, answers)
+    narrowed = _fed(problem, narrowed, found, answers)
     fixed = replace(found, answers=answers, limited=found.limited | again)
     fixed = replace(fixed, cost_eur=cost_eur(problem, answers))
     if problem.portfolio.couples:
-        fixed = balanced(pattern.problem, fixed, tolerance * _CONVEX_SHARE, 0)
+        fixed = balanced(narrowed, fixed, tolerance * _CONVEX_SHARE, 0)
     return _followed(problem, best, fixed.answers), fixed, again
+
+
+def _fed(problem: Problem, narrowed: Problem, found: Relaxation, answers: Answers) -> Problem:
+    """Let the devices that a pattern starved charge now and then; return the problem they keep to.
+
+    `answers` are written over.
+    """
+    chosen = starved(problem, found.answers.energy_kwh.T, answers.energy_kwh.T)
+    if not len(chosen):
+        return narrowed
+    sites: Bools = np.zeros(len(problem.sites.import_limit_kw), dtype=np.bool_)
+    sites[problem.stores.site[chosen]] = True
+    wider = _unpatterned(problem, narrowed, chosen)
+    tried = now_and_then(wider, chosen, found.answers.charge_kw.T)
+    solve_sites(tried, sites, found.prices, answers)
+    kept = kept_on(tried, chosen, answers.charge_kw.T)
+    solve_sites(kept, sites, found.prices, answers)
+    return kept
+
+
+def _unpatterned(problem: Problem, narrowed: Problem, chosen: Places) -> Problem:
+    """Give chosen stores' charging its own bounds back."""
+    low, high = narrowed.stores.charge_min_kw.copy(), narrowed.stores.charge_max_kw.copy()
+    low[:, chosen] = problem.stores.charge_min_kw[:, chosen]
+    high[:, chosen] = problem.stores.charge_max_kw[:, chosen]
+    stores = replace(narrowed.stores, charge_min_kw=low, charge_max_kw=high)
+    return replace(narrowed, stores=stores)
 
 
 def _exact_sites(  # noqa: PLR0917 - a plan and what is known of it
@@ -142,7 +172,9 @@ def _exact_sites(  # noqa: PLR0917 - a plan and what is known of it
         one = np.arange(len(again)) == site
         part = at_sites(alone, one)
         try:
-            exact = solve_exact(part, budget_s / needed, settings.gap_tolerance / 4)
+            exact = solve_exact(
+                part, min(budget_s / needed, _SITE_AT_MOST_S), settings.gap_tolerance / 4
+            )
         except SolverError:
             continue
         answers.energy_kwh[one[problem.stores.site]] = exact.energy_kwh.T
@@ -173,9 +205,9 @@ def _site_costs(problem: Problem, answers: Answers, sites: Bools) -> Floats:
         - price @ source
         + 0.5 * sources.curvature_eur_per_kw2h * (moved**2).sum(axis=0)
     )
-    count = len(sites)
-    total: Floats = np.bincount(stores.site, of_stores, count)
-    total = total + np.bincount(sources.site, of_sources, count)
+    total: Floats = np.zeros(len(sites))
+    np.add.at(total, stores.site, of_stores)
+    np.add.at(total, sources.site, of_sources)
     return total[sites]
 
 

@@ -1,12 +1,21 @@
-"""Mehrotra's predictor-corrector method on a block, compiled, step by step.
+"""Mehrotra's predictor-corrector method on blocks, compiled.
 
-Belongs here: residuals, the banded Newton system, directions and step lengths of one block, and
-solving blocks at given prices of the shared rows. Does not: what a block is (`assembly`), blocks
-that wait for each other (`coupled`).
+Belongs here: a block's residuals, banded Newton system, directions and step lengths; its answer
+to the shared rows' prices; solving blocks alone. Does not: what a block is (`assembly`), the
+shared rows' own variables and the order of steps over all blocks (`coupled`).
 
 For  min ½x'Qx + q'x,  Ax = b, low <= x <= high  the iterate is (x, y, zl, zu); with
-theta = 1 / (Q + zl/(x-low) + zu/(high-x)) the Newton step is (A theta A') dy = r_p - A theta r,
-dx = theta (A'dy + r)  (Nocedal & Wright, Numerical Optimization, 2nd ed., ch. 16.6).
+theta = 1 / (Q + zl/(x-low) + zu/(high-x)) and M = A theta A' the Newton step is
+M dy = r_p - A theta r,  dx = theta (A'dy + r)  (Nocedal & Wright, Numerical Optimization, 2nd
+ed., ch. 16.6). Rows are in the order of time, so that M has a band: `band[i, d]` is its element
+(i, i-d).
+
+B takes a block's variables to the shared rows. With G = A theta B' the block answers their prices
+by E = B theta B' - G' M⁻¹ G; as G has few entries a column, E follows from the band of M⁻¹ by the
+factor's own recursion, without a solve from end to end.
+
+All kernels stand in one file, long as it is: Numba's cache does not notice a change of a kernel
+that is imported from another.
 """
 
 from __future__ import annotations
@@ -16,16 +25,19 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numba import njit
 
-from vpp_pipeline.optimization.decomposition import band as banded
-
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.decomposition.assembly import Programmes
     from vpp_pipeline.optimization.problem import Floats
 
+_kernel = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
 _STEPS_AT_MOST = 60
 NEAR_BOUND = 0.9995  # of the way to the nearest bound
 _LEAST_SLACK = 1e-14
 _SLOWEST = 1e-30
+_LEAST_PIVOT = 1e-30
+_HUGE_PIVOT = 1e30  # a row that says nothing new is left out, as by an infinite pivot
+_NOWHERE = 1 << 40
+_MET = 1e-7  # residuals of a block alone: kW, kWh; EUR per unit
 
 
 class Iterate(NamedTuple):
@@ -76,8 +88,56 @@ def begin(programmes: Programmes, complementarity_eur: float) -> Iterate:
     )
 
 
-@njit(cache=True, nogil=True)
-def linearise(of, at, b, price):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+@_kernel
+def _factor(band, first, last, width, pivot):
+    """Turn rows [first, last) of `band` into the unit factor L of L·D·Lᵀ, D into `pivot`."""
+    for i in range(first, last):
+        begin = max(first, i - width)
+        for j in range(begin, i):
+            total = band[i, i - j]
+            for k in range(max(begin, j - width), j):
+                total -= band[i, i - k] * band[j, j - k] * pivot[k]
+            band[i, i - j] = total / pivot[j]
+        total = band[i, 0]
+        for k in range(begin, i):
+            total -= band[i, i - k] * band[i, i - k] * pivot[k]
+        pivot[i] = total if total > _LEAST_PIVOT else _HUGE_PIVOT
+
+
+@_kernel
+def _back(band, first, last, width, pivot, rhs):
+    """Solve in place for rows [first, last) of `rhs`."""
+    for i in range(first, last):
+        total = rhs[i]
+        for k in range(max(first, i - width), i):
+            total -= band[i, i - k] * rhs[k]
+        rhs[i] = total
+    for i in range(last - 1, first - 1, -1):
+        total = rhs[i] / pivot[i]
+        for k in range(i + 1, min(last, i + width + 1)):
+            total -= band[k, k - i] * rhs[k]
+        rhs[i] = total
+
+
+@_kernel
+def _inverse(band, first, last, width, pivot, found):
+    """Write the inverse's elements within the band to `found` (rows counted from `first`).
+
+    Takahashi's recursion: Z = D⁻¹L⁻¹ + (I - Lᵀ)Z (Erisman & Tinney, CACM 18, 1975).
+    """
+    count = last - first
+    for i in range(count - 1, -1, -1):
+        end = min(count - 1, i + width)
+        for j in range(end, i - 1, -1):
+            total = 1.0 / pivot[first + i] if i == j else 0.0
+            for k in range(i + 1, end + 1):
+                element = found[k, k - j] if k >= j else found[j, j - k]
+                total -= band[first + k, k - i] * element
+            found[j, j - i] = total
+
+
+@_kernel
+def _linearise(of, at, b, price):
     """Compute a block's residuals and factored Newton system; return (gap, worst residuals)."""
     v0, v1 = of.variable_first[b], of.variable_first[b + 1]
     r0, r1 = of.row_first[b], of.row_first[b + 1]
@@ -113,12 +173,12 @@ def linearise(of, at, b, price):  # type: ignore[no-untyped-def]  # noqa: ANN001
         worst_dual = max(worst_dual, abs(residual))
     for r in range(r0, r1):
         worst_row = max(worst_row, abs(at.row_residual[r]))
-    banded.factor(at.band, r0, r1, width, at.pivot)
+    _factor(at.band, r0, r1, width, at.pivot)
     return gap, worst_dual, worst_row
 
 
-@njit(cache=True, nogil=True)
-def aim(of, at, b, centre, corrected):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+@_kernel
+def _aim(of, at, b, centre, corrected):
     """Set the push towards complementarity `centre` (with the second-order terms of the direction
     that is there, where `corrected`), and begin `dy` with the rows' part: M⁻¹(r_p - A theta r).
     """
@@ -141,11 +201,11 @@ def aim(of, at, b, centre, corrected):  # type: ignore[no-untyped-def]  # noqa: 
         at.push[v] = push
         for z in range(of.entry_first[v], of.entry_first[v + 1]):
             at.dy[r0 + of.entry_row[z]] -= of.entry_value[z] * at.theta[v] * push
-    banded.solve(at.band, r0, r1, of.width[b], at.pivot, at.dy)
+    _back(at.band, r0, r1, of.width[b], at.pivot, at.dy)
 
 
-@njit(cache=True, nogil=True)
-def direct(of, at, b, d_price, centre, corrected):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+@_kernel
+def _direct(of, at, b, d_price, centre, corrected):
     """Complete the direction for a change of the shared rows' prices; return (primal, dual) steps.
 
     `at.dx`, `at.d_low` and `at.d_high` hold the last direction when this begins.
@@ -175,8 +235,8 @@ def direct(of, at, b, d_price, centre, corrected):  # type: ignore[no-untyped-de
     return 1.0 / max(fast, _SLOWEST), 1.0 / max(dual, _SLOWEST)
 
 
-@njit(cache=True, nogil=True)
-def gap_after(of, at, b, primal, dual):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+@_kernel
+def _gap_after(of, at, b, primal, dual):
     """Return the block's complementarity after steps of these lengths."""
     gap = 0.0
     for v in range(of.variable_first[b], of.variable_first[b + 1]):
@@ -186,8 +246,8 @@ def gap_after(of, at, b, primal, dual):  # type: ignore[no-untyped-def]  # noqa:
     return gap
 
 
-@njit(cache=True, nogil=True)
-def move(of, at, b, primal, dual):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+@_kernel
+def _move(of, at, b, primal, dual):
     """Take the step, never onto a bound."""
     for v in range(of.variable_first[b], of.variable_first[b + 1]):
         least = 1e-13 * (of.high[v] - of.low[v])
@@ -199,8 +259,8 @@ def move(of, at, b, primal, dual):  # type: ignore[no-untyped-def]  # noqa: ANN0
         at.y[r] += dual * at.dy[r]
 
 
-@njit(cache=True, nogil=True)
-def solve_alone(of, at, first, last, price, tolerance_eur):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+@_kernel
+def solve_alone(of, at, first, last, price, tolerance_eur):
     """Solve blocks [first, last) at fixed prices of the shared rows; return the worst gap, EUR."""
     worst = 0.0
     still = np.zeros(len(price))
@@ -210,26 +270,166 @@ def solve_alone(of, at, first, last, price, tolerance_eur):  # type: ignore[no-u
             continue
         gap = 0.0
         for _ in range(_STEPS_AT_MOST):
-            gap, off, short = linearise(of, at, b, price)
-            if gap < tolerance_eur and off < 1e-7 and short < 1e-7:
+            gap, off, short = _linearise(of, at, b, price)
+            if gap < tolerance_eur and off < _MET and short < _MET:
                 break
             mean = gap / (2 * variables)
-            aim(of, at, b, 0.0, False)
-            primal, dual = direct(of, at, b, still, 0.0, False)
-            after = gap_after(of, at, b, min(1.0, primal), min(1.0, dual))
+            _aim(of, at, b, 0.0, False)
+            primal, dual = _direct(of, at, b, still, 0.0, False)
+            after = _gap_after(of, at, b, min(1.0, primal), min(1.0, dual))
             centre = mean * (after / gap) ** 3
-            aim(of, at, b, centre, True)
-            primal, dual = direct(of, at, b, still, centre, True)
-            move(of, at, b, min(1.0, NEAR_BOUND * primal), min(1.0, NEAR_BOUND * dual))
+            _aim(of, at, b, centre, True)
+            primal, dual = _direct(of, at, b, still, centre, True)
+            _move(of, at, b, min(1.0, NEAR_BOUND * primal), min(1.0, NEAR_BOUND * dual))
         worst = max(worst, gap)
     return worst
 
 
-@njit(cache=True, nogil=True)
-def collect(of, at, result, multiplier):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+@_kernel
+def collect(of, at, result, multiplier):
     """Add the variables to the flat results, and write the rows' multipliers."""
     for v in range(len(of.linear)):
         if of.target[v] >= 0:
             result[of.target[v]] += at.x[v]
     for r in range(len(of.right)):
         multiplier[of.row_target[r]] = at.y[r]
+
+
+@_kernel
+def _answer(of, at, b, shared):
+    """Add a block's E, from its factored system, to `shared` (L, L).
+
+    Of two shared rows only one of the two equal elements is added to: E = shared + shared' less
+    the diagonal.
+    """
+    v0, v1 = of.variable_first[b], of.variable_first[b + 1]
+    r0, r1 = of.row_first[b], of.row_first[b + 1]
+    width, count, links = of.width[b], r1 - r0, len(shared)
+    lowest = np.full(links, _NOWHERE, dtype=np.int64)
+    for v in range(v0, v1):
+        link = of.link[v]
+        if link < 0:
+            continue
+        shared[link, link] += at.theta[v] * of.link_value[v] ** 2
+        for z in range(of.entry_first[v], of.entry_first[v + 1]):
+            lowest[link] = min(lowest[link], of.entry_row[z])
+    order = np.argsort(lowest)
+    columns = 0
+    while columns < links and lowest[order[columns]] < _NOWHERE:
+        columns += 1
+    if columns == 0:
+        return
+    given = np.zeros((links, width + 1))
+    for v in range(v0, v1):
+        link = of.link[v]
+        if link >= 0:
+            weighted = at.theta[v] * of.link_value[v]
+            for z in range(of.entry_first[v], of.entry_first[v + 1]):
+                given[link, of.entry_row[z] - lowest[link]] += weighted * of.entry_value[z]
+    near = np.zeros((count, width + 1))
+    _inverse(at.band, r0, r1, width, at.pivot, near)
+    found = np.zeros((count, columns))  # M⁻¹ G, where it is needed
+    for c in range(columns):
+        first = lowest[order[c]]
+        last = min(count - 1, first + width)
+        for d in range(last - first + 1):
+            value = given[order[c], d]
+            if value != 0.0:
+                j = first + d
+                for i in range(first, last + 1):
+                    found[i, c] += value * (near[i, i - j] if i >= j else near[j, j - i])
+    begin = columns
+    for i in range(count - 1, -1, -1):
+        while begin > 0 and lowest[order[begin - 1]] > i:
+            begin -= 1
+        for k in range(i + 1, min(i + width, count - 1) + 1):
+            value = at.band[r0 + k, k - i]
+            if value != 0.0:
+                for c in range(begin, columns):
+                    found[i, c] -= value * found[k, c]
+    total = np.empty(columns)
+    for o in range(columns):
+        link = order[o]
+        total[o:] = 0.0
+        for d in range(min(width, count - 1 - lowest[link]) + 1):
+            value = given[link, d]
+            if value != 0.0:
+                row = lowest[link] + d
+                for c in range(o, columns):
+                    total[c] += value * found[row, c]
+        for c in range(o, columns):
+            shared[link, order[c]] -= total[c]
+
+
+@_kernel
+def linearise(of, at, first, last, price, shared, link):
+    """Linearise blocks [first, last), adding their E and what they put on the shared rows.
+
+    Return (gap, worst dual residual, worst row residual).
+    """
+    gap = worst_dual = worst_row = 0.0
+    for b in range(first, last):
+        here, dual, row = _linearise(of, at, b, price)
+        gap += here
+        worst_dual = max(worst_dual, dual)
+        worst_row = max(worst_row, row)
+        _answer(of, at, b, shared)
+        for v in range(of.variable_first[b], of.variable_first[b + 1]):
+            if of.link[v] >= 0:
+                link[of.link[v]] += of.link_value[v] * at.x[v]
+    return gap, worst_dual, worst_row
+
+
+@_kernel
+def aim(of, at, first, last, centre, corrected, pushed):
+    """Begin the blocks' directions; add what they push onto the shared rows by themselves."""
+    for b in range(first, last):
+        _aim(of, at, b, centre, corrected)
+        r0 = of.row_first[b]
+        for v in range(of.variable_first[b], of.variable_first[b + 1]):
+            link = of.link[v]
+            if link < 0:
+                continue
+            push = at.push[v]
+            for z in range(of.entry_first[v], of.entry_first[v + 1]):
+                push += of.entry_value[z] * at.dy[r0 + of.entry_row[z]]
+            pushed[link] += of.link_value[v] * at.theta[v] * push
+
+
+@_kernel
+def direct(of, at, first, last, d_price, centre, corrected):
+    """Complete the blocks' directions for a change of the shared rows' prices."""
+    primal = dual = 1e30
+    shift = np.zeros(len(at.dy))
+    for b in range(first, last):
+        r0, r1 = of.row_first[b], of.row_first[b + 1]
+        for v in range(of.variable_first[b], of.variable_first[b + 1]):
+            link = of.link[v]
+            if link < 0:
+                continue
+            moved = at.theta[v] * of.link_value[v] * d_price[link]
+            for z in range(of.entry_first[v], of.entry_first[v + 1]):
+                shift[r0 + of.entry_row[z]] += of.entry_value[z] * moved
+        _back(at.band, r0, r1, of.width[b], at.pivot, shift)
+        for r in range(r0, r1):
+            at.dy[r] -= shift[r]
+        here = _direct(of, at, b, d_price, centre, corrected)
+        primal = min(primal, here[0])
+        dual = min(dual, here[1])
+    return primal, dual
+
+
+@_kernel
+def gap_after(of, at, first, last, primal, dual):
+    """Return the blocks' complementarity after steps of these lengths."""
+    gap = 0.0
+    for b in range(first, last):
+        gap += _gap_after(of, at, b, primal, dual)
+    return gap
+
+
+@_kernel
+def move(of, at, first, last, primal, dual):
+    """Take the step in all blocks."""
+    for b in range(first, last):
+        _move(of, at, b, primal, dual)

@@ -18,7 +18,7 @@ import numpy as np
 from vpp_pipeline.delivery_day import STEP_H
 
 if TYPE_CHECKING:
-    from vpp_pipeline.optimization.problem import Floats, Portfolio, Problem
+    from vpp_pipeline.optimization.problem import Floats, Places, Portfolio, Problem
 
 
 @dataclass(frozen=True)
@@ -73,28 +73,28 @@ class _Rows:
         self.links = links
         self.right = [np.concatenate([power_right, np.zeros(links - len(power_right))])]
         self.count = links
-        self.entries: list[tuple[Floats, Floats, Floats]] = []
+        self.entries: list[tuple[Places, Places, Floats]] = []
         self.cost: list[Floats] = []
         self.low: list[Floats] = []
         self.high: list[Floats] = []
         self.size = 0
 
-    def new(self, right: Floats) -> Floats:
+    def new(self, right: Floats) -> Places:
         self.right.append(right)
         self.count += len(right)
         return np.arange(self.count - len(right), self.count)
 
-    def variables(self, cost: Floats, low: Floats | float, high: Floats | float) -> Floats:
+    def variables(self, cost: Floats, low: Floats | float, high: Floats | float) -> Places:
         self.cost.append(cost)
         self.low.append(np.broadcast_to(low, cost.shape))
         self.high.append(np.broadcast_to(high, cost.shape))
         self.size += len(cost)
         return np.arange(self.size - len(cost), self.size)
 
-    def matrix_part(self, rows: Floats, variables: Floats, value: float) -> None:
+    def matrix_part(self, rows: Places, variables: Places, value: float) -> None:
         self.entries.append((rows, variables, np.full(len(rows), value)))
 
-    def couple(self, rows: Floats, beyond: tuple[tuple[Floats, float], ...], sign: float) -> None:
+    def couple(self, rows: Places, beyond: tuple[tuple[Places, float], ...], sign: float) -> None:
         for variables, value in beyond:
             chosen = variables >= 0
             self.matrix_part(rows[chosen], variables[chosen], sign * value)
@@ -115,7 +115,7 @@ class _Rows:
 
 def _beyond(
     rows: _Rows, portfolio: Portfolio, least_kw: Floats, most_kw: Floats
-) -> tuple[tuple[Floats, float], ...]:
+) -> tuple[tuple[Places, float], ...]:
     """Add what is sold beyond the position; return its variables (T,), -1 for none, with signs.
 
     Where surplus and shortage have one price, one variable of either sign does.
@@ -142,8 +142,8 @@ def _reserve(rows: _Rows, portfolio: Portfolio, room_kw: Floats) -> None:
     steps = len(room_kw)
     _, block = np.unique(portfolio.reserve_block, return_inverse=True)
     most_kw = float(room_kw.max())
-    paid = [
-        -np.bincount(block, price * STEP_H)
+    paid: list[Floats] = [
+        np.bincount(block, -price * STEP_H).astype(np.float64)
         for price in (portfolio.reserve_up_eur_per_kwh, portfolio.reserve_down_eur_per_kwh)
     ]
     if portfolio.reserve_symmetric:

@@ -49,7 +49,7 @@ def solve_together(problem: Problem, limited: Bools, rest_kw: Floats, tolerance:
         programmes = assemble(pack(problem, blocks))
         found = solve_coupled(programmes, shared, tolerance)
         answers = Answers.blank(problem)
-        answers.fill(blocks, programmes, found.blocks)
+        answers.fill(blocks, programmes, found.at)
         missed = beyond_limits(problem, answers.site_kw(problem)) & ~limited
         if not missed.any():
             break
