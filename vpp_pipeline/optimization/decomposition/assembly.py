@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from vpp_pipeline.delivery_day import STEP_H
 
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.decomposition.blocks import Part
     from vpp_pipeline.optimization.problem import Floats, Places
+
+Indices = NDArray[np.int32]  # half the memory that every step goes through
 
 _H = STEP_H
 _FIXED = 1e-9  # bounds closer than this leave no choice
@@ -36,20 +39,21 @@ class Programmes(NamedTuple):
     variable_first: Places  # (B+1,)
     row_first: Places  # (B+1,)
     width: Places  # (B,) half-bandwidth
-    entry_first: Places  # (V+1,)
-    entry_row: Places  # (E,) counted from the block's first
+    entry_first: Indices  # (V+1,)
+    entry_row: Indices  # (E,) counted from the block's first
     entry_value: Floats  # (E,)
     linear: Floats  # (V,)
     quadratic: Floats  # (V,)
     low: Floats  # (V,)
     high: Floats  # (V,)
-    link: Places  # (V,) -1 where there is none
+    link: Indices  # (V,) -1 where there is none
     link_value: Floats  # (V,)
     target: Places  # (V,) place in the flat results, see `result_places`
     right: Floats  # (R,)
     row_target: Places  # (R,) place in the flat multipliers, see `multiplier_places`
     fixed_link: Floats  # (L,) what variables without a choice add to the shared rows
     fixed_result: Floats  # the flat results before the variables are added
+    steps: int
 
 
 def result_places(stores: int, sources: int, steps: int) -> Places:
@@ -90,20 +94,21 @@ def _empty(
         variable_first=np.zeros(blocks + 1, dtype=np.int64),
         row_first=np.zeros(blocks + 1, dtype=np.int64),
         width=np.zeros(blocks, dtype=np.int64),
-        entry_first=np.zeros(variables + 1, dtype=np.int64),
-        entry_row=np.zeros(entries, dtype=np.int64),
+        entry_first=np.zeros(variables + 1, dtype=np.int32),
+        entry_row=np.zeros(entries, dtype=np.int32),
         entry_value=np.zeros(entries),
         linear=np.zeros(variables),
         quadratic=np.zeros(variables),
         low=np.zeros(variables),
         high=np.zeros(variables),
-        link=np.full(variables, -1, dtype=np.int64),
+        link=np.full(variables, -1, dtype=np.int32),
         link_value=np.zeros(variables),
         target=np.zeros(variables, dtype=np.int64),
         right=np.zeros(rows),
         row_target=np.zeros(rows, dtype=np.int64),
         fixed_link=np.zeros(3 * steps),
         fixed_result=np.zeros(results),
+        steps=steps,
     )
 
 

@@ -65,7 +65,8 @@ def beyond_limits(problem: Problem, site_kw: Floats) -> Bools:
     sites = problem.sites
     over = np.any(site_kw > sites.export_limit_kw + _BOUND_KW, axis=0)
     under = np.any(site_kw < -sites.import_limit_kw - _BOUND_KW, axis=0)
-    return np.logical_or(over, under)
+    beyond: Bools = np.logical_or(over, under)
+    return beyond
 
 
 def solve_sites(problem: Problem, sites: Bools, prices: Prices, into: Answers) -> None:

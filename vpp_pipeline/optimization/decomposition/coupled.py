@@ -32,11 +32,12 @@ if TYPE_CHECKING:
 
 _STEPS_AT_MOST = 100
 _START_EUR = 1.0  # complementarity of each bound; measured: 25-34 steps, against 28-42 from 0.01
-_PIECES = 4 * THREADS
+_PIECES = 2 * THREADS
 _ROUNDING = 1e-13
 _LEAST_MULTIPLIER = 1e-16
 _ROWS_MET, _SHARED_MET, _DUALS_MET = 1e-6, 1e-5, 1e-5  # kW, kWh; of the fleet; EUR per unit
 _BEYOND_DOUBT = 0.01  # so far below the gap asked for, residuals are rounding
+_SMOOTH = 1e-2  # of the cost: the gap at which the blocks' answer is smooth, but no longer dull
 _NEAR = 1e3  # within so much of it, an answer is worth having
 
 
@@ -50,7 +51,8 @@ class Coupled:
 
     at: Iterate
     price: Floats  # (rows,) of the shared rows, EUR/kW
-    answer: Floats  # (links, links) how the blocks' part of these rows follows their prices
+    answer: Floats  # (links, links) how the blocks' part of these rows follows their prices:
+    # of the last step but those few in which every bound is felt, where it holds for a hair only
     gap_eur: float
     steps: int
 
@@ -111,6 +113,7 @@ class _Method:
         pairs = 2 * (len(self.of.linear) + len(own.v))
         answer = np.zeros((links, links))
         gap = np.inf
+        smooth = answer
         for step in range(_STEPS_AT_MOST):
             found, dual_off, rows_off, answer, power = self._linearised()
             low_room, high_room = own.v - shared.low, shared.high - own.v
@@ -119,6 +122,8 @@ class _Method:
             dual = shared.matrix.T @ own.price - shared.cost + own.at_low - own.at_high
             rows = self.right - shared.matrix @ own.v
             rows[:links] -= power
+            if gap > _SMOOTH * (1 + abs(shared.cost @ own.v)):
+                smooth = answer
             wanted = tolerance * (1 + abs(shared.cost @ own.v))
             shared_off = float(np.abs(rows).max()) / (1 + np.abs(self.right).max())
             met = rows_off <= _ROWS_MET and shared_off <= _SHARED_MET and dual_off <= _DUALS_MET
@@ -138,7 +143,7 @@ class _Method:
             after = self._gap_after(found_way, primal, dual_step)
             way = aim(gap / pairs * (after / gap) ** 3, found_way)
             self._move(way)
-        return Coupled(self.at, own.price, answer, float(gap), step)
+        return Coupled(self.at, own.price, smooth, float(gap), step)
 
     def _linearised(self) -> tuple[float, float, float, Floats, Floats]:
         links = self.shared.links

@@ -34,8 +34,10 @@ if TYPE_CHECKING:
     from vpp_pipeline.optimization.problem import Bools, Floats, Portfolio, Problem
 
 _TOGETHER_AT_MOST = 2_500  # devices that are solved as one
-_SAMPLE = 2_000  # devices that find the prices
-_BALANCING = 1_500  # devices that make the portfolio fit in the end
+_SAMPLE_SHARE, _SAMPLE_MOST = 0.1, 4_000  # of the devices, for finding the prices; at most so many
+_SAMPLE_LEAST = (1_000, 2_000)  # the closer the gap wanted, the more
+_SAMPLE_TIMES_GAP = 0.2
+_NEAR_LIMIT = 0.6  # a site that uses so much of a limit may reach it
 _PASSES_AT_MOST = 6
 _TRUST_EUR_PER_KWH = 0.02
 
@@ -71,21 +73,21 @@ def relax(problem: Problem, tolerance: float, deadline: float, warm: Prices | No
     if len(problem.stores.place) + len(problem.sources.place) <= _TOGETHER_AT_MOST:
         _, limited = answer(problem, guess)
         still = np.zeros(len(portfolio.position_kw))
-        found = solve_together(problem, limited, still, tolerance / 10)
+        found = solve_together(problem, limited, still, tolerance / 4)
         return _judged(problem, found.answers, limited, found.prices, 2)
     return _passes(problem, tolerance, deadline, guess)
 
 
 def _passes(problem: Problem, tolerance: float, deadline: float, guess: Prices) -> Relaxation:
     """Find prices on a sample, then pass over the fleet until the gap is closed."""
-    sample = _every(problem, _SAMPLE, 0)
+    sample = _every(problem, tolerance, 0)
     share = float(sample.mean())
     part = at_sites(problem, sample)
     base_kw = problem.sites.base_kw.sum(axis=1)
     beside_kw = share * base_kw - part.sites.base_kw.sum(axis=1)
     part = replace(part, portfolio=_scaled(part.portfolio, share))
     _, limited = answer(part, guess)
-    found = solve_together(part, limited, beside_kw, tolerance / 10)
+    found = solve_together(part, limited, beside_kw, tolerance / 4)
     prices, follows = found.prices, found.follows / share
     trust = _TRUST_EUR_PER_KWH * STEP_H
     best = None
@@ -93,7 +95,7 @@ def _passes(problem: Problem, tolerance: float, deadline: float, guess: Prices) 
     while True:
         answers, limited = answer(problem, prices)
         here = _judged(problem, answers, limited, prices, nth + 1)
-        if here.gap > tolerance:
+        if here.gap > tolerance and nth:
             here = balanced(problem, here, tolerance, nth)
         trust /= 4 if best is not None and here.bound_eur < best.bound_eur else 1
         best = here if best is None else _better_of(best, here)
@@ -121,7 +123,7 @@ def balanced(
 
     `nth` chooses other sites each time.
     """
-    chosen = _every(problem, _BALANCING, nth + 1)
+    chosen = _every(problem, tolerance, nth + 1)
     if movable is not None:
         chosen &= movable
     part = at_sites(problem, chosen)
@@ -133,8 +135,9 @@ def balanced(
         + found.answers.source_kw[sources].sum(axis=0)
         + part.sites.base_kw.sum(axis=1)
     )
+    limited = found.limited[chosen] | _near_limits(problem, found.answers, chosen)
     try:
-        fitted = solve_together(part, found.limited[chosen], whole_kw - part_kw, tolerance / 10)
+        fitted = solve_together(part, limited, whole_kw - part_kw, tolerance / 4)
     except CoupledError:
         return found
     answers = found.answers.put(fitted.answers, stores, sources)
@@ -142,6 +145,17 @@ def balanced(
     if cost >= found.cost_eur:
         return found
     return replace(found, answers=answers, cost_eur=cost)
+
+
+def _near_limits(problem: Problem, answers: Answers, chosen: Bools) -> Bools:
+    """Return which of the chosen sites come near a limit at any time."""
+    sites = problem.sites
+    site_kw = answers.site_kw(problem)[:, chosen]
+    least, most = site_kw.min(axis=0), site_kw.max(axis=0)
+    near: Bools = (most > _NEAR_LIMIT * sites.export_limit_kw[chosen]) | (
+        least < -_NEAR_LIMIT * sites.import_limit_kw[chosen]
+    )
+    return near
 
 
 def _judged(
@@ -191,12 +205,14 @@ def cost_eur(problem: Problem, answers: Answers) -> float:
     return made.objective_eur + STEP_H * float(burnt + bent)
 
 
-def _every(problem: Problem, devices: int, begin: int) -> Bools:
-    """Return sites (K,) with about so many devices, evenly from the smallest to the largest."""
+def _every(problem: Problem, tolerance: float, begin: int) -> Bools:
+    """Return a sample of the sites (K,), evenly from the smallest to the largest."""
     sites = problem.sites
     count = len(sites.import_limit_kw)
     many = len(problem.stores.place) + len(problem.sources.place)
-    stride = max(many / max(devices, 1), 1.0)
+    least = float(np.clip(_SAMPLE_TIMES_GAP / max(tolerance, 1e-9), *_SAMPLE_LEAST))
+    sample = min(max(_SAMPLE_SHARE * many, least), _SAMPLE_MOST)
+    stride = max(many / sample, 1.0)
     order = np.argsort(sites.import_limit_kw, kind="stable")
     places = np.arange(begin / _PASSES_AT_MOST * stride, count, stride).astype(np.int64)
     chosen = np.zeros(count, dtype=np.bool_)

@@ -296,8 +296,8 @@ def collect(of, at, result, multiplier):
 
 
 @_kernel
-def _answer(of, at, b, shared):
-    """Add a block's E, from its factored system, to `shared` (L, L).
+def _answer(of, at, b, shared, room):
+    """Add a block's E, from its factored system, to `shared` (L, L); `room` is written over.
 
     Of two shared rows only one of the two equal elements is added to: E = shared + shared' less
     the diagonal.
@@ -305,7 +305,8 @@ def _answer(of, at, b, shared):
     v0, v1 = of.variable_first[b], of.variable_first[b + 1]
     r0, r1 = of.row_first[b], of.row_first[b + 1]
     width, count, links = of.width[b], r1 - r0, len(shared)
-    lowest = np.full(links, _NOWHERE, dtype=np.int64)
+    lowest, order, given, near, found, total = room
+    lowest[:] = _NOWHERE
     for v in range(v0, v1):
         link = of.link[v]
         if link < 0:
@@ -313,44 +314,45 @@ def _answer(of, at, b, shared):
         shared[link, link] += at.theta[v] * of.link_value[v] ** 2
         for z in range(of.entry_first[v], of.entry_first[v + 1]):
             lowest[link] = min(lowest[link], of.entry_row[z])
-    order = np.argsort(lowest)
-    columns = 0
-    while columns < links and lowest[order[columns]] < _NOWHERE:
-        columns += 1
+    columns, steps = 0, of.steps
+    for t in range(steps):  # a block's rows are in the order of time, and so are its links
+        for link in range(t, links, steps):
+            if lowest[link] < _NOWHERE:
+                order[columns] = link
+                columns += 1
+                given[link, : width + 1] = 0.0
     if columns == 0:
         return
-    given = np.zeros((links, width + 1))
     for v in range(v0, v1):
         link = of.link[v]
         if link >= 0:
             weighted = at.theta[v] * of.link_value[v]
             for z in range(of.entry_first[v], of.entry_first[v + 1]):
                 given[link, of.entry_row[z] - lowest[link]] += weighted * of.entry_value[z]
-    near = np.zeros((count, width + 1))
     _inverse(at.band, r0, r1, width, at.pivot, near)
-    found = np.zeros((count, columns))  # M⁻¹ G, where it is needed
     for c in range(columns):
-        first = lowest[order[c]]
+        link = order[c]
+        first = lowest[link]
         last = min(count - 1, first + width)
-        for d in range(last - first + 1):
-            value = given[order[c], d]
-            if value != 0.0:
+        for i in range(first, last + 1):
+            value = 0.0
+            for d in range(last - first + 1):
                 j = first + d
-                for i in range(first, last + 1):
-                    found[i, c] += value * (near[i, i - j] if i >= j else near[j, j - i])
+                value += given[link, d] * (near[i, i - j] if i >= j else near[j, j - i])
+            found[i, c] = value  # M⁻¹ G, where it is needed
     begin = columns
     for i in range(count - 1, -1, -1):
         while begin > 0 and lowest[order[begin - 1]] > i:
             begin -= 1
+        found[i, begin:columns] = 0.0
         for k in range(i + 1, min(i + width, count - 1) + 1):
             value = at.band[r0 + k, k - i]
             if value != 0.0:
                 for c in range(begin, columns):
                     found[i, c] -= value * found[k, c]
-    total = np.empty(columns)
     for o in range(columns):
         link = order[o]
-        total[o:] = 0.0
+        total[o:columns] = 0.0
         for d in range(min(width, count - 1 - lowest[link]) + 1):
             value = given[link, d]
             if value != 0.0:
@@ -368,12 +370,24 @@ def linearise(of, at, first, last, price, shared, link):
     Return (gap, worst dual residual, worst row residual).
     """
     gap = worst_dual = worst_row = 0.0
+    links, longest, widest = len(shared), 1, 1
+    for b in range(first, last):
+        longest = max(longest, of.row_first[b + 1] - of.row_first[b])
+        widest = max(widest, of.width[b])
+    room = (
+        np.empty(links, dtype=np.int64),
+        np.empty(links, dtype=np.int64),
+        np.empty((links, widest + 1)),
+        np.empty((longest, widest + 1)),
+        np.empty((longest, links)),
+        np.empty(links),
+    )
     for b in range(first, last):
         here, dual, row = _linearise(of, at, b, price)
         gap += here
         worst_dual = max(worst_dual, dual)
         worst_row = max(worst_row, row)
-        _answer(of, at, b, shared)
+        _answer(of, at, b, shared, room)
         for v in range(of.variable_first[b], of.variable_first[b + 1]):
             if of.link[v] >= 0:
                 link[of.link[v]] += of.link_value[v] * at.x[v]
