@@ -36,8 +36,7 @@ from vpp_pipeline.warehouse.validate import input_hash
 VIOLATION_TOLERANCE = 1e-3
 """kW and kWh."""
 GAP_TOLERANCE = 1e-2
-"""A plan that may be further from the optimum than this must say why in its label."""
-_BEST_EFFORT = ("deadline", "fallback")
+"""A plan that may be further from the optimum than this is warned of, and released all the same."""
 
 _plan_asset = partial(
     dg.asset,
@@ -85,8 +84,11 @@ def _feasible(of_plan: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
     ) -> dg.AssetCheckResult:
         newest, schedule = _newest_plan(context, runtime)
         figures = _soundness(newest, schedule, runtime)
+        sound = bool(figures["sound"])
         return dg.AssetCheckResult(
-            passed=bool(figures["sound"]),
+            passed=sound and bool(figures["proven"]),
+            # One that breaks nothing is better than none, however far the optimum may be.
+            severity=dg.AssetCheckSeverity.WARN if sound else dg.AssetCheckSeverity.ERROR,
             metadata={
                 "plan_id": newest["plan_id"][0],
                 "label": newest["label"][0],
@@ -221,7 +223,8 @@ def _soundness(
 ) -> dict[str, bool | float | str]:
     """Return whether a plan is `sound`, so that it may be released, and what that stands on.
 
-    One that the deadline cut is, as long as nothing is violated and its label says so.
+    One that is not `proven` near the optimum is, as long as nothing is violated: its label and
+    its gap say so.
     """
     (told,) = newest.to_dicts()
     steps = (told["horizon_end"] - told["horizon_start"]) // market_day.STEP
@@ -230,18 +233,15 @@ def _soundness(
     worst = float(max(told["worst_violation_kw"], told["worst_violation_kwh"]))
     gap = told["gap"]
     proven = gap is not None and gap <= GAP_TOLERANCE
-    best_effort = told["label"].startswith(_BEST_EFFORT)
     return {
         "sound": complete
         and finite
         and worst <= VIOLATION_TOLERANCE
-        and told["simultaneous_steps"] == 0
-        and (proven or best_effort),
+        and told["simultaneous_steps"] == 0,
         "complete": complete,
         "finite": finite,
         "worst_violation": worst,
         "simultaneous_steps": told["simultaneous_steps"],
         "gap": "unknown" if gap is None else float(gap),
         "proven": proven,
-        "best_effort": best_effort,
     }

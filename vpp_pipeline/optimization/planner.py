@@ -79,7 +79,7 @@ def certificate_of(
 ) -> Certificate:
     """Return what is known of a plan that took so long, in the stages told."""
     return Certificate(
-        label=_label(found, settings),
+        label=_label(found, settings, sum(stage_seconds.values())),
         method=found.method,
         solver=found.solver,
         solver_status=found.status,
@@ -123,11 +123,13 @@ def _stages(found: Found, solve_seconds: float) -> dict[str, float]:
     return {"solve": solve_seconds - sum(told.values())} | told
 
 
-def _label(found: Found, settings: PlanSettings) -> str:
+def _label(found: Found, settings: PlanSettings, solve_seconds: float) -> str:
     if found.gap is not None and found.gap <= settings.gap_tolerance:
         return "optimal"  # proven, even where the greedy plan was the best to be had
     if found.solver == "greedy":
         return f"fallback: {'; '.join(found.complaints) or 'no solver found a better plan'}"
+    if solve_seconds >= settings.time_limit_s:
+        return "deadline: the best plan found in time"
     return "feasible"
 
 

@@ -45,7 +45,7 @@ class PlanPrices(dy.Schema):
 class Certificate:
     """How good a plan is, measured on the repaired schedule by code that did not make it."""
 
-    label: str  # "optimal", "feasible" (gap not proven) or "fallback: <why>"
+    label: str  # "optimal", "feasible" (not proven), "deadline: …" or "fallback: <why>"
     method: str  # "monolith" or "decomposition"
     solver: str
     solver_status: str
