@@ -6,7 +6,7 @@ finding the answers (`at_prices`, `coupled`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -128,6 +128,17 @@ class Answers:
             power_down=power_down,
             energy_up=energy_up,
             energy_down=energy_down,
+        )
+
+    def proven_as(self, other: Answers) -> Answers:
+        """Return these answers with what another's constraints are worth."""
+        return replace(
+            self,
+            law=other.law,
+            ramp=other.ramp,
+            export=other.export,
+            imports=other.imports,
+            headroom=other.headroom,
         )
 
     def copied(self) -> Answers:

@@ -174,11 +174,12 @@ def _judged(
 
 
 def _better_of(one: Relaxation, other: Relaxation) -> Relaxation:
-    """Return the cheaper answer with the higher bound."""
+    """Return the cheaper answer with the higher bound, and with all that proves it."""
     cheaper = one if one.cost_eur <= other.cost_eur else other
     tighter = one if one.bound_eur >= other.bound_eur else other
     return replace(
         cheaper,
+        answers=cheaper.answers.proven_as(tighter.answers),
         prices=tighter.prices,
         bound_eur=tighter.bound_eur,
         passes=max(one.passes, other.passes),

@@ -154,7 +154,8 @@ def _exact_sites(  # noqa: PLR0917 - a plan and what is known of it
     """Solve the sites that lose most by their switches with them, where few make up the gap."""
     if problem.portfolio.wants_reserve:
         return best  # a site's reserve is not a matter of its own
-    price = found.prices.energy_eur_per_kwh
+    multipliers = consistent(problem, found.answers.multipliers(problem, found.prices))
+    price = multipliers.energy_eur_per_kwh
     alone = replace(problem, price_eur_per_kwh=price, portfolio=no_portfolio(price))
     loss = _site_costs(alone, fixed.answers, again) - _site_costs(alone, found.answers, again)
     order = np.argsort(-loss)
@@ -164,7 +165,6 @@ def _exact_sites(  # noqa: PLR0917 - a plan and what is known of it
     budget_s = _SITES_SHARE * (deadline - time.perf_counter())
     if needed * _SITE_S > budget_s:
         return best
-    multipliers = found.answers.multipliers(problem, found.prices)
     sites = np.flatnonzero(again)[order[:needed]]
     answers = fixed.answers.copied()
     bound = found.bound_eur
