@@ -4,10 +4,11 @@ Belongs here: one small programme in cvxpy, and its solver. Does not: the fleet'
 (`at_prices`), the portfolio's rows (`shared`).
 
 With E the fleet's answer to prices (kW for a EUR/kW), the fleet near prices y is taken to cost
-y'D + ½ w'Ew for a change of power D = E w, so that it follows the prices y + w:
+y'D + ½ w'Ew for a change of power D = E w, so that it follows the prices y + w. What is then still
+missing, s, can be had at the prices' trust beyond y, which keeps all rows' prices together there:
 
-    minimise    cost'v + y'E w + ½ w'E w
-    subject to  matrix v + power + E w = right,   low <= v <= high,   |w| <= trust
+    minimise    cost'v + y'(E w + s) + ½ w'E w + trust |s|
+    subject to  matrix v + power + E w + s = right,   low <= v <= high
 """
 
 from __future__ import annotations
@@ -49,23 +50,21 @@ def next_prices(
     scaled = answer * (trust_eur_per_kw / size_kw)  # both unknowns are near 1
     root = cholesky(scaled + _ROUNDING * np.trace(scaled) / links * np.eye(links))
     v = cp.Variable(len(shared.cost))
-    change = cp.Variable(links)
-    own_cost = shared.cost / trust_eur_per_kw
-    pull = scaled @ (price / trust_eur_per_kw)
-    follow = np.zeros((len(shared.right), links))
-    follow[:links] = scaled
+    change, beside = cp.Variable(links), cp.Variable(links)
+    own_cost, last = shared.cost / trust_eur_per_kw, price / trust_eur_per_kw
+    follow, stand_in = (np.zeros((len(shared.right), links)) for _ in range(2))
+    follow[:links], stand_in[:links] = scaled, np.eye(links)
     right = shared.right / size_kw
     right[:links] -= power_kw / size_kw
-    rows = shared.matrix @ v + follow @ change == right
+    rows = shared.matrix @ v + follow @ change + stand_in @ beside == right
     problem = cp.Problem(
-        cp.Minimize(own_cost @ v + pull @ change + 0.5 * cp.sum_squares(root @ change)),
-        [
-            rows,
-            v >= shared.low / size_kw,
-            v <= shared.high / size_kw,
-            change <= 1,
-            change >= -1,
-        ],
+        cp.Minimize(
+            own_cost @ v
+            + last @ (scaled @ change + beside)
+            + 0.5 * cp.sum_squares(root @ change)
+            + cp.norm1(beside)
+        ),
+        [rows, v >= shared.low / size_kw, v <= shared.high / size_kw],
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an inexact price is a price
@@ -73,8 +72,7 @@ def next_prices(
             problem.solve(solver="OSQP", **_OPTIONS)
         except cp.SolverError as error:
             raise MasterError(str(error)) from error
-    if change.value is None or rows.dual_value is None:
+    if rows.dual_value is None:
         raise MasterError(f"the solver ended {problem.status}")
     told: Floats = -rows.dual_value * trust_eur_per_kw
-    told[:links] = price + trust_eur_per_kw * np.clip(change.value, -1, 1)
     return told
