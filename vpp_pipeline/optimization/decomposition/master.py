@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import cvxpy as cp
 import numpy as np
-from scipy.linalg import cholesky
+from scipy.linalg import LinAlgError, cholesky
 
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.decomposition.shared import Shared
@@ -48,7 +48,10 @@ def next_prices(
     links = shared.links
     size_kw = max(float(np.abs(power_kw).mean()), 1.0)
     scaled = answer * (trust_eur_per_kw / size_kw)  # both unknowns are near 1
-    root = cholesky(scaled + _ROUNDING * np.trace(scaled) / links * np.eye(links))
+    try:
+        root = cholesky(scaled + _ROUNDING * np.trace(scaled) / links * np.eye(links))
+    except LinAlgError:
+        raise MasterError("the fleet's power does not follow its prices") from None
     v = cp.Variable(len(shared.cost))
     change, beside = cp.Variable(links), cp.Variable(links)
     own_cost, last = shared.cost / trust_eur_per_kw, price / trust_eur_per_kw
