@@ -1,1 +1,1 @@
-"""The plan: the model in cvxpy, its solvers and the certificate."""
+"""The plan: the model, the ways to solve it for a fleet of any size, and the certificate."""

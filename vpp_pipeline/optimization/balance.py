@@ -1,7 +1,7 @@
 """A fleet's sum made exact, by what devices can still do beside their set-points.
 
-Belongs here: sharing what whole watts, or a solver's tolerance, left over. Does not: finding the
-set-points (`solve`), following an energy path (`repair`).
+Belongs here: sharing what whole milliwatts, or a solver's tolerance, left over. Does not: finding
+the set-points (`solve`), following an energy path (`repair`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The proof of how good a plan can be: a lower bound from any prices of the constraints.
 
 Belongs here: the Lagrangian bound, in plain NumPy and in chunks. Does not: the prices' shape
-(`multipliers`), finding good ones (`relaxed`).
+(`multipliers`), finding good ones (`relaxed`, `decomposition`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What must be true of a plan's inputs before anything is solved.
 
 Belongs here: finding stale, missing, non-finite or misaligned inputs, in words. Does not:
-deciding what then happens (the blocking check), shaping the problem (`problem`).
+deciding what then happens (the blocking check), shaping the problem (`build`).
 """
 
 from __future__ import annotations

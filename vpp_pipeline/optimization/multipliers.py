@@ -1,7 +1,7 @@
 """What the constraints of a problem are worth: the prices that a plan is proven with.
 
-Belongs here: their shape, their defaults, and making inexact ones consistent with the
-portfolio. Does not: the bound they give (`bound`), finding them (`relaxed`).
+Belongs here: their shape, their defaults, and making inexact ones consistent with the portfolio.
+Does not: the bound they give (`bound`), finding them (`relaxed`, `decomposition`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The prices a plan is made on: what is published, and the forecast where nothing is yet.
 
-Belongs here: choosing between the two. Does not: forecasting prices, checking them (`problem`).
+Belongs here: choosing between the two. Does not: forecasting prices, checking them (`inputs`,
+`build`), what fleet power is worth in a plan (`found`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Belongs here: the best on/off pattern of such a device at given prices, or the nearest to a wish,
 and the problem narrowed to it. Does not: the directions of stores (`directions`), which devices
-need a pattern (`integers`), watts (`repair`).
+need a pattern (`integers`), milliwatts (`repair`).
 
 Alone at fixed prices both kinds are solved exactly (a CHP's ramps aside). Behind one connection
 they share its room: each device takes what it surely needs, the next finds what is left, so that

@@ -1,6 +1,7 @@
 """The frames that a plan is.
 
-Belongs here: schedules and the plan's certificate. Does not: the model (`model`), the solving.
+Belongs here: schedules, what fleet power is worth in them, and the plan's certificate. Does not:
+the model (`model`), the solving.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Certificate:
     """How good a plan is, measured on the repaired schedule by code that did not make it."""
 
     label: str  # "optimal", "feasible" (not proven), "deadline: …" or "fallback: <why>"
-    method: str  # "monolith" or "decomposition"
+    method: str  # "monolith", "decomposition" or "none"
     solver: str
     solver_status: str
     objective_eur: float  # of the repaired schedule; lower is better

@@ -1,6 +1,6 @@
 """What a plan can be asked for.
 
-Belongs here: the settings, with their units. Does not: tuning of solvers (`model`).
+Belongs here: the settings, with their units. Does not: tuning of solvers (`relaxed`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class PlanSettings:
     """How to plan."""
 
     solvers: tuple[Solver, ...] = ("OSQP", "CLARABEL", "HIGHS")
-    """In this order, until a plan is proven within `gap_tolerance`."""
+    """Of a small fleet, in this order, until a plan is proven within `gap_tolerance`."""
     time_limit_s: float = 60.0
     """For the whole; then the best plan so far stands."""
     gap_tolerance: float = 1e-3

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vpp_pipeline.optimization.problem import Bools, Floats, Sources, Stores
 
 _DONE_KWH = 1e-3
-_WATT_KW = 1.001e-3  # powers are whole watts; less is rounding
+_WATT_KW = 1.001e-3  # a run keeps its rated power in whole watts; less is rounding
 
 
 def interrupted_kw(stores: Stores, drawn_kw: Floats, before_kwh: Floats) -> float:
