@@ -69,6 +69,7 @@ PEERS = (
 @click.option("--alone", is_flag=True, help="Only ours.")
 @click.option("--reserve", is_flag=True, help="Instead: 1,000 devices with event and reserve.")
 @click.option("--intraday", is_flag=True, help="Instead: 100 re-plans of 10,000 devices.")
+@click.option("--switches", is_flag=True, help="Devices have a least power, for who knows it.")
 @click.option("--linear", is_flag=True, help="With --intraday: without the quadratic cost.")
 def main(
     *,
@@ -79,6 +80,7 @@ def main(
     alone: bool,
     reserve: bool,
     intraday: bool,
+    switches: bool,
     linear: bool,
 ) -> None:
     """Measure plans side by side, check them, and write a table and a plot."""
@@ -88,7 +90,7 @@ def main(
     recipes = (
         [Recipe(_RESERVE_DEVICES, "reserve")]
         if reserve
-        else [Recipe(int(size), "peak") for size in sizes.split(",")]
+        else [Recipe(int(size), "peak", switches=switches) for size in sizes.split(",")]
     )
     rows: list[Row] = []
     faults: list[str] = []
@@ -99,7 +101,8 @@ def main(
         rows += of_size
         faults += [f"{recipe.devices:,} devices: {fault}" for fault in faults_of(of_size)]
         print(report.table(of_size), flush=True)
-    _save(rows, out, "reserve" if reserve else "optimization", time_limit)
+    name = "reserve" if reserve else "switches" if switches else "optimization"
+    _save(rows, out, name, time_limit)
     for fault in faults:
         print("CHECK FAILED:", fault)
     sys.exit(bool(faults))

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A size, a seed and a market."""
+    """A size, a seed, a market, and whether devices have a least power."""
 
     devices: int
     portfolio: Market
     seed: int = 0
+    switches: bool = False
 
     @classmethod
     def read(cls, text: str) -> Recipe:
@@ -33,9 +34,20 @@ class Recipe:
         return json.dumps(asdict(self))
 
     def problem(self) -> Problem:
-        return sample_problem(
+        drawn = sample_problem(
             self.devices, np.random.default_rng(self.seed), portfolio=self.portfolio
         )
+        return drawn if self.switches else without_switches(drawn)
+
+
+def without_switches(problem: Problem) -> Problem:
+    """Return the problem with no least power: convex, as most peers know it."""
+    stores, sources = problem.stores, problem.sources
+    return replace(
+        problem,
+        stores=replace(stores, min_active_kw=np.zeros(len(stores.place))),
+        sources=replace(sources, min_active_kw=np.zeros(len(sources.place))),
+    )
 
 
 def without_fairness(problem: Problem) -> Problem:

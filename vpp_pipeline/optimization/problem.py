@@ -185,7 +185,7 @@ def no_portfolio(price_eur_per_kwh: Floats) -> Portfolio:
 Fleet = TypeVar("Fleet", Stores, Sources, Sites)
 
 
-def select(fleet: Fleet, chosen: Bools | slice) -> Fleet:
+def select(fleet: Fleet, chosen: Bools | Places | slice) -> Fleet:
     """Return only the chosen stores, sources or sites; for a slice as views."""
     return replace(
         fleet, **{field.name: getattr(fleet, field.name)[..., chosen] for field in fields(fleet)}

@@ -65,12 +65,8 @@ def track(problem: Problem, energy_kwh: Floats, source_kw: Floats) -> Setpoints:
         wish = _discharging(problem, idle - energy_kwh[t]) - _charging(
             problem, energy_kwh[t] - idle
         )
-        # Rounding must not leave a home a little cold, or a vehicle short, nor overheat the home.
-        wish = np.where(
-            energy_kwh[t] + _step_kwh(problem) > stores.comfort_kwh[t],
-            _ceiled(wish),
-            _floored(wish),
-        )
+        # Never ahead of the path: a last quarter-hour at the least power must still find room.
+        wish = _ceiled(wish)
         must_draw = np.minimum(stores.charge_min_kw[t], most_draw)
         wish = np.where(must_draw > 0, np.minimum(wish, -must_draw), wish)
         wish = np.clip(wish, -most_draw, most_given)
@@ -123,11 +119,6 @@ def _charging(problem: Problem, energy_kwh: Floats) -> Floats:
     """Return the charging power that adds this much in a quarter-hour."""
     draw: Floats = np.maximum(energy_kwh, 0) / (STEP_H * problem.stores.charge_efficiency)
     return draw
-
-
-def _step_kwh(problem: Problem) -> Floats:
-    """Return what charging with a milliwatt adds in a quarter-hour."""
-    return problem.stores.charge_efficiency * STEP_H / _MILLIWATTS
 
 
 def _discharging(problem: Problem, energy_kwh: Floats) -> Floats:

@@ -10,10 +10,12 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from vpp_pipeline.optimization.decomposition.coupled import CoupledError
 from vpp_pipeline.optimization.decomposition.fleet import solve_fleet
 from vpp_pipeline.optimization.fallback import greedy
 from vpp_pipeline.optimization.found import Found, Prices, market_prices
 from vpp_pipeline.optimization.monolith import solve_whole
+from vpp_pipeline.optimization.piecewise import piecewise
 from vpp_pipeline.optimization.reserves import held
 from vpp_pipeline.optimization.verify import verify
 
@@ -27,18 +29,30 @@ MONOLITH_AT_MOST = 50  # steered devices; above, the decomposition is the faster
 def solve(problem: Problem, settings: PlanSettings, warm: Prices | None = None) -> Found:
     """Return the best plan found within the time limit: never none.
 
-    The greedy plan is there before any solver starts. `warm` are the prices of a plan like this
-    one, where there is one.
+    `warm` are the prices of a plan like this one, where there is one. The greedy plan stands
+    where nothing better is found.
     """
     deadline = time.perf_counter() + settings.time_limit_s
-    setpoints = held(problem, greedy(problem))
-    verdict = verify(problem, setpoints)
-    best = Found(setpoints, verdict, "none", "greedy", "not solved", market_prices(problem))
     devices = len(problem.stores.place) + len(problem.sources.place)
+    complaint = ""
+    if devices > MONOLITH_AT_MOST:
+        try:
+            return solve_fleet(problem, settings, deadline, warm)
+        except CoupledError as error:
+            complaint = str(error)
+    setpoints = held(problem, piecewise(problem, lambda part, _stores, _sources: greedy(part)))
+    verdict = verify(problem, setpoints)
+    best = Found(
+        setpoints,
+        verdict,
+        "none",
+        "greedy",
+        "not solved",
+        market_prices(problem),
+        complaints=(complaint,) if complaint else (),
+    )
     if not devices:
         return replace(
             best, solver="none", status="nothing to decide", bound_eur=verdict.objective_eur
         )
-    if devices <= MONOLITH_AT_MOST:
-        return solve_whole(problem, settings, deadline, best)
-    return solve_fleet(problem, settings, deadline, best, warm)
+    return best if complaint else solve_whole(problem, settings, deadline, best)

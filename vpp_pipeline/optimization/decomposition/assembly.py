@@ -12,6 +12,7 @@ into consecutive pieces, each with its own cost.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from vpp_pipeline.delivery_day import STEP_H
+from vpp_pipeline.optimization.threads import THREADS
 
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.decomposition.blocks import Part
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 Indices = NDArray[np.int32]  # half the memory that every step goes through
 
 _H = STEP_H
+_AT_A_TIME = 64  # blocks
 _FIXED = 1e-9  # bounds closer than this leave no choice
 _kernel = njit(cache=True, nogil=True, error_model="numpy")
 _PIECES = 3  # short of the wish, between, above comfort
@@ -75,15 +78,25 @@ def assemble(part: Part) -> Programmes:
     sources = len(part.source_cost)
     results = result_places(stores, sources, steps)
     multipliers = multiplier_places(stores, sources, blocks, steps)
-    counts = np.zeros((blocks, 3), dtype=np.int64)
-    _write(part, _empty(blocks, 0, 0, 0, steps, int(results[-1])), counts, results, multipliers)
-    ends = np.vstack([np.zeros((1, 3), dtype=np.int64), counts.cumsum(axis=0)])
-    variables, rows, entries = (int(end) for end in ends[-1])
-    made = _empty(blocks, variables, rows, entries, steps, int(results[-1]))
-    made.variable_first[:] = ends[:, 0]
-    made.row_first[:] = ends[:, 1]
-    made.entry_first[-1] = entries
-    _write(part, made, ends, results, multipliers)
+    runs = [(first, min(first + _AT_A_TIME, blocks)) for first in range(0, blocks, _AT_A_TIME)]
+    ends = np.zeros((blocks + 1, 3), dtype=np.int64)
+
+    def write(out: Programmes, run: tuple[int, int], *, fill: bool) -> Floats:
+        link = np.zeros(3 * steps)
+        _write(part, out, link, run[0], run[1], fill, ends, results, multipliers)
+        return link
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        counted = _empty(blocks, 0, 0, 0, steps, 0)
+        list(pool.map(lambda run: write(counted, run, fill=False), runs))
+        ends.cumsum(axis=0, out=ends)
+        variables, rows, entries = (int(end) for end in ends[-1])
+        made = _empty(blocks, variables, rows, entries, steps, int(results[-1]))
+        made.variable_first[:] = ends[:, 0]
+        made.row_first[:] = ends[:, 1]
+        made.entry_first[-1] = entries
+        for link in pool.map(lambda run: write(made, run, fill=True), runs):
+            made.fixed_link[:] += link
     return made
 
 
@@ -113,7 +126,7 @@ def _empty(
 
 
 @_kernel
-def _add(out, fill, v, z, bounds, costs, rows, values, link, link_value, target, row0):
+def _add(out, fixed_link, fill, v, z, bounds, costs, rows, values, link, link_value, target, row0):
     """Add a variable with up to `len(rows)` coefficients (row -1: none); return the new counts.
 
     One without a choice goes to the right-hand sides instead.
@@ -126,7 +139,7 @@ def _add(out, fill, v, z, bounds, costs, rows, values, link, link_value, target,
                 if rows[k] >= 0:
                     out.right[row0 + rows[k]] -= values[k] * value
             if link >= 0:
-                out.fixed_link[link] += link_value * value
+                fixed_link[link] += link_value * value
             if target >= 0:
                 out.fixed_result[target] += value
         return v, z
@@ -146,19 +159,20 @@ def _add(out, fill, v, z, bounds, costs, rows, values, link, link_value, target,
 
 
 @_kernel
-def _write(part, out, ends, results, multipliers):
+def _write(part, out, fixed_link, block_first, block_last, fill, ends, results, multipliers):
     """Count the blocks' variables, rows and entries into `ends`, or write them where it says."""
     steps = part.charge_max_kw.shape[1]
-    fill = len(out.row_first) == len(ends)
     rows = np.empty(6, dtype=np.int64)
     values = np.empty(6)
-    for b in range(len(part.limited)):
+    for b in range(block_first, block_last):
         s0, s1 = part.store_first[b], part.store_first[b + 1]
         g0, g1 = part.source_first[b], part.source_first[b + 1]
         v = ends[b, 0] if fill else 0
         row0 = ends[b, 1] if fill else 0
         z = ends[b, 2] if fill else 0
         v0, z0 = v, z
+        if fill and len(out.entry_first) > v:
+            out.entry_first[v] = z  # the block before may not be there yet
         r = 0
         law = np.full((s1 - s0, steps), -1, dtype=np.int64)
         head = np.full((s1 - s0, steps), -1, dtype=np.int64)
@@ -241,6 +255,7 @@ def _write(part, out, ends, results, multipliers):
                 values[0], values[1], values[2], values[3], values[4] = -gain, -1.0, 1.0, -1.0, 1.0
                 v, z = _add(
                     out,
+                    fixed_link,
                     fill,
                     v,
                     z,
@@ -256,6 +271,7 @@ def _write(part, out, ends, results, multipliers):
                 values[0], values[1], values[2], values[3], values[4] = loss, 1.0, -1.0, 1.0, -1.0
                 v, z = _add(
                     out,
+                    fixed_link,
                     fill,
                     v,
                     z,
@@ -297,6 +313,7 @@ def _write(part, out, ends, results, multipliers):
                         continue
                     v, z = _add(
                         out,
+                        fixed_link,
                         fill,
                         v,
                         z,
@@ -328,6 +345,7 @@ def _write(part, out, ends, results, multipliers):
                     )
                     v, z = _add(
                         out,
+                        fixed_link,
                         fill,
                         v,
                         z,
@@ -342,12 +360,25 @@ def _write(part, out, ends, results, multipliers):
                     )
                     rows[1] = rows[2] = -1
                     v, z = _add(
-                        out, fill, v, z, (0.0, full), (0.0, 0.0), rows, values, -1, 0.0, -1, row0
+                        out,
+                        fixed_link,
+                        fill,
+                        v,
+                        z,
+                        (0.0, full),
+                        (0.0, 0.0),
+                        rows,
+                        values,
+                        -1,
+                        0.0,
+                        -1,
+                        row0,
                     )
                     rows[0] = up + 2 + way
                     values[0] = -1.0 if way == 0 else 1.0
                     v, z = _add(
                         out,
+                        fixed_link,
                         fill,
                         v,
                         z,
@@ -372,6 +403,7 @@ def _write(part, out, ends, results, multipliers):
                     linear -= bend * most_kw
                 v, z = _add(
                     out,
+                    fixed_link,
                     fill,
                     v,
                     z,
@@ -391,6 +423,7 @@ def _write(part, out, ends, results, multipliers):
                     limit = part.source_ramp_kw[g]
                     v, z = _add(
                         out,
+                        fixed_link,
                         fill,
                         v,
                         z,
@@ -419,12 +452,25 @@ def _write(part, out, ends, results, multipliers):
                 else:
                     slack = part.export_limit_kw[b] + part.import_limit_kw[b]
                 v, z = _add(
-                    out, fill, v, z, (0.0, slack), (0.0, 0.0), rows, values, -1, 0.0, -1, row0
+                    out,
+                    fixed_link,
+                    fill,
+                    v,
+                    z,
+                    (0.0, slack),
+                    (0.0, 0.0),
+                    rows,
+                    values,
+                    -1,
+                    0.0,
+                    -1,
+                    row0,
                 )
                 cost = part.overload_eur_per_kwh * _H
                 values[0] = -1.0
                 v, z = _add(
                     out,
+                    fixed_link,
                     fill,
                     v,
                     z,
@@ -441,6 +487,7 @@ def _write(part, out, ends, results, multipliers):
                     values[0] = 1.0
                     v, z = _add(
                         out,
+                        fixed_link,
                         fill,
                         v,
                         z,
@@ -456,7 +503,7 @@ def _write(part, out, ends, results, multipliers):
         if fill:
             out.width[b] = _width(out, v0, v, steps)
         else:
-            ends[b, 0], ends[b, 1], ends[b, 2] = v - v0, r, z - z0
+            ends[b + 1, 0], ends[b + 1, 1], ends[b + 1, 2] = v - v0, r, z - z0
 
 
 @_kernel

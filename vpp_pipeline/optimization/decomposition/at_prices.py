@@ -16,8 +16,9 @@ from vpp_pipeline.optimization.decomposition.assembly import assemble
 from vpp_pipeline.optimization.decomposition.blocks import cut, pack, piece
 from vpp_pipeline.optimization.decomposition.interior_point import begin, solve_alone
 from vpp_pipeline.optimization.decomposition.oracle import respond, respond_sources
-from vpp_pipeline.optimization.decomposition.threads import THREADS
 from vpp_pipeline.optimization.problem import select
+from vpp_pipeline.optimization.reserves import ready_stores
+from vpp_pipeline.optimization.threads import THREADS
 
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.found import Prices
@@ -28,14 +29,42 @@ _SOURCES_AT_A_TIME = 20_000
 _START_EUR = 1e-2  # blocks alone know the prices: near them from the start
 _GAP_EUR = 1e-5  # of one site's day
 _BOUND_KW = 1e-6
+_NEAR_LIMIT = 0.9  # of a limit: at other prices it may be reached
 
 
 def answer(problem: Problem, prices: Prices) -> tuple[Answers, Bools]:
     """Return what all devices do at these prices, and the sites (K,) where limits decided."""
+    answers, site_kw = _alone(problem, prices, keep=True)
+    together = beyond_limits(problem, site_kw)
+    together[problem.sources.site[~problem.sources.curtailable]] = True
+    together |= _reserving(problem)
+    solve_sites(problem, together, prices, answers)
+    return answers, together
+
+
+def binding_sites(problem: Problem, prices: Prices) -> Bools:
+    """Return the sites (K,) whose limits may bind at these prices or near them."""
+    _, site_kw = _alone(problem, prices, keep=False)
+    sites = problem.sites
+    over = np.any(site_kw > _NEAR_LIMIT * sites.export_limit_kw, axis=0)
+    under = np.any(site_kw < -_NEAR_LIMIT * sites.import_limit_kw, axis=0)
+    binding: Bools = np.logical_or(over, under)
+    return binding | _reserving(problem)
+
+
+def _reserving(problem: Problem) -> Bools:
+    """Return the sites (K,) with stores that may hold reserve: what is ready needs room too."""
+    reserving: Bools = np.zeros(len(problem.sites.import_limit_kw), dtype=np.bool_)
+    reserving[problem.stores.site[ready_stores(problem)]] = True
+    return reserving
+
+
+def _alone(problem: Problem, prices: Prices, *, keep: bool) -> tuple[Answers, Floats]:
+    """Return what every device does by itself, CHPs excepted, and the sites' power (T, K)."""
     sites = problem.sites.base_kw.shape[1]
     column = np.zeros(len(problem.stores.place), dtype=np.int64)
     price = prices.energy_eur_per_kwh[:, None]
-    alone = respond(problem.stores, price, column, sites, keep=True)
+    alone = respond(problem.stores, price, column, sites, keep=keep)
     answers = Answers.around(
         problem,
         charge_kw=alone.charge_kw.T,
@@ -46,18 +75,12 @@ def answer(problem: Problem, prices: Prices) -> tuple[Answers, Bools]:
     site_kw = alone.site_kw + problem.sites.base_kw
     free = np.flatnonzero(problem.sources.curtailable)
     for first in range(0, len(free), _SOURCES_AT_A_TIME):
-        chosen = np.zeros(len(problem.sources.place), dtype=np.bool_)
-        chosen[free[first : first + _SOURCES_AT_A_TIME]] = True
+        chosen = free[first : first + _SOURCES_AT_A_TIME]
         part = select(problem.sources, chosen)
-        given = respond_sources(part, price, column[:1].repeat(len(part.site)), sites)
+        given = respond_sources(part, price, np.zeros(len(chosen), dtype=np.int64), sites)
         answers.source_kw[chosen] = given.source_kw.T
         site_kw += given.site_kw
-    beyond = beyond_limits(problem, site_kw)
-    beyond[problem.sources.site[~problem.sources.curtailable]] = True
-    if problem.portfolio.wants_reserve:
-        beyond[problem.stores.site[problem.stores.reserve]] = True
-    solve_sites(problem, beyond, prices, answers)
-    return answers, beyond
+    return answers, site_kw
 
 
 def beyond_limits(problem: Problem, site_kw: Floats) -> Bools:

@@ -1,7 +1,7 @@
 """A fleet of any size against its portfolio: prices from a sample, passes over all, a balance.
 
 Belongs here: the order of these, and when to stop. Does not: the steps themselves (`together`,
-`at_prices`, `master`), switches and milliwatts (`solve`).
+`at_prices`, `master`), switches and milliwatts (`fleet`).
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import numpy as np
 from vpp_pipeline.delivery_day import STEP_H
 from vpp_pipeline.optimization.bound import lower_bound_eur
 from vpp_pipeline.optimization.decomposition.answers import Answers, link_prices
-from vpp_pipeline.optimization.decomposition.at_prices import answer
+from vpp_pipeline.optimization.decomposition.at_prices import answer, binding_sites
 from vpp_pipeline.optimization.decomposition.coupled import CoupledError
 from vpp_pipeline.optimization.decomposition.master import MasterError, next_prices
 from vpp_pipeline.optimization.decomposition.together import (
+    Together,
     prices_of,
     shared_of,
     solve_together,
@@ -34,12 +35,14 @@ if TYPE_CHECKING:
     from vpp_pipeline.optimization.problem import Bools, Floats, Portfolio, Problem
 
 _TOGETHER_AT_MOST = 2_500  # devices that are solved as one
+_KINKED_TOGETHER_AT_MOST = 12_000  # a sample tells little of prices that two imbalance prices pin
 _SAMPLE_SHARE, _SAMPLE_MOST = 0.1, 4_000  # of the devices, for finding the prices; at most so many
 _SAMPLE_LEAST = (1_000, 2_000)  # the closer the gap wanted, the more
 _SAMPLE_TIMES_GAP = 0.2
 _NEAR_LIMIT = 0.6  # a site that uses so much of a limit may reach it
 _PASSES_AT_MOST = 6
 _TRUST_EUR_PER_KWH = 0.02
+_ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -70,48 +73,56 @@ def relax(problem: Problem, tolerance: float, deadline: float, warm: Prices | No
     if not portfolio.couples:
         answers, limited = answer(problem, market_prices(problem))
         return _judged(problem, answers, limited, market_prices(problem), 1)
-    if len(problem.stores.place) + len(problem.sources.place) <= _TOGETHER_AT_MOST:
-        _, limited = answer(problem, guess)
-        still = np.zeros(len(portfolio.position_kw))
+    kinked = np.any(portfolio.shortage_eur_per_kwh > portfolio.surplus_eur_per_kwh)
+    most = _KINKED_TOGETHER_AT_MOST if kinked else _TOGETHER_AT_MOST
+    if len(problem.stores.place) + len(problem.sources.place) <= most:
+        limited = binding_sites(problem, guess)
+        still = np.zeros(len(link_prices(problem, guess)))
         found = solve_together(problem, limited, still, tolerance / 4)
-        return _judged(problem, found.answers, limited, found.prices, 2)
+        here = _judged(problem, found.answers, limited, found.prices, 2)
+        return here if here.gap <= tolerance else balanced(problem, here, tolerance, 0)
     return _passes(problem, tolerance, deadline, guess)
 
 
 def _passes(problem: Problem, tolerance: float, deadline: float, guess: Prices) -> Relaxation:
-    """Find prices on a sample, then pass over the fleet until the gap is closed."""
+    """Pass over the fleet, each time at prices that fit its last answer better.
+
+    After the first pass, and wherever the step before it led astray, a sample tells how the
+    fleet's answer changes with prices, and the portfolio is solved with that; else one Newton
+    step does, from the sample's answer.
+    """
     sample = _every(problem, tolerance, 0)
     share = float(sample.mean())
-    part = at_sites(problem, sample)
-    base_kw = problem.sites.base_kw.sum(axis=1)
-    beside_kw = share * base_kw - part.sites.base_kw.sum(axis=1)
-    part = replace(part, portfolio=_scaled(part.portfolio, share))
-    _, limited = answer(part, guess)
-    found = solve_together(part, limited, beside_kw, tolerance / 4)
-    prices, follows = found.prices, found.follows / share
     trust = _TRUST_EUR_PER_KWH * STEP_H
+    prices, follows = guess, None
     best = None
     nth = 0
     while True:
         answers, limited = answer(problem, prices)
         here = _judged(problem, answers, limited, prices, nth + 1)
-        if here.gap > tolerance and nth:
-            here = balanced(problem, here, tolerance, nth)
-        trust /= 4 if best is not None and here.bound_eur < best.bound_eur else 1
-        best = here if best is None else _better_of(best, here)
-        nth += 1
-        late = time.perf_counter() > deadline
-        if best.gap <= tolerance or late or nth == _PASSES_AT_MOST:
-            return best
+        astray = best is not None and here.bound_eur < best.bound_eur
         try:
+            if here.gap > tolerance and nth:
+                here = balanced(problem, here, tolerance, nth)
+            best = here if best is None else _better_of(best, here)
+            nth += 1
+            late = time.perf_counter() > deadline
+            if best.gap <= tolerance or late or nth == _PASSES_AT_MOST:
+                return best
+            if follows is None or astray:
+                found = _beside_others(problem, here, sample, share, tolerance)
+                prices, follows = found.prices, found.follows / share
+                continue
             told = next_prices(
-                shared_of(problem, np.zeros_like(base_kw)),
+                shared_of(problem, np.zeros(len(link_prices(problem, prices)))),
                 link_prices(problem, prices),
                 _links_kw(problem, answers),
                 follows,
                 trust,
             )
-        except MasterError:
+        except (CoupledError, MasterError):
+            if best is None:
+                raise
             return best
         prices = prices_of(problem, told)
 
@@ -121,30 +132,40 @@ def balanced(
 ) -> Relaxation:
     """Let some sites, of the movable ones (K,), make the portfolio fit what all others do.
 
-    `nth` chooses other sites each time.
+    `nth` chooses other sites each time. Raises `CoupledError`.
     """
     chosen = _every(problem, tolerance, nth + 1)
     if movable is not None:
         chosen &= movable
-    part = at_sites(problem, chosen)
-    stores, sources = chosen[problem.stores.site], chosen[problem.sources.site]
-    whole_kw = found.answers.power_kw() + problem.sites.base_kw.sum(axis=1)
-    part_kw = (
-        found.answers.discharge_kw[stores].sum(axis=0)
-        - found.answers.charge_kw[stores].sum(axis=0)
-        + found.answers.source_kw[sources].sum(axis=0)
-        + part.sites.base_kw.sum(axis=1)
+    fitted = _beside_others(problem, found, chosen, 1.0, tolerance)
+    answers = found.answers.put(
+        fitted.answers, chosen[problem.stores.site], chosen[problem.sources.site]
     )
-    limited = found.limited[chosen] | _near_limits(problem, found.answers, chosen)
-    try:
-        fitted = solve_together(part, limited, whole_kw - part_kw, tolerance / 4)
-    except CoupledError:
-        return found
-    answers = found.answers.put(fitted.answers, stores, sources)
     cost = cost_eur(problem, answers)
     if cost >= found.cost_eur:
         return found
     return replace(found, answers=answers, cost_eur=cost)
+
+
+def _beside_others(
+    problem: Problem, found: Relaxation, chosen: Bools, share: float, tolerance: float
+) -> Together:
+    """Solve the chosen sites (K,) for their share of the portfolio, beside what all do now.
+
+    With a share of 1 all others are held still. With the sites' share of the fleet, the others
+    are taken to change as the chosen do: what the chosen differ from their share is left as it
+    is, so that only changes are drawn from the sample.
+    """
+    part = at_sites(problem, chosen)
+    steps = len(problem.price_eur_per_kwh)
+    stores, sources = chosen[problem.stores.site], chosen[problem.sources.site]
+    mine = _links_kw(problem, found.answers, stores, sources)
+    mine[:steps] += part.sites.base_kw.sum(axis=1)
+    whole = _links_kw(problem, found.answers)
+    whole[:steps] += problem.sites.base_kw.sum(axis=1)
+    limited = found.limited[chosen] | _near_limits(problem, found.answers, chosen)
+    part = replace(part, portfolio=_scaled(part.portfolio, share))
+    return solve_together(part, limited, share * whole - mine, tolerance / 4)
 
 
 def _near_limits(problem: Problem, answers: Answers, chosen: Bools) -> Bools:
@@ -232,9 +253,18 @@ def _scaled(portfolio: Portfolio, share: float) -> Portfolio:
     )
 
 
-def _links_kw(problem: Problem, answers: Answers) -> Floats:
-    """Return what the devices put on the shared rows (links,)."""
-    parts = [answers.power_kw()]
+def _links_kw(
+    problem: Problem,
+    answers: Answers,
+    stores: Bools | slice = _ALL,
+    sources: Bools | slice = _ALL,
+) -> Floats:
+    """Return what the chosen devices put on the shared rows (links,)."""
+    parts = [
+        answers.discharge_kw[stores].sum(axis=0)
+        - answers.charge_kw[stores].sum(axis=0)
+        + answers.source_kw[sources].sum(axis=0)
+    ]
     if problem.portfolio.wants_reserve:
-        parts += [answers.reserve_kw[0].sum(axis=0), answers.reserve_kw[1].sum(axis=0)]
+        parts += [answers.reserve_kw[way, stores].sum(axis=0) for way in range(2)]
     return np.concatenate(parts)

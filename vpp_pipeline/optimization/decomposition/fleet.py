@@ -7,6 +7,7 @@ that answer (`decompose`), a device's best switches (`integers`), whole sites wi
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from vpp_pipeline.optimization.decomposition.coupled import CoupledError
 from vpp_pipeline.optimization.decomposition.decompose import balanced, cost_eur, relax
 from vpp_pipeline.optimization.duty import kept_on, now_and_then, starved
 from vpp_pipeline.optimization.exact import solve_exact
+from vpp_pipeline.optimization.found import Found, Stages, followed
 from vpp_pipeline.optimization.integers import (
     local_price,
     loose_devices,
@@ -32,7 +34,7 @@ from vpp_pipeline.optimization.relaxed import SolverError
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.decomposition.answers import Answers
     from vpp_pipeline.optimization.decomposition.decompose import Relaxation
-    from vpp_pipeline.optimization.found import Found, Prices
+    from vpp_pipeline.optimization.found import Prices
     from vpp_pipeline.optimization.problem import Bools, Floats, Places, Problem
     from vpp_pipeline.optimization.settings import PlanSettings
 
@@ -53,25 +55,33 @@ class _Wish:
 
 
 def solve_fleet(
-    problem: Problem, settings: PlanSettings, deadline: float, best: Found, warm: Prices | None
+    problem: Problem, settings: PlanSettings, deadline: float, warm: Prices | None
 ) -> Found:
-    """Return the best plan found before the deadline (of `time.perf_counter`), `best` at worst."""
-    stages, tolerance = best.stages, settings.gap_tolerance
-    try:
-        with stages.timed("prices"):
-            found = relax(problem, tolerance * _CONVEX_SHARE, deadline, warm)
-    except CoupledError as error:
-        return replace(best, complaints=(str(error),))
-    best = replace(
-        best.bounded(found.bound_eur),
-        method="decomposition",
-        prices=found.prices,
+    """Return the best plan found before the deadline (of `time.perf_counter`).
+
+    `warm` are the prices of a plan like this one. Raises `CoupledError` where no prices can be
+    found.
+    """
+    stages, tolerance = Stages(), settings.gap_tolerance
+    with stages.timed("prices"):
+        found = relax(problem, tolerance * _CONVEX_SHARE, deadline, warm)
+    with stages.timed("repair"):
+        setpoints, verdict = followed(
+            problem, found.answers.energy_kwh.T, found.answers.source_kw.T
+        )
+    best = Found(
+        setpoints,
+        verdict,
+        "decomposition",
+        _SOLVER,
+        "solved",
+        found.prices,
+        bound_eur=found.bound_eur,
         relaxed_gap=found.gap,
         passes=found.passes,
+        stages=stages,
     )
-    with stages.timed("repair"):
-        best = _followed(problem, best, found.answers)
-    if best.proven(tolerance):
+    if best.proven(tolerance) or time.perf_counter() > deadline:
         return best
     with stages.timed("switches"):
         best, fixed, again = _switched(problem, best, found, tolerance)
@@ -111,7 +121,8 @@ def _switched(
     fixed = replace(found, answers=answers, limited=found.limited | again)
     fixed = replace(fixed, cost_eur=cost_eur(problem, answers))
     if problem.portfolio.couples:
-        fixed = balanced(narrowed, fixed, tolerance * _CONVEX_SHARE, 0)
+        with suppress(CoupledError):
+            fixed = balanced(narrowed, fixed, tolerance * _CONVEX_SHARE, 0)
     return _followed(problem, best, fixed.answers), fixed, again
 
 

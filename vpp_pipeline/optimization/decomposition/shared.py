@@ -33,14 +33,17 @@ class Shared:
     high: Floats
 
 
-def shared_rows(problem: Problem, base_kw: Floats, least_kw: Floats, most_kw: Floats) -> Shared:
+def shared_rows(
+    problem: Problem, base_kw: Floats, least_kw: Floats, most_kw: Floats, held_kw: Floats
+) -> Shared:
     """Return the portfolio's rows, for blocks whose power lies in [least, most] (T,) kW.
 
-    `base_kw` is what comes on top of the blocks: loads, and devices outside of them.
+    `base_kw` (T,) is what comes on top of the blocks, loads and devices outside of them; `held_kw`
+    is the reserve outside of them, up and then down, where any is wanted.
     """
     portfolio, steps = problem.portfolio, len(base_kw)
     links = steps * (3 if portfolio.wants_reserve else 1)
-    rows = _Rows(links, portfolio.position_kw - base_kw)
+    rows = _Rows(links, np.concatenate([portfolio.position_kw - base_kw, -held_kw]))
     beyond = _beyond(rows, portfolio, least_kw + base_kw, most_kw + base_kw)
     room_kw = most_kw - least_kw + 1.0
     if portfolio.peak_eur_per_kw > 0:
@@ -62,16 +65,16 @@ def shared_rows(problem: Problem, base_kw: Floats, least_kw: Floats, most_kw: Fl
         rows.matrix_part(new, rows.variables(penalty, 0.0, reach + 1.0), 1.0)
         rows.matrix_part(new, rows.variables(np.zeros(len(at)), 0.0, reach + 1.0), -1.0)
     if portfolio.wants_reserve:
-        _reserve(rows, portfolio, room_kw)
+        _reserve(rows, portfolio, float(room_kw.max() + held_kw.max()))
     return rows.made()
 
 
 class _Rows:
     """Rows and variables as they are added."""
 
-    def __init__(self, links: int, power_right: Floats) -> None:
+    def __init__(self, links: int, link_right: Floats) -> None:
         self.links = links
-        self.right = [np.concatenate([power_right, np.zeros(links - len(power_right))])]
+        self.right = [link_right]
         self.count = links
         self.entries: list[tuple[Places, Places, Floats]] = []
         self.cost: list[Floats] = []
@@ -137,11 +140,10 @@ def _beyond(
     return ((surplus, 1.0), (shortage, -1.0))
 
 
-def _reserve(rows: _Rows, portfolio: Portfolio, room_kw: Floats) -> None:
+def _reserve(rows: _Rows, portfolio: Portfolio, most_kw: float) -> None:
     """Add a quantity a block of quarter-hours and direction, held in each of them."""
-    steps = len(room_kw)
+    steps = len(portfolio.reserve_block)
     _, block = np.unique(portfolio.reserve_block, return_inverse=True)
-    most_kw = float(room_kw.max())
     paid: list[Floats] = [
         np.bincount(block, -price * STEP_H).astype(np.float64)
         for price in (portfolio.reserve_up_eur_per_kwh, portfolio.reserve_down_eur_per_kwh)

@@ -14,7 +14,7 @@ import numpy as np
 from vpp_pipeline.delivery_day import STEP_H
 from vpp_pipeline.optimization.decomposition.answers import Answers
 from vpp_pipeline.optimization.decomposition.assembly import assemble
-from vpp_pipeline.optimization.decomposition.at_prices import beyond_limits
+from vpp_pipeline.optimization.decomposition.at_prices import beyond_limits, solve_sites
 from vpp_pipeline.optimization.decomposition.blocks import cut, pack
 from vpp_pipeline.optimization.decomposition.coupled import solve_coupled
 from vpp_pipeline.optimization.decomposition.shared import shared_rows
@@ -23,8 +23,6 @@ from vpp_pipeline.optimization.found import Prices
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.decomposition.shared import Shared
     from vpp_pipeline.optimization.problem import Bools, Floats, Problem
-
-_TIMES_AT_MOST = 4  # sites whose limits were thought not to bind
 
 
 @dataclass(frozen=True)
@@ -39,32 +37,30 @@ class Together:
 def solve_together(problem: Problem, limited: Bools, rest_kw: Floats, tolerance: float) -> Together:
     """Solve a problem's sites beside the power of others (T,), and keep every limit.
 
-    `limited` (K,) tells the sites whose limits may bind; where others turn out to, it is solved
-    again. Raises `CoupledError` where the method breaks down.
+    `limited` (K,) tells the sites whose limits may bind; where others turn out to, they are solved
+    again with them at the same prices, and the portfolio is that little off. Raises
+    `CoupledError` where the method breaks down.
     """
-    everywhere = np.ones_like(limited)
-    shared = shared_of(problem, rest_kw)
-    for _ in range(_TIMES_AT_MOST):
-        blocks = cut(problem, everywhere, limited)
-        programmes = assemble(pack(problem, blocks))
-        found = solve_coupled(programmes, shared, tolerance)
-        answers = Answers.blank(problem)
-        answers.fill(blocks, programmes, found.at)
-        missed = beyond_limits(problem, answers.site_kw(problem)) & ~limited
-        if not missed.any():
-            break
-        limited = limited | missed
-    return Together(answers, prices_of(problem, found.price), found.answer)
+    blocks = cut(problem, np.ones_like(limited), limited)
+    programmes = assemble(pack(problem, blocks))
+    found = solve_coupled(programmes, shared_of(problem, rest_kw), tolerance)
+    answers = Answers.blank(problem)
+    answers.fill(blocks, programmes, found.at)
+    prices = prices_of(problem, found.price)
+    missed = beyond_limits(problem, answers.site_kw(problem)) & ~limited
+    solve_sites(problem, missed, prices, answers)
+    return Together(answers, prices, found.answer)
 
 
 def shared_of(problem: Problem, rest_kw: Floats) -> Shared:
-    """Return the rows that the problem's devices share, beside the power of others (T,)."""
+    """Return the rows that the problem's devices share, beside what others put on them (links,)."""
     stores, sources = problem.stores, problem.sources
     return shared_rows(
         problem,
-        problem.sites.base_kw.sum(axis=1) + rest_kw,
+        problem.sites.base_kw.sum(axis=1) + rest_kw[: len(problem.price_eur_per_kwh)],
         sources.min_kw.sum(axis=1) - stores.charge_max_kw.sum(axis=1),
         sources.max_kw.sum(axis=1) + stores.discharge_max_kw.sum(axis=1),
+        rest_kw[len(problem.price_eur_per_kwh) :],
     )
 
 
