@@ -51,6 +51,7 @@ def track(problem: Problem, energy_kwh: Floats, source_kw: Floats) -> Setpoints:
     power = np.zeros_like(stores.drift_kwh)
     energy = np.zeros_like(power)
     source = np.zeros_like(sources.max_kw)
+    most_kw = _with_way_down(problem)
     for t in range(len(power)):
         start = np.where(stores.starts[t], stores.initial_kwh[t], energy[t - 1])
         idle = stores.retention * start + stores.drift_kwh[t]
@@ -78,6 +79,7 @@ def track(problem: Problem, energy_kwh: Floats, source_kw: Floats) -> Setpoints:
         wish = np.where(must_give > 0, np.maximum(wish, must_give), wish)
         wish = np.clip(wish, -stores.charge_max_kw[t], stores.discharge_max_kw[t])
         low, high = _within_ramp(problem, source[t - 1] if t else None, t)
+        high = np.maximum(np.minimum(high, most_kw[t]), low)
         given = _source_wish(problem, np.clip(source_kw[t], low, high), low, high)
         power[t], source[t] = _within_site(problem, t, wish, given, most_given, (low, high))
         energy[t] = idle + STEP_H * (
@@ -133,6 +135,28 @@ def _active(power: Floats, least: Floats, most_draw: Floats, most_given: Floats)
     room = np.where(power < 0, most_draw, most_given)
     start = (size >= _WORTH_STARTING * least) & (room >= least)
     return np.where(size >= least, power, np.where(start, np.sign(power) * least, 0.0))
+
+
+def _with_way_down(problem: Problem) -> Floats:
+    """Return the most of each source (T, G) from which it can ramp to what its site takes later.
+
+    What a site takes is what is left when stores rest and sun and wind are curtailed, shared by
+    its CHPs; where that is below a CHP's least power, nothing.
+    """
+    sources, sites = problem.sources, problem.sites
+    ramped = np.isfinite(sources.ramp_kw)
+    shared = np.maximum(np.bincount(sources.site, ramped, len(sites.export_limit_kw)), 1)
+    count = len(sites.export_limit_kw)
+    most_kw = np.full(sources.max_kw.shape, np.inf)
+    takes = most_kw[-1]
+    for t in range(len(most_kw) - 1, -1, -1):
+        most_kw[t] = np.where(ramped, takes + sources.ramp_kw, np.inf)
+        kept = np.bincount(sources.site, np.where(ramped, 0.0, sources.min_kw[t]), count)
+        room = sites.export_limit_kw + sites.export_overload_kw[t] - sites.base_kw[t] - kept
+        room_kw = (room / shared)[sources.site]
+        room_kw = np.where(room_kw < sources.min_active_kw, 0.0, room_kw)
+        takes = np.minimum(room_kw, most_kw[t])
+    return most_kw
 
 
 def _within_ramp(problem: Problem, before: Floats | None, t: int) -> tuple[Floats, Floats]:
