@@ -103,6 +103,7 @@ def narrow(problem, share):
 def in_passes(monkeypatch):
     """Let even a small fleet be too large to be solved together."""
     monkeypatch.setattr(decompose, "_TOGETHER_AT_MOST", 0)
+    monkeypatch.setattr(decompose, "_KINKED_TOGETHER_AT_MOST", 0)
     monkeypatch.setattr(decompose, "_SAMPLE_LEAST", (120, 120))
 
 

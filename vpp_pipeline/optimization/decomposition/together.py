@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from vpp_pipeline.optimization.decomposition.shared import Shared
     from vpp_pipeline.optimization.problem import Bools, Floats, Problem
 
+_AGAIN_AT_MOST = 2_500  # devices
+
 
 @dataclass(frozen=True)
 class Together:
@@ -37,9 +39,9 @@ class Together:
 def solve_together(problem: Problem, limited: Bools, rest_kw: Floats, tolerance: float) -> Together:
     """Solve a problem's sites beside the power of others (T,), and keep every limit.
 
-    `limited` (K,) tells the sites whose limits may bind; where others turn out to, they are solved
-    again with them at the same prices, and the portfolio is that little off. Raises
-    `CoupledError` where the method breaks down.
+    `limited` (K,) tells the sites whose limits may bind. Where others turn out to, few devices are
+    solved again, all together; of many only those sites, at the same prices, and the portfolio is
+    that little off. Raises `CoupledError` where the method breaks down.
     """
     blocks = cut(problem, np.ones_like(limited), limited)
     programmes = assemble(pack(problem, blocks))
@@ -48,6 +50,8 @@ def solve_together(problem: Problem, limited: Bools, rest_kw: Floats, tolerance:
     answers.fill(blocks, programmes, found.at)
     prices = prices_of(problem, found.price)
     missed = beyond_limits(problem, answers.site_kw(problem)) & ~limited
+    if missed.any() and len(problem.stores.site) + len(problem.sources.site) <= _AGAIN_AT_MOST:
+        return solve_together(problem, limited | missed, rest_kw, tolerance)
     solve_sites(problem, missed, prices, answers)
     return Together(answers, prices, found.answer)
 
