@@ -33,7 +33,7 @@ def problem_of(devices, wish_kw):
     return problem, setpoints, of.low_kwh[place].T, of.high_kwh[place].T
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @drawn(st.integers(1, 8), st.integers(0, 2**32 - 1), st.sampled_from([1e-3, 0.3, 20.0]))
 def test_moving_towards_the_position_breaks_nothing(sites, seed, size_kw):
     rng = np.random.default_rng(seed)

@@ -99,7 +99,7 @@ def test_a_fleet_with_switches_keeps_them_and_is_proven_near_the_best(market):
     assert (plan.setpoints.source_kw[:, chp] >= 3.0 - 1e-9).any()  # some run, for long enough
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 @drawn(market=st.sampled_from(MARKETS), seed=st.integers(0, 2**32 - 1), ruled=st.booleans())
 def test_no_fleet_and_market_makes_a_device_do_what_it_can_not(market, seed, ruled):
     problem = at_negative_prices(sample(60, seed, market, steps=16))
@@ -150,7 +150,7 @@ def test_equal_inputs_give_equal_plans_bit_for_bit(market):
 
 
 @pytest.mark.parametrize("market", ["none", "peak_and_event", "position"])
-@pytest.mark.parametrize("devices", [45, 80])
+@pytest.mark.parametrize("devices", [30, 55])
 def test_both_ways_to_solve_a_fleet_agree_within_what_they_prove(market, devices, monkeypatch):
     problem = sample(devices, devices, market)
     plans = []
