@@ -4,7 +4,7 @@ import io
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vpp_pipeline.fleet.sample import sample_table
@@ -193,6 +193,7 @@ def test_parquet_may_hold_numbers_in_other_types_and_tags_as_text():
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 2000), st.binary(max_size=12), st.integers(0, 30))
+@example(at=0, junk=b"\r", lost=0)
 def test_no_content_brings_the_reader_down(at, junk, lost):
     whole = csv_of(TABLE.head(4))
     at %= len(whole)

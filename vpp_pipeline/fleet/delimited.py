@@ -41,7 +41,10 @@ class Cells:
 def read_cells(content: bytes) -> Cells:
     """Take a CSV file (UTF-8, commas, one header) apart; raises UnreadableError."""
     text = _decoded(content)
-    header = next(filter(None, csv.reader(io.StringIO(text))), [])
+    try:
+        header = next(filter(None, csv.reader(io.StringIO(text))), [])
+    except csv.Error as error:
+        raise UnreadableError(f"is no CSV file ({error})") from error
     if not header:
         raise UnreadableError("is empty")
     if len(set(header)) < len(header):
