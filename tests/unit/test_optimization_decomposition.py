@@ -186,7 +186,7 @@ def test_a_part_beside_the_rests_power_finds_the_wholes_optimum(market):
 @pytest.mark.parametrize("market", COUPLED)
 def test_passes_over_a_fleet_reach_the_gap_that_solving_it_together_does(market, in_passes):
     problem = sample(250, 5, market, 24)
-    tolerance = 2e-3 if market == "reserve" else 2e-4
+    tolerance = 3e-3 if market == "reserve" else 5e-4
     found = decompose._passes(problem, tolerance, IN_TIME, market_prices(problem))
     assert found.passes > 0
     assert found.gap <= tolerance
@@ -216,11 +216,11 @@ def test_the_bound_of_mixed_passes_is_that_of_their_prices_and_multipliers(in_pa
 
 def test_warm_prices_change_the_way_and_not_where_it_leads(in_passes):
     problem = sample(250, 7, "position")
-    cold = relax(problem, 2e-4, IN_TIME, None)
+    cold = relax(problem, 5e-4, IN_TIME, None)
     for warm in (cold.prices, market_prices(problem)):
-        again = relax(problem, 2e-4, IN_TIME, warm)
-        assert again.gap <= 2e-4
-        assert again.cost_eur == pytest.approx(cold.cost_eur, rel=5e-4)
+        again = relax(problem, 5e-4, IN_TIME, warm)
+        assert again.gap <= 5e-4
+        assert again.cost_eur == pytest.approx(cold.cost_eur, rel=1e-3)
 
 
 def test_after_the_deadline_the_first_answer_stands_with_its_proof(in_passes):
