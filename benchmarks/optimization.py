@@ -67,6 +67,7 @@ PEERS = (
 @click.option("--python", default=sys.executable, help="Where the extra `benchmarks` is installed.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("docs/benchmarks"))
 @click.option("--alone", is_flag=True, help="Only ours.")
+@click.option("--beside", default="", help="Only these of the peers, with commas.")
 @click.option("--reserve", is_flag=True, help="Instead: 1,000 devices with event and reserve.")
 @click.option("--intraday", is_flag=True, help="Instead: 100 re-plans of 10,000 devices.")
 @click.option("--switches", is_flag=True, help="Devices have a least power, for who knows it.")
@@ -78,6 +79,7 @@ def main(
     python: str,
     out: Path,
     alone: bool,
+    beside: str,
     reserve: bool,
     intraday: bool,
     switches: bool,
@@ -94,7 +96,8 @@ def main(
     )
     rows: list[Row] = []
     faults: list[str] = []
-    late: set[str] = {peer.name for peer in PEERS} if alone else set()
+    chosen = {name.strip() for name in beside.split(",") if name.strip()}
+    late = {peer.name for peer in PEERS if alone or (chosen and peer.name not in chosen)}
     for recipe in recipes:
         of_size = measured(recipe, python, time_limit, late)
         late |= {row.planner for row in of_size if row.status.startswith(OVER)}
