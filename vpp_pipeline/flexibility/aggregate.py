@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vpp_pipeline.flexibility.schemas import InnerPolicies
     from vpp_pipeline.flexibility.tubes import Floats
 
-_TOLERANCE = 1e-9
+_TOLERANCE = 1e-6  # kW, hours of full signal: a small share magnifies rounding
 _SUMS = ("nominal_kw", "passing_down_kw", "passing_up_kw", "share_kw")
 _EFFICIENCIES = ("charge_efficiency", "discharge_efficiency")
 
