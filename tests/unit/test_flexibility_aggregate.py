@@ -50,13 +50,14 @@ def random_profile(inner, rng):
     lean, swing = rng.uniform(-1, 1), rng.choice([0.3, 1.0, 3.0])
     least, most = inner["charge_efficiency"][0], 1 / inner["discharge_efficiency"][0]
     sustain_h = inner["sustain_h"][0]
-    signal = np.zeros(inner.height)
+    signal, share = np.zeros(inner.height), inner["share_kw"].to_numpy()
     fullest = emptiest = 0.0
     for t in range(inner.height):
         x = float(np.clip(lean + swing * rng.standard_normal(), -1, 1))
         x = min(x, (emptiest + sustain_h) / (STEP_H * most))
         x = max(x, -(sustain_h - fullest) / STEP_H)
         x = float(np.clip(x, -1, 1)) if emptiest > -sustain_h else min(x, 0.0)
+        x = x if share[t] > 0 else 0.0  # where no store takes part, nothing is given or taken
         signal[t] = x
         fullest -= STEP_H * x
         emptiest -= STEP_H * (x * most if x > 0 else x * least)
@@ -66,7 +67,6 @@ def random_profile(inner, rng):
     passing = np.where(
         signal > 0, up, np.where(signal < 0, down, down + rng.random(len(up)) * (up - down))
     )
-    share = inner["share_kw"].to_numpy()
     return pl.DataFrame(
         {
             "interval_start": inner["interval_start"],
