@@ -187,7 +187,7 @@ def test_a_part_beside_the_rests_power_finds_the_wholes_optimum(market):
 def test_passes_over_a_fleet_reach_the_gap_that_solving_it_together_does(market, in_passes):
     problem = sample(250, 5, market, 24)
     tolerance = 3e-3 if market == "reserve" else 5e-4
-    found = decompose._passes(problem, tolerance, IN_TIME, market_prices(problem))
+    found = relax(problem, tolerance, IN_TIME, market_prices(problem))
     assert found.passes > 0
     assert found.gap <= tolerance
     assert found.bound_eur <= optimum_eur(problem) + 1e-5

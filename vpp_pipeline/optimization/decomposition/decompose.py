@@ -81,13 +81,16 @@ def relax(problem: Problem, tolerance: float, deadline: float, warm: Prices | No
         found = solve_together(problem, limited, still, tolerance / 4)
         here = _judged(problem, found.answers, limited, found.prices, 2)
         return here if here.gap <= tolerance else balanced(problem, here, tolerance, 0)
-    return _passes(problem, tolerance, deadline, guess)
+    return _passes(problem, tolerance, deadline, guess, warm=warm is not None)
 
 
-def _passes(problem: Problem, tolerance: float, deadline: float, guess: Prices) -> Relaxation:
+def _passes(
+    problem: Problem, tolerance: float, deadline: float, guess: Prices, *, warm: bool
+) -> Relaxation:
     """Pass over the fleet, each time at prices that fit its last answer better.
 
-    After the first pass, and wherever the step before it led astray, a sample tells how the
+    Without a plan like this one to begin from, a sample gives the first prices. After a first pass
+    at such a plan's prices, and wherever the step before it led astray, a sample tells how the
     fleet's answer changes with prices, and the portfolio is solved with that; else one Newton
     step does, from the sample's answer.
     """
@@ -95,6 +98,9 @@ def _passes(problem: Problem, tolerance: float, deadline: float, guess: Prices) 
     share = float(sample.mean())
     trust = _TRUST_EUR_PER_KWH * STEP_H
     prices, follows = guess, None
+    if not warm:
+        found = _sampled(problem, sample, share, guess, tolerance)
+        prices, follows = found.prices, found.follows / share
     best = None
     nth = 0
     while True:
@@ -125,6 +131,18 @@ def _passes(problem: Problem, tolerance: float, deadline: float, guess: Prices) 
                 raise
             return best
         prices = prices_of(problem, told)
+
+
+def _sampled(
+    problem: Problem, sample: Bools, share: float, guess: Prices, tolerance: float
+) -> Together:
+    """Solve a sample of the sites (K,) for its share of the portfolio, loads as all sites' are."""
+    part = at_sites(problem, sample)
+    part = replace(part, portfolio=_scaled(part.portfolio, share))
+    beside_kw = np.zeros(len(link_prices(problem, guess)))
+    own_kw = part.sites.base_kw.sum(axis=1)
+    beside_kw[: len(own_kw)] = share * problem.sites.base_kw.sum(axis=1) - own_kw
+    return solve_together(part, binding_sites(part, guess), beside_kw, tolerance / 4)
 
 
 def balanced(
