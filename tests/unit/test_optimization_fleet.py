@@ -10,11 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from vpp_pipeline.delivery_day import day_intervals
-from vpp_pipeline.optimization import piecewise
 from vpp_pipeline.optimization import solve as solve_module
 from vpp_pipeline.optimization.build import build
 from vpp_pipeline.optimization.exact import solve_exact
-from vpp_pipeline.optimization.found import followed
 from vpp_pipeline.optimization.problem import select
 from vpp_pipeline.optimization.sample import sample_problem
 from vpp_pipeline.optimization.settings import PlanSettings
@@ -244,21 +242,6 @@ def test_a_fleet_of_one_kind_is_planned_beside_sites_without_devices(kind, marke
     assert_sound(problem, plan)
     assert plan.gap < 0.05  # a handful of switches among a fleet that costs almost nothing
     assert plan.method == ("none" if kind == "nothing" else "decomposition")
-
-
-def test_set_points_made_in_pieces_are_those_made_at_once(monkeypatch):
-    problem = sample(60, 10, "reserve")
-    stores, sources = problem.stores, problem.sources
-    rng = np.random.default_rng(10)
-    energy_kwh = rng.uniform(0, 20, stores.drift_kwh.shape)
-    source_kw = rng.uniform(0, 8, sources.max_kw.shape)
-    mixed = rng.permutation(len(stores.site))  # stores need not be in the sites' order
-    problem, energy_kwh = replace(problem, stores=select(stores, mixed)), energy_kwh[:, mixed]
-    at_once, _ = followed(problem, energy_kwh, source_kw)
-    monkeypatch.setattr(piecewise, "_STORES_AT_A_TIME", 7)
-    in_pieces, _ = followed(problem, energy_kwh, source_kw)
-    for name, values in vars(at_once).items():
-        np.testing.assert_allclose(getattr(in_pieces, name), values, rtol=0, atol=1e-12)
 
 
 def test_warm_prices_lead_to_a_plan_as_good():

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vpp_pipeline.optimization.piecewise import piecewise
 from vpp_pipeline.optimization.repair import track
 from vpp_pipeline.optimization.reserves import held
 from vpp_pipeline.optimization.verify import verify
@@ -20,7 +19,7 @@ from vpp_pipeline.optimization.verify import verify
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vpp_pipeline.optimization.problem import Floats, Places, Problem
+    from vpp_pipeline.optimization.problem import Floats, Problem
     from vpp_pipeline.optimization.repair import Setpoints
     from vpp_pipeline.optimization.verify import Verdict
 
@@ -118,9 +117,5 @@ def gap_of(cost_eur: float, bound_eur: float) -> float:
 
 def followed(problem: Problem, energy_kwh: Floats, source_kw: Floats) -> tuple[Setpoints, Verdict]:
     """Return set-points that follow a wish within every rule, and their verdict."""
-
-    def tracked(part: Problem, stores: Places, sources: Places) -> Setpoints:
-        return track(part, energy_kwh[:, stores], source_kw[:, sources])
-
-    setpoints = held(problem, piecewise(problem, tracked))
+    setpoints = held(problem, track(problem, energy_kwh, source_kw))
     return setpoints, verify(problem, setpoints)

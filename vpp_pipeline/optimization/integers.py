@@ -15,10 +15,9 @@ import numpy as np
 from vpp_pipeline.delivery_day import STEP_H
 from vpp_pipeline.optimization.bound import lower_bound_eur
 from vpp_pipeline.optimization.directions import best_directions
+from vpp_pipeline.optimization.found import followed
 from vpp_pipeline.optimization.problem import at_sites, no_portfolio, select
 from vpp_pipeline.optimization.relaxed import SolverError, solve_relaxed
-from vpp_pipeline.optimization.repair import track
-from vpp_pipeline.optimization.reserves import held
 from vpp_pipeline.optimization.room import room_at_sites
 from vpp_pipeline.optimization.runs import (
     broken_runs,
@@ -28,7 +27,6 @@ from vpp_pipeline.optimization.runs import (
     with_switches,
 )
 from vpp_pipeline.optimization.turns import taking_turns
-from vpp_pipeline.optimization.verify import Verdict, verify
 
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.multipliers import Multipliers
@@ -36,6 +34,7 @@ if TYPE_CHECKING:
     from vpp_pipeline.optimization.relaxed import Relaxed
     from vpp_pipeline.optimization.repair import Setpoints
     from vpp_pipeline.optimization.settings import Solver
+    from vpp_pipeline.optimization.verify import Verdict
 
 _TOLD_KW = 1e-3
 _ROUNDS = 7  # patterns: at the convex prices, in turns, then parts at the best plan's prices
@@ -73,6 +72,13 @@ class Loose:
     def __or__(self, other: Loose) -> Loose:
         """Return the devices of either."""
         return Loose(self.stores | other.stores, self.sources | other.sources)
+
+    def sites(self, problem: Problem) -> Bools:
+        """Return the sites (K,) where there is one."""
+        sites: Bools = np.zeros(len(problem.sites.import_limit_kw), dtype=np.bool_)
+        sites[problem.stores.site[self.stores]] = True
+        sites[problem.sources.site[self.sources]] = True
+        return sites
 
     def any(self) -> bool:
         """Return whether there is one."""
@@ -189,7 +195,7 @@ def settled(problem: Problem, relaxed: Relaxed, solver: Solver, time_limit_s: fl
     solved again within it. Where that moves the prices, some of the devices get a new one, as
     long as it helps. Where a solver gives up, what is there so far stands.
     """
-    best = _followed(problem, relaxed.energy_kwh, relaxed.source_kw)
+    best = followed(problem, relaxed.energy_kwh, relaxed.source_kw)
     loose = loose_devices(problem, relaxed)
     price = local_price(relaxed.multipliers)
     bound = lower_bound_eur(problem, relaxed.multipliers, switches=True)
@@ -199,7 +205,7 @@ def settled(problem: Problem, relaxed: Relaxed, solver: Solver, time_limit_s: fl
     bound = max(bound, proven_bound_eur(problem, relaxed.multipliers, pattern))
     kept = narrowed = pattern.problem
     lowest = np.inf
-    open_sites = _open_sites(problem, loose)
+    open_sites = loose.sites(problem) | problem.portfolio.couples  # all, if the fleet couples
     energy, source = relaxed.energy_kwh.copy(), relaxed.source_kw.copy()
     for nth in range(_ROUNDS):
         part = at_sites(narrowed, open_sites)
@@ -209,7 +215,7 @@ def settled(problem: Problem, relaxed: Relaxed, solver: Solver, time_limit_s: fl
             break
         energy[:, open_sites[problem.stores.site]] = answer.energy_kwh
         source[:, open_sites[problem.sources.site]] = answer.source_kw
-        found = _followed(problem, energy, source)
+        found = followed(problem, energy, source)
         best = min(best, found, key=lambda plan: plan[1].objective_eur)
         if found[1].objective_eur < lowest:
             lowest, kept = found[1].objective_eur, narrowed
@@ -273,19 +279,6 @@ def _with_bounds_of(problem: Problem, narrowed: Problem, released: Loose) -> Pro
             max_kw=np.where(source, wide.max_kw, tight.max_kw),
         ),
     )
-
-
-def _followed(problem: Problem, energy_kwh: Floats, source_kw: Floats) -> tuple[Setpoints, Verdict]:
-    setpoints = held(problem, track(problem, energy_kwh, source_kw))
-    return setpoints, verify(problem, setpoints)
-
-
-def _open_sites(problem: Problem, loose: Loose) -> Bools:
-    """Return the sites (K,) to solve again: those of loose devices, or all if the fleet couples."""
-    again: Bools = np.full(len(problem.sites.import_limit_kw), problem.portfolio.couples)
-    again[problem.stores.site[loose.stores]] = True
-    again[problem.sources.site[loose.sources]] = True
-    return again
 
 
 def _too_little(power_kw: Floats, least_kw: Floats) -> Bools:

@@ -15,10 +15,9 @@ import numpy as np
 from vpp_pipeline.optimization.bound import lower_bound_eur
 from vpp_pipeline.optimization.exact import solve_exact
 from vpp_pipeline.optimization.found import Found, Prices
-from vpp_pipeline.optimization.integers import settled
+from vpp_pipeline.optimization.integers import loose_devices, settled
 from vpp_pipeline.optimization.problem import at_sites
 from vpp_pipeline.optimization.relaxed import SolverError, solve_relaxed
-from vpp_pipeline.optimization.repair import loose_sites
 
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.problem import Bools, Floats, Places, Problem
@@ -113,7 +112,7 @@ def _improved(
         return best, progress
 
     with best.stages.timed("switches"):
-        loose = np.flatnonzero(open_sites)[loose_sites(part, relaxed)]
+        loose = np.flatnonzero(open_sites)[loose_devices(part, relaxed).sites(part)]
         progress = _settled(problem, progress, loose, deadline, gap)
     left = ~progress.settled[open_sites]
     rest = lower_bound_eur(at_sites(part, left), relaxed.multipliers.at_sites(part, left))

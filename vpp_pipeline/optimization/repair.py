@@ -1,8 +1,8 @@
 """From a solver's answer to powers that devices can follow.
 
 Belongs here: tracking energies within every hard bound, one direction at a time, at least the
-least power, whole milliwatts; and where an answer can't be followed. Does not: solving (`relaxed`, `exact`),
-judging (`verify`).
+least power, whole milliwatts. Does not: where an answer can't be followed (`integers`), solving
+(`relaxed`, `exact`), judging (`verify`).
 """
 
 from __future__ import annotations
@@ -13,18 +13,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vpp_pipeline.delivery_day import STEP_H
-from vpp_pipeline.optimization.runs import broken_runs, keeping_runs
+from vpp_pipeline.optimization.runs import keeping_runs
 
 if TYPE_CHECKING:
-    from vpp_pipeline.optimization.problem import Bools, Floats, Places, Problem
-    from vpp_pipeline.optimization.relaxed import Relaxed
+    from vpp_pipeline.optimization.problem import Floats, Places, Problem
 
 _MILLIWATTS = 1e6  # in a kW; a driver rounds to what its device can hold
 _ROUNDING = 1e-6  # so that 5 kW is five million of them, whatever the last bit says
 # A wish for less than this share of the least power is dropped, a larger one is rounded up; the
 # excess is made good in the steps that follow, because energies are tracked, not powers.
 _WORTH_STARTING = 0.1
-_TOLD_KW = 1e-3
 
 
 @dataclass(frozen=True)
@@ -87,34 +85,6 @@ def track(problem: Problem, energy_kwh: Floats, source_kw: Floats) -> Setpoints:
             - np.maximum(power[t], 0) / stores.discharge_efficiency
         )
     return Setpoints(power, energy, source)
-
-
-def loose_sites(problem: Problem, relaxed: Relaxed) -> Bools:
-    """Return the sites (K,) where an answer has a device do what it can't.
-
-    That is both ways at once, running below its least power, or a run cut short.
-    """
-    stores, sources = problem.stores, problem.sources
-    loose_store = (
-        (np.minimum(relaxed.charge_kw, relaxed.discharge_kw) > _TOLD_KW)
-        | _too_little(relaxed.charge_kw, stores.min_active_kw)
-        | _too_little(relaxed.discharge_kw, stores.min_active_kw)
-    ).any(axis=0)
-    loose_source = _too_little(relaxed.source_kw, sources.min_active_kw).any(axis=0)
-    interrupted, hasty = broken_runs(
-        problem, relaxed.charge_kw, relaxed.energy_kwh, relaxed.source_kw
-    )
-    loose_store |= interrupted
-    loose_source |= hasty
-    loose = np.zeros(len(problem.sites.import_limit_kw), dtype=np.bool_)
-    loose[stores.site[loose_store]] = True
-    loose[sources.site[loose_source]] = True
-    return loose
-
-
-def _too_little(power_kw: Floats, least_kw: Floats) -> Bools:
-    little: Bools = (power_kw > _TOLD_KW) & (power_kw < least_kw - _TOLD_KW)
-    return little
 
 
 def _charging(problem: Problem, energy_kwh: Floats) -> Floats:

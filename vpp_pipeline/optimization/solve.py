@@ -15,7 +15,6 @@ from vpp_pipeline.optimization.decomposition.fleet import solve_fleet
 from vpp_pipeline.optimization.fallback import greedy
 from vpp_pipeline.optimization.found import Found, Prices, market_prices
 from vpp_pipeline.optimization.monolith import solve_whole
-from vpp_pipeline.optimization.piecewise import piecewise
 from vpp_pipeline.optimization.reserves import held
 from vpp_pipeline.optimization.verify import verify
 
@@ -40,7 +39,7 @@ def solve(problem: Problem, settings: PlanSettings, warm: Prices | None = None) 
             return solve_fleet(problem, settings, deadline, warm)
         except CoupledError as error:
             complaint = str(error)
-    setpoints = held(problem, piecewise(problem, lambda part, _stores, _sources: greedy(part)))
+    setpoints = held(problem, greedy(problem))
     verdict = verify(problem, setpoints)
     best = Found(
         setpoints,

@@ -106,9 +106,7 @@ def _switched(
     """
     answers = found.answers
     loose = loose_devices(problem, _wish(answers))
-    again: Bools = np.zeros(len(problem.sites.import_limit_kw), dtype=np.bool_)
-    again[problem.stores.site[loose.stores]] = True
-    again[problem.sources.site[loose.sources]] = True
+    again = loose.sites(problem)
     if not again.any():
         return best, None, again
     prices = consistent(problem, answers.multipliers(problem, found.prices))
