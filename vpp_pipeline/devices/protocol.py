@@ -21,12 +21,15 @@ class DeviceLink:
 
     device_id: str
     device_type: str
-    protocol: str  # modbus, mqtt, http
-    endpoint: str  # host:port (modbus, mqtt) or base URL (http)
-    unit_id: int | None
+    protocol: str  # modbus, mqtt, http, ocpp
+    endpoint: str  # host:port (modbus, mqtt), base URL (http), charge point (ocpp)
+    unit_id: int | None  # Modbus unit, OCPP connector
     max_inject_kw: float
     max_draw_kw: float
     writable: bool  # false: read-only, dry run, or real without `live: true`; never written
+    register_map: str | None = None  # Modbus: a vendor's map; none is SunSpec
+    tls: bool = False
+    credentials: str | None = None  # their name; see `credentials`
 
 
 @dataclass(frozen=True)

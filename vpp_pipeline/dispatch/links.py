@@ -24,6 +24,9 @@ def device_links(devices: pl.DataFrame) -> list[DeviceLink]:
         unit_id="unit_id",
         max_inject_kw="max_inject_kw",
         max_draw_kw="max_draw_kw",
+        register_map="register_map",
+        tls="tls",
+        credentials="credentials",
         writable=pl.col("controllable") & (pl.col("simulated") | pl.col("live")),
     )
     return [DeviceLink(**row) for row in rows.iter_rows(named=True)]

@@ -26,6 +26,7 @@ from vpp_pipeline.fleet.model import (
     Load,
     ModbusConnection,
     MqttConnection,
+    OcppConnection,
     PvInverter,
     SimulatedConnection,
     Site,
@@ -43,7 +44,7 @@ SITE_FIELDS = {
     "timezone": "timezone",
     "site_tags": "tags",
 }
-GRID_FIELDS = {"import_limit_kw": "import_limit_kw", "export_limit_kw": "export_limit_kw"}
+GRID_FIELDS = {name: name for name in GridConnection.model_fields}
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ CONNECTION = {
     "modbus": _connection(ModbusConnection),
     "mqtt": _connection(MqttConnection),
     "http": _connection(HttpConnection),
+    "ocpp": _connection(OcppConnection),
     "simulated": _connection(SimulatedConnection),
 }
 GROUPS = Column(pl.List(pl.String), SITE["site_tags"].schema, required=False, default=())

@@ -34,9 +34,12 @@ class DeviceFrame(dy.Schema):
     device_type = dy.Enum(
         ["battery", "pv", "wind", "ev_charger", "heat_pump", "flexible_load", "chp", "load"]
     )
-    protocol = dy.Enum(["modbus", "mqtt", "http"])
-    endpoint = dy.String(nullable=True)  # host:port or URL; null until a simulator has told it
-    unit_id = dy.Int64(nullable=True)  # Modbus unit
+    protocol = dy.Enum(["modbus", "mqtt", "http", "ocpp"])
+    endpoint = dy.String(nullable=True)  # host:port, URL, charge point; null until a simulator told
+    unit_id = dy.Int64(nullable=True)  # Modbus unit, OCPP connector
+    register_map = dy.String(nullable=True)  # Modbus: a vendor's map; null is SunSpec
+    tls = dy.Bool()
+    credentials = dy.String(nullable=True)  # their name, never a secret
     live = dy.Bool()
     simulated = dy.Bool()
     controllable = dy.Bool()  # false for a plain load
@@ -47,6 +50,8 @@ class DeviceFrame(dy.Schema):
     timezone = dy.String()
     site_import_limit_kw = dy.Float64(min=0)
     site_export_limit_kw = dy.Float64(min=0)
+    site_failsafe_import_kw = dy.Float64(min=0, nullable=True)  # steered by the grid operator
+    site_failsafe_export_kw = dy.Float64(min=0, nullable=True)
     max_inject_kw = dy.Float64(min=0)
     max_draw_kw = dy.Float64(min=0)
     min_active_kw = dy.Float64(min=0)  # smallest non-zero power: EV 6 A, CHP minimum; else 0
@@ -110,13 +115,19 @@ def frame_of(table: pl.DataFrame) -> dy.DataFrame[DeviceFrame]:
         endpoint=pl.coalesce(
             "connection_url",
             pl.format("{}:{}", pl.col("connection_host"), pl.col("connection_port")),
+            "connection_charge_point_id",
         ),
-        unit_id=pl.col("connection_unit_id"),
+        unit_id=pl.coalesce("connection_unit_id", "connection_connector_id"),
+        register_map=pl.col("connection_register_map"),
+        tls=pl.col("connection_tls").fill_null(value=False),
+        credentials=pl.col("connection_credentials"),
         simulated=simulated,
         controllable=kind != "load",
         tags=pl.concat_list("tags", "site_tags").list.unique().list.sort(),
         site_import_limit_kw=pl.col("import_limit_kw"),
         site_export_limit_kw=pl.col("export_limit_kw"),
+        site_failsafe_import_kw=pl.col("failsafe_import_kw"),
+        site_failsafe_export_kw=pl.col("failsafe_export_kw"),
         max_inject_kw=pl.coalesce(
             "max_discharge_kw", pl.when(kind.is_in(["pv", "wind", "chp"])).then(rated), 0.0
         ),

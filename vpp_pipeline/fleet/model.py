@@ -67,13 +67,18 @@ class _Record(BaseModel):
 
 
 class ModbusConnection(_Record):
-    """A SunSpec device behind Modbus TCP."""
+    """A device behind Modbus TCP: SunSpec, or as its vendor's register map tells."""
 
     protocol: Literal["modbus"] = "modbus"
     host: Host = "127.0.0.1"
     port: Annotated[WholeNumber, Field(ge=1, le=65535)] = 502
     unit_id: Annotated[WholeNumber, Field(ge=1, le=247)] = 1
     base_address: Literal[0, 40000, 50000] = 40000
+    register_map: Identifier | None = None
+    """A vendor's map by name; none is SunSpec."""
+    tls: StrictBool = False
+    credentials: Identifier | None = None
+    """Which credentials are shown to the device; secrets themselves are never in the registry."""
 
 
 class MqttConnection(_Record):
@@ -82,6 +87,8 @@ class MqttConnection(_Record):
     protocol: Literal["mqtt"] = "mqtt"
     host: Host = "127.0.0.1"
     port: Annotated[WholeNumber, Field(ge=1, le=65535)] = 1883
+    tls: StrictBool = False
+    credentials: Identifier | None = None
 
 
 class HttpConnection(_Record):
@@ -89,17 +96,26 @@ class HttpConnection(_Record):
 
     protocol: Literal["http"] = "http"
     url: Annotated[str, Field(pattern=r"^https?://[^\s/]\S*$")]
+    credentials: Identifier | None = None
+
+
+class OcppConnection(_Record):
+    """A charge point that calls our central system, and one of its connectors."""
+
+    protocol: Literal["ocpp"] = "ocpp"
+    charge_point_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._=+|@*-]{1,48}$")]
+    connector_id: Annotated[WholeNumber, Field(ge=1, le=100)] = 1
 
 
 class SimulatedConnection(_Record):
     """A simulated device: the simulator chooses a free loopback address when it starts."""
 
     protocol: Literal["simulated"] = "simulated"
-    over: Literal["modbus", "mqtt", "http"]
+    over: Literal["modbus", "mqtt", "http", "ocpp"]
 
 
 Connection = Annotated[
-    ModbusConnection | MqttConnection | HttpConnection | SimulatedConnection,
+    ModbusConnection | MqttConnection | HttpConnection | OcppConnection | SimulatedConnection,
     Field(discriminator="protocol"),
 ]
 
@@ -258,10 +274,16 @@ Device = Annotated[
 
 
 class GridConnection(_Record):
-    """What the site may draw from and inject into the grid."""
+    """What the site may draw from and inject into the grid.
+
+    A site with a failsafe limit is steered by its grid operator: it keeps to the failsafe while
+    nothing valid is known of the operator's limit.
+    """
 
     import_limit_kw: PowerKw
     export_limit_kw: PowerKwOrZero
+    failsafe_import_kw: PowerKwOrZero | None = None
+    failsafe_export_kw: PowerKwOrZero | None = None
 
 
 class Site(_Record):
