@@ -1,4 +1,4 @@
-"""The `vpp` command.
+"""The plant as a whole: `vpp demo`, `vpp up`, `vpp simulate`.
 
 Belongs here: arguments, messages and exit codes. Does not: what the commands do.
 """
@@ -7,51 +7,21 @@ from __future__ import annotations
 
 import os
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from signal import SIGINT, SIGTERM, signal
-from threading import Event
 
 import click
 
-from vpp_pipeline import collector as collecting
 from vpp_pipeline import demo as demonstration
 from vpp_pipeline import up as live
-from vpp_pipeline.fleet import registry
+from vpp_pipeline.cli.stopping import until_stopped
 from vpp_pipeline.runtime import Runtime
-from vpp_pipeline.settings import DEMO_FLEET, Settings
+from vpp_pipeline.settings import Settings
 
 _LIVE_START = datetime(2020, 9, 14, 4, 0, tzinfo=UTC)
-_COLLECT_EVERY = timedelta(minutes=5)
 
 
-@click.group()
-def main() -> None:
-    """A virtual power plant: telemetry and prices in, a verified schedule for every device out."""
-
-
-@main.group()
-def fleet() -> None:
-    """The registry of sites and devices."""
-
-
-@fleet.command()
-@click.argument("file", type=click.Path(path_type=Path), default=DEMO_FLEET)
-def check(file: Path) -> None:
-    """Name every error in a fleet FILE (YAML, CSV or Parquet), with its place and remedy."""
-    problems = registry.check(file)
-    for problem in problems:
-        click.echo(str(problem), err=True)
-    if problems:
-        click.echo(f"{file}: {len(problems)} problems", err=True)
-        sys.exit(1)
-    devices = registry.read_devices(file)
-    click.echo(
-        f"{file}: {devices.height} devices at {devices['site_id'].n_unique()} sites, no problems"
-    )
-
-
-@main.command()
+@click.command()
 @click.option(
     "--home",
     type=click.Path(path_type=Path, file_okay=False),
@@ -68,7 +38,7 @@ def demo(home: Path) -> None:
     sys.exit(0 if passed else 1)
 
 
-@main.command()
+@click.command()
 @click.option("--speed", type=click.FloatRange(1, 300), default=10.0, show_default=True)
 @click.option("--port", type=click.IntRange(1, 65535), default=3000, show_default=True)
 @click.option(
@@ -106,24 +76,7 @@ def up(speed: float, port: int, home: Path) -> None:
     )
 
 
-@main.command()
+@click.command()
 def simulate() -> None:
     """Run the simulated fleet on the real protocols, on loopback, until stopped."""
-    demonstration.simulate(Runtime.of(Settings.from_environment()), _until_stopped())
-
-
-@main.command()
-def collect() -> None:
-    """Poll every device and land its readings, until stopped."""
-    collecting.run(Runtime.of(Settings.from_environment()), _COLLECT_EVERY, _until_stopped())
-
-
-def _until_stopped() -> Event:
-    stopped = Event()
-    for number in (SIGINT, SIGTERM):
-        signal(number, lambda *_: stopped.set())
-    return stopped
-
-
-if __name__ == "__main__":
-    main()
+    demonstration.simulate(Runtime.of(Settings.from_environment()), until_stopped())

@@ -1,0 +1,39 @@
+"""The `vpp` command.
+
+Belongs here: which command stands in which module. Does not: the commands themselves (one module
+a concern beside this one), what they do.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+_MODULE_OF = {
+    "collect": "residents",
+    "demo": "plant",
+    "fleet": "fleet",
+    "simulate": "plant",
+    "up": "plant",
+}
+
+
+class _OnDemand(click.Group):
+    """Imports a command when it is called: the kill switch must not wait for Dagster's import."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return sorted(_MODULE_OF)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        if cmd_name not in _MODULE_OF:
+            return None
+        command: click.Command = getattr(
+            import_module(f"{__name__}.{_MODULE_OF[cmd_name]}"), cmd_name
+        )
+        return command
+
+
+@click.group(cls=_OnDemand)
+def main() -> None:
+    """A virtual power plant: telemetry and prices in, a verified schedule for every device out."""

@@ -1,0 +1,35 @@
+"""The registry: `vpp fleet check`.
+
+Belongs here: arguments, messages and exit codes. Does not: the rules of a registry (`fleet`).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from vpp_pipeline.fleet import registry
+from vpp_pipeline.settings import DEMO_FLEET
+
+
+@click.group()
+def fleet() -> None:
+    """The registry of sites and devices."""
+
+
+@fleet.command()
+@click.argument("file", type=click.Path(path_type=Path), default=DEMO_FLEET)
+def check(file: Path) -> None:
+    """Name every error in a fleet FILE (YAML, CSV or Parquet), with its place and remedy."""
+    problems = registry.check(file)
+    for problem in problems:
+        click.echo(str(problem), err=True)
+    if problems:
+        click.echo(f"{file}: {len(problems)} problems", err=True)
+        sys.exit(1)
+    devices = registry.read_devices(file)
+    click.echo(
+        f"{file}: {devices.height} devices at {devices['site_id'].n_unique()} sites, no problems"
+    )
