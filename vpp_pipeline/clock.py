@@ -27,6 +27,10 @@ class Clock(Protocol):
         """Return the current time, aware, in UTC."""
         ...
 
+    def monotonic_s(self) -> float:
+        """Return clock seconds since a moment of its own; never set back, never set forward."""
+        ...
+
     def sleep_until(self, moment: datetime) -> None:
         """Return once `now() >= moment`; at once if it is already past."""
         ...
@@ -48,6 +52,10 @@ class ScaledClock:
         """Return the scaled time."""
         return self.start + timedelta(seconds=(time.time() - self.anchor_epoch_s) * self.rate)
 
+    def monotonic_s(self) -> float:
+        """Return the machine's monotonic seconds at this clock's speed."""
+        return time.monotonic() * self.rate
+
     def sleep_until(self, moment: datetime) -> None:
         """Sleep the wall time that is left, on the machine's monotonic clock."""
         deadline = time.monotonic() + (moment - self.now()).total_seconds() / self.rate
@@ -63,6 +71,10 @@ class SystemClock:
     def now(self) -> datetime:
         """Return the wall time."""
         return datetime.now(UTC)
+
+    def monotonic_s(self) -> float:
+        """Return the machine's monotonic seconds."""
+        return time.monotonic()
 
     def sleep_until(self, moment: datetime) -> None:
         """Sleep until `moment`, on the machine's monotonic clock."""
@@ -90,6 +102,10 @@ class ManualClock:
         with self._lock:
             return self._now
 
+    def monotonic_s(self) -> float:
+        """Return how far it is from the epoch: it never moves backwards."""
+        return self.now().timestamp()
+
     def sleep_until(self, moment: datetime) -> None:
         """Move to `moment`, never backwards."""
         with self._lock:
@@ -97,3 +113,32 @@ class ManualClock:
             self._now = max(self._now, moment)
         if moved and self.on_move is not None:
             self.on_move()
+
+
+class SteadyClock:
+    """Another clock's time when this one was made, carried on by its monotonic seconds.
+
+    For deadlines that begin and end in one process: whoever sets the machine's clock moves none.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._start = clock.now()
+        self._start_s = clock.monotonic_s()
+
+    @property
+    def rate(self) -> float:
+        """The other clock's speed."""
+        return self._clock.rate
+
+    def now(self) -> datetime:
+        """Return the time, as if the machine's clock had not been set since."""
+        return self._start + timedelta(seconds=self.monotonic_s() - self._start_s)
+
+    def monotonic_s(self) -> float:
+        """Return the other clock's monotonic seconds."""
+        return self._clock.monotonic_s()
+
+    def sleep_until(self, moment: datetime) -> None:
+        """Sleep what is left until `moment` by this clock."""
+        self._clock.sleep_until(self._clock.now() + (moment - self.now()))

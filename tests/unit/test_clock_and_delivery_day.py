@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vpp_pipeline import delivery_day
-from vpp_pipeline.clock import ManualClock, ScaledClock
+from vpp_pipeline.clock import ManualClock, ScaledClock, SteadyClock
 
 BERLIN = "Europe/Berlin"
 
@@ -71,3 +71,32 @@ def test_two_processes_with_the_same_anchor_share_one_scaled_time() -> None:
     before, after = one.now(), other.now()
     assert before <= after
     assert (before - start).total_seconds() >= 300.0
+
+
+class _SetClock(ManualClock):
+    """A machine's clock that somebody sets while its monotonic seconds go on."""
+
+    def __init__(self, start: datetime) -> None:
+        super().__init__(start)
+        self.set_by = timedelta()
+
+    def now(self) -> datetime:
+        return super().now() + self.set_by
+
+    def monotonic_s(self) -> float:
+        return super().now().timestamp()
+
+    def sleep_until(self, moment: datetime) -> None:
+        super().sleep_until(moment - self.set_by)
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_invariant_16_a_deadline_does_not_move_when_the_machines_clock_is_set(hours: int) -> None:
+    start = datetime(2026, 3, 1, 10, tzinfo=UTC)
+    machine = _SetClock(start)
+    steady = SteadyClock(machine)
+    machine.set_by = timedelta(hours=hours)
+    assert steady.now() == start
+    steady.sleep_until(start + timedelta(minutes=5))
+    assert steady.now() == start + timedelta(minutes=5)
+    assert machine.now() == start + timedelta(hours=hours, minutes=5)
