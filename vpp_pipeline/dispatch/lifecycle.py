@@ -51,15 +51,16 @@ TRANSITIONS: dict[State | None, frozenset[State]] = {
     State.FAILED: frozenset({State.SENT, State.REJECTED, State.EXPIRED}),
     State.ACKED: _AFTER_SEND - {State.FAILED, State.UNKNOWN},
     State.APPLIED: frozenset({State.APPLIED, State.VERIFIED, State.EXPIRED, State.OVERRIDDEN}),
-    State.VERIFIED: frozenset({State.OVERRIDDEN}),  # found by a later re-check
+    State.VERIFIED: frozenset({State.VERIFIED, State.OVERRIDDEN}),  # found by a later re-check
     State.REJECTED: frozenset(),
     State.EXPIRED: frozenset(),
     State.OVERRIDDEN: frozenset(),
 }
 """Which states may follow; the key None is a command the ledger does not know.
 
-ACKED, APPLIED and UNKNOWN may repeat: a later look that found nothing better, with its words.
-SENT may not, so that marking a command as SENT is a claim only one run can make.
+ACKED, APPLIED, UNKNOWN and VERIFIED may repeat: a later look that found nothing else, with its
+words. SENT may not, so that marking a command as SENT is a claim only one run can make. A
+set-point found gone is OVERRIDDEN; what is sent in its place is a new command.
 """
 
 
