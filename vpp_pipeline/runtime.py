@@ -17,8 +17,8 @@ import polars as pl
 from vpp_pipeline.devices.http import HttpDriver
 from vpp_pipeline.devices.modbus import ModbusDriver
 from vpp_pipeline.devices.mqtt import MqttDriver
-from vpp_pipeline.fleet import document
-from vpp_pipeline.fleet.frame import device_frame, with_endpoints
+from vpp_pipeline.fleet import document, registry
+from vpp_pipeline.fleet.frame import device_frame, told_endpoints, with_endpoints
 from vpp_pipeline.warehouse import landing
 from vpp_pipeline.warehouse.store import Warehouse
 
@@ -77,6 +77,17 @@ class Runtime:
         told = self.settings.simulation_dir / "endpoints.json"
         return _devices(versions["document"][0], told.read_text() if told.exists() else "{}")
 
+    def registered_devices(self) -> dy.DataFrame[DeviceFrame]:
+        """Return the fleet of the registry's file with its addresses; needs no database.
+
+        A simulated device whose address can't be read has none. Raises RegistryError.
+        """
+        try:
+            told = json.loads((self.settings.simulation_dir / "endpoints.json").read_text())
+        except (OSError, ValueError):
+            told = {}
+        return told_endpoints(registry.read_devices(self.settings.fleet_file), told)
+
     def latest_telemetry(self, as_of: datetime) -> pl.DataFrame:
         """Return each device's newest reading known at `as_of`, compacted or just landed."""
         # The landing zone first: a file compacted in between is seen twice, never missed.
@@ -104,5 +115,5 @@ class Runtime:
 
 
 @lru_cache(maxsize=4)
-def _devices(registry: str, endpoints: str) -> dy.DataFrame[DeviceFrame]:
-    return with_endpoints(device_frame(document.from_document(registry)), json.loads(endpoints))
+def _devices(known: str, endpoints: str) -> dy.DataFrame[DeviceFrame]:
+    return with_endpoints(device_frame(document.from_document(known)), json.loads(endpoints))

@@ -160,13 +160,13 @@ def frame_of(table: pl.DataFrame) -> dy.DataFrame[DeviceFrame]:
     return DeviceFrame.validate(frame, cast=True)
 
 
-def with_endpoints(
+def told_endpoints(
     devices: dy.DataFrame[DeviceFrame], endpoints: Mapping[str, Mapping[str, Any]]
 ) -> dy.DataFrame[DeviceFrame]:
-    """Return the devices with the addresses that a simulator has told.
+    """Return the devices with the addresses that a simulator has told, or null where it has not.
 
     `endpoints` maps a device to `{"endpoint": host:port or URL, "unit_id": Modbus unit or None}`;
-    real devices keep their own. Raises ValueError naming the devices that are left without one.
+    real devices keep their own.
     """
     told = pl.DataFrame(
         [(name, told["endpoint"], told.get("unit_id")) for name, told in endpoints.items()],
@@ -177,6 +177,17 @@ def with_endpoints(
         endpoint=pl.when("simulated").then("told").otherwise("endpoint"),
         unit_id=pl.when("simulated").then("told_unit").otherwise("unit_id"),
     )
+    return DeviceFrame.validate(merged.select(devices.columns))
+
+
+def with_endpoints(
+    devices: dy.DataFrame[DeviceFrame], endpoints: Mapping[str, Mapping[str, Any]]
+) -> dy.DataFrame[DeviceFrame]:
+    """Return the devices with every address, as `told_endpoints` does.
+
+    Raises ValueError naming the devices that are left without one.
+    """
+    merged = told_endpoints(devices, endpoints)
     silent = merged.filter(pl.col("endpoint").is_null())["device_id"].to_list()
     if silent:
         names = ", ".join(silent[:_NAMED_AT_MOST])
@@ -185,4 +196,4 @@ def with_endpoints(
             f"{' …' if len(silent) > _NAMED_AT_MOST else ''};"
             " start the simulator with this fleet, or give them a real connection"
         )
-    return DeviceFrame.validate(merged.select(devices.columns))
+    return merged

@@ -1,0 +1,110 @@
+"""Returning devices to their own default, and knowing that they are there.
+
+Belongs here: releasing many devices at once, again until it was seen, and looking for those that
+still obey a set-point. Does not: who must be released (`orders`, `watchdog`), any database: this
+works when nothing else does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeVar
+
+from vpp_pipeline.devices.protocol import CommandResult, Outcome, Reading, Unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from vpp_pipeline.devices.protocol import DeviceLink, Driver
+
+Answer = TypeVar("Answer", CommandResult, Reading | Unreachable)
+
+_OVERTIME_S = 1.0  # what a driver may take beyond its own time-out before it is given up
+_FIRST_PAUSE_S = 0.5
+_LONGEST_PAUSE_S = 5.0
+
+
+async def release(
+    drivers: Mapping[str, Driver], links: Sequence[DeviceLink], timeout_s: float
+) -> dict[str, CommandResult]:
+    """Release each device once, all protocols at the same time; return the results by device.
+
+    ACKED says that the device was read back at its default. What a driver raises fails its own
+    devices only.
+    """
+    return await _ask(
+        drivers,
+        links,
+        timeout_s,
+        ask=lambda driver, batch: driver.release(batch, timeout_s),
+        lost=lambda _, why: CommandResult("", Outcome.UNKNOWN, "", why),
+    )
+
+
+async def release_until_seen(
+    drivers: Mapping[str, Driver], links: Sequence[DeviceLink], timeout_s: float, within_s: float
+) -> dict[str, CommandResult]:
+    """Release each device, and again those not seen at their default, for `within_s` wall seconds.
+
+    `timeout_s` bounds one attempt. Returns each device's last result.
+    """
+    now = asyncio.get_running_loop().time
+    deadline = now() + within_s
+    results: dict[str, CommandResult] = {}
+    left, pause_s = list(links), _FIRST_PAUSE_S
+    while left:
+        results |= await release(drivers, left, min(timeout_s, max(deadline - now(), 1.0)))
+        left = [link for link in left if results[link.device_id].outcome is not Outcome.ACKED]
+        if now() + pause_s >= deadline:
+            break
+        if left:
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+    return results
+
+
+async def obeying(
+    drivers: Mapping[str, Driver], links: Sequence[DeviceLink], timeout_s: float
+) -> list[DeviceLink]:
+    """Return the devices that say they obey a set-point; a silent one is not among them."""
+    answers = await _ask(
+        drivers,
+        links,
+        timeout_s,
+        ask=lambda driver, batch: driver.read(batch, timeout_s),
+        lost=lambda link, why: Unreachable(link.device_id, why),
+    )
+    return [link for link in links if _obeys(answers[link.device_id])]
+
+
+def _obeys(answer: Reading | Unreachable) -> bool:
+    return isinstance(answer, Reading) and answer.setpoint_kw is not None
+
+
+async def _ask(
+    drivers: Mapping[str, Driver],
+    links: Sequence[DeviceLink],
+    timeout_s: float,
+    *,
+    ask: Callable[[Driver, Sequence[DeviceLink]], Awaitable[list[Answer]]],
+    lost: Callable[[DeviceLink, str], Answer],
+) -> dict[str, Answer]:
+    async def ask_one(protocol: str, batch: Sequence[DeviceLink]) -> list[Answer]:
+        if protocol not in drivers:
+            return [lost(link, f"no driver for {protocol}: give one") for link in batch]
+        try:
+            async with asyncio.timeout(timeout_s + _OVERTIME_S):
+                return await ask(drivers[protocol], batch)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other protocols go on
+            why = f"the {protocol} driver failed: {type(error).__name__}: {error}"
+            return [lost(link, why) for link in batch]
+
+    batches: dict[str, list[DeviceLink]] = {}
+    for link in links:
+        batches.setdefault(link.protocol, []).append(link)
+    answered = await asyncio.gather(*(ask_one(*batch) for batch in batches.items()))
+    return {
+        link.device_id: answer
+        for batch, answers in zip(batches.values(), answered, strict=True)
+        for link, answer in zip(batch, answers, strict=True)
+    }
