@@ -75,6 +75,11 @@ class Settings:
         return self.home / "drop"
 
     @property
+    def order_dir(self) -> Path:
+        """The operators' order book; read and written with no database in between."""
+        return self.home / "orders"
+
+    @property
     def lease_dir(self) -> Path:
         """Endpoint leases between processes."""
         return self.home / "leases"

@@ -28,6 +28,7 @@ from vpp_pipeline.devices.protocol import (
 from vpp_pipeline.devices.schemas import Telemetry
 from vpp_pipeline.dispatch.commands import DueCommands, PlanRef, due_commands
 from vpp_pipeline.dispatch.ledger import Ledger
+from vpp_pipeline.dispatch.order_book import OrderBook
 from vpp_pipeline.dispatch.push import Dispatcher, PushSettings, push
 from vpp_pipeline.fleet.frame import device_frame
 from vpp_pipeline.fleet.model import (
@@ -175,6 +176,7 @@ class Bench:
     def __init__(self, directory: Path, now: datetime = BEFORE) -> None:
         self.clock = ManualClock(now)
         self.ledger = Ledger(Warehouse(directory / "warehouse"))
+        self.orders = OrderBook(directory / "orders")
         self.devices = plant()
         (directory / "devices").mkdir(exist_ok=True)
         self.drivers = {
@@ -194,6 +196,7 @@ class Bench:
             drivers=self.drivers,
             clock=self.clock,
             read_states=lambda: healthy(self.devices, self.clock.now(), self.energy_kwh),
+            orders=self.orders,
             actor="test",
             settings=settings,
         )

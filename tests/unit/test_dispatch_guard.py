@@ -1,5 +1,5 @@
 import math
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import polars as pl
 import pytest
@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vpp_pipeline.dispatch.guard import GuardSettings, guard
+from vpp_pipeline.dispatch.orders import standing
 from vpp_pipeline.dispatch.schemas import Commands
 
 RULES = GuardSettings(max_age=timedelta(minutes=5), max_clock_lead=timedelta(minutes=1))
@@ -37,7 +38,9 @@ def wish(**kw_by_device: float | None) -> pl.DataFrame:
 
 
 def guarded(wished: pl.DataFrame, states: pl.DataFrame, now: datetime = START) -> dict[str, object]:
-    return guard(wished, devices(), states, now, RULES).row(0, named=True)
+    return guard(wished, devices(), states, standing([], devices(), now), now, RULES).row(
+        0, named=True
+    )
 
 
 def test_what_is_within_bounds_passes_untouched():
@@ -216,7 +219,7 @@ def test_invariant_01_nothing_outside_the_bounds_or_not_finite_gets_through(
         [fleet_telemetry().clear(), *(telemetry(r.pop("device_id"), **r) for r in readings)]
     )
     now = START + timedelta(seconds=now_s)
-    out = guard(wished, plant, states, now, RULES)
+    out = guard(wished, plant, states, standing([], plant, now), now, RULES)
     assert out["command_id"].to_list() == wished["command_id"].to_list()
     told = out.join(plant, on="device_id", how="left")
     allowed = told.filter(~pl.col("refused"))
@@ -230,7 +233,9 @@ def test_invariant_01_nothing_outside_the_bounds_or_not_finite_gets_through(
         pl.col("measured_at").is_between(now - RULES.max_age, now + RULES.max_clock_lead)
     )
     assert set(allowed["device_id"]) <= set(fresh["device_id"])
-    again = guard(out.select(Commands.column_names()), plant, states, now, RULES)
+    again = guard(
+        out.select(Commands.column_names()), plant, states, standing([], plant, now), now, RULES
+    )
     still = again.filter(~out["refused"])
     assert still["setpoint_kw"].to_list() == pytest.approx(allowed["setpoint_kw"].to_list())
     assert not still["refused"].any()
@@ -254,4 +259,6 @@ def test_invariant_01_no_set_point_takes_a_battery_out_of_its_window(held, kw, e
 
 
 def test_an_empty_batch_stays_empty():
-    assert guard(wish(), devices(), fleet_telemetry(), datetime.now(UTC), RULES).is_empty()
+    plant = devices()
+    orders = standing([], plant, START)
+    assert guard(wish(), plant, fleet_telemetry(), orders, START, RULES).is_empty()

@@ -15,6 +15,7 @@ from vpp_pipeline.defs.planning import device_schedules
 from vpp_pipeline.dispatch.commands import DueCommands, PlanRef, due_commands
 from vpp_pipeline.dispatch.guard import GuardSettings
 from vpp_pipeline.dispatch.ledger import Ledger
+from vpp_pipeline.dispatch.order_book import OrderBook
 from vpp_pipeline.dispatch.push import Dispatcher, PushSettings, push
 from vpp_pipeline.dispatch.report import PushReport
 from vpp_pipeline.runtime import Runtime
@@ -94,6 +95,7 @@ def _dispatcher(actor: str, runtime: Runtime) -> Dispatcher:
         runtime.drivers("dispatcher"),
         runtime.clock,
         lambda: runtime.latest_telemetry(runtime.clock.now()),
+        OrderBook(runtime.settings.order_dir),
         actor,
         PushSettings(guard=GuardSettings(max_age=_STATES_MAX_AGE)),
     )

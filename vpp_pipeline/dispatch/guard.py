@@ -43,10 +43,11 @@ class GuardSettings:
     max_clock_lead: timedelta = timedelta(minutes=1)
 
 
-def guard(
+def guard(  # noqa: PLR0917 - the one gate names every input it judges by
     commands: pl.DataFrame,
     devices: pl.DataFrame,
     states: pl.DataFrame,
+    standing: pl.DataFrame,
     now: datetime,
     settings: GuardSettings,
 ) -> pl.DataFrame:
@@ -66,9 +67,10 @@ def guard(
     facts = (
         commands.join(devices.select(_NAMEPLATE), on="device_id", how="left", maintain_order="left")
         .join(_latest(states), on="device_id", how="left", maintain_order="left")
+        .join(standing, on="device_id", how="left", maintain_order="left")
         .with_columns(
             device_type=pl.col("device_type").cast(pl.String),
-            wish_kw=pl.col("setpoint_kw"),
+            wish_kw=pl.coalesce("override_kw", "setpoint_kw"),
             held_kwh=pl.when(pl.col("energy_kwh").is_finite()).then("energy_kwh"),
         )
     )
@@ -124,7 +126,9 @@ def _refusal(now: datetime, settings: GuardSettings) -> pl.Expr:
     full = pl.col("energy_capacity_kwh") * _PLAUSIBLE_OVERFILL
     impossible = ~pl.col("held_kwh").is_between(0.0, full).fill_null(value=False)
     return (
-        pl.when(~_finite("wish_kw"))
+        pl.when(pl.col("stopped").fill_null(value=True))
+        .then(pl.col("stop_words").fill_null("nothing is known of the orders for the device"))
+        .when(~_finite("wish_kw"))
         .then(pl.lit("the set-point is not a finite number: plan again"))
         .when(pl.col("device_type").is_null())
         .then(pl.lit("the device is not in the registry: add it there or plan again"))

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from vpp_pipeline.devices.protocol import Driver
     from vpp_pipeline.dispatch.commands import DueCommands, PlanRef
     from vpp_pipeline.dispatch.ledger import Ledger
+    from vpp_pipeline.dispatch.order_book import OrderBook
     from vpp_pipeline.dispatch.report import PushReport
 
 AHEAD = frozenset({"mqtt", "http"})
@@ -56,6 +57,7 @@ class Dispatcher:
     drivers: Mapping[str, Driver]
     clock: Clock
     read_states: Callable[[], pl.DataFrame]
+    orders: OrderBook
     actor: str
     settings: PushSettings = field(default_factory=PushSettings)
 
@@ -124,7 +126,10 @@ class _Push:
     async def _store_intents(self) -> None:
         now = self._clock.now()
         telemetry = await asyncio.to_thread(self._with.read_states)
-        guarded = guard(self._due.commands, self._devices, telemetry, now, self._settings.guard)
+        standing = await self._orders(now)
+        guarded = guard(
+            self._due.commands, self._devices, telemetry, standing, now, self._settings.guard
+        )
         await asyncio.to_thread(self._ledger.record_intents, guarded, now, self._with.actor)
 
     async def _settle_the_past(self) -> None:
@@ -211,6 +216,7 @@ class _Push:
             wish.select(Commands.column_names()),
             self._devices,
             telemetry,
+            await self._orders(now),
             now,
             self._settings.guard,
         )
@@ -314,6 +320,10 @@ class _Push:
 
     async def _standing(self) -> pl.DataFrame:
         return await asyncio.to_thread(self._ledger.standing, self._start, self._plan.plan_version)
+
+    async def _orders(self, now: datetime) -> pl.DataFrame:
+        acts_from = max(now, self._start)
+        return await asyncio.to_thread(self._with.orders.standing, self._devices, acts_from)
 
     async def _is_done(self) -> bool:
         return (await self._states())["state"].is_in(list(FINAL)).all()
