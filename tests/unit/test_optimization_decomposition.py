@@ -308,8 +308,8 @@ def test_within_the_trust_all_prices_still_fit_the_portfolio(market):
     answers, limited = answer(problem, guess)
     follows = solve_together(problem, limited, nothing_beside(problem), 1e-4).follows
     shared, links = shared_of(problem, nothing_beside(problem)), link_prices(problem, guess)
-    power = np.concatenate([answers.power_kw(), *answers.reserve_kw.sum(axis=1)])
-    told = prices_of(problem, next_prices(shared, links, power[: len(links)], follows, 1e-4))
+    power = answers.links_kw(problem)
+    told = prices_of(problem, next_prices(shared, links, power, follows, 1e-4))
     moved = np.abs(told.energy_eur_per_kwh - guess.energy_eur_per_kwh).max()
     assert moved == pytest.approx(1e-4 / 0.25, rel=0.1)
     fits = consistent(problem, answers.multipliers(problem, told))
@@ -329,15 +329,12 @@ def test_the_fleets_own_optimum_is_where_the_master_stays(market):
     still = nothing_beside(problem)
     _, limited = answer(problem, market_prices(problem))
     found = solve_together(problem, limited, still, 1e-8)
-    power = [found.answers.power_kw()]
-    if market == "reserve":
-        power += list(found.answers.reserve_kw.sum(axis=1))
     told = prices_of(
         problem,
         next_prices(
             shared_of(problem, still),
             link_prices(problem, found.prices),
-            np.concatenate(power),
+            found.answers.links_kw(problem),
             found.follows,
             0.005,
         ),

@@ -9,14 +9,13 @@ store moves from its true energy, within its true bounds.
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vpp_pipeline.optimization.directions_kernel import best_powers
+from vpp_pipeline.optimization.threads import side_by_side
 
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.problem import Bools, Floats, Places, Problem
@@ -86,6 +85,5 @@ def best_directions(
             grid_points,
         )
 
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        list(threads.map(solve, np.split(order, cuts)))
+    list(side_by_side(solve, np.split(order, cuts)))
     return Directions(kw.T, tends.T, possible, cost)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from vpp_pipeline.optimization.found import Prices
     from vpp_pipeline.optimization.problem import Bools, Floats, Problem
 
+_ALL = slice(None)
+
 
 def link_prices(problem: Problem, prices: Prices) -> Floats:
     """Return the prices of the rows that blocks share (links,), EUR/kW in a quarter-hour."""
@@ -147,27 +149,23 @@ class Answers:
 
     def put(self, part: Answers, stores: Bools, sources: Bools) -> Answers:
         """Return these answers with what a part's stores and sources do instead."""
-        reserve, headroom = self.reserve_kw, self.headroom
-        if reserve.size:
-            reserve, headroom = reserve.copy(), headroom.copy()
-            reserve[:, stores], headroom[:, stores] = part.reserve_kw, part.headroom
+        reserve_kw = self.reserve_kw
+        if reserve_kw.size:
+            reserve_kw = reserve_kw.copy()
+            reserve_kw[:, stores] = part.reserve_kw
 
         def with_part(whole: Floats, of_part: Floats, chosen: Bools) -> Floats:
             mixed = whole.copy()
             mixed[chosen] = of_part
             return mixed
 
-        return Answers(
+        return replace(
+            self,
             charge_kw=with_part(self.charge_kw, part.charge_kw, stores),
             discharge_kw=with_part(self.discharge_kw, part.discharge_kw, stores),
             energy_kwh=with_part(self.energy_kwh, part.energy_kwh, stores),
-            law=self.law,
             source_kw=with_part(self.source_kw, part.source_kw, sources),
-            ramp=self.ramp,
-            export=self.export,
-            imports=self.imports,
-            reserve_kw=reserve,
-            headroom=headroom,
+            reserve_kw=reserve_kw,
         )
 
     def site_kw(self, problem: Problem) -> Floats:
@@ -177,9 +175,15 @@ class Answers:
         np.add.at(total, problem.sources.site, self.source_kw)
         return total.T
 
-    def power_kw(self) -> Floats:
-        """Return the fleet's power (T,), without the sites' base."""
-        total: Floats = (
-            self.discharge_kw.sum(axis=0) - self.charge_kw.sum(axis=0) + self.source_kw.sum(axis=0)
-        )
-        return total
+    def links_kw(
+        self, problem: Problem, stores: Bools | slice = _ALL, sources: Bools | slice = _ALL
+    ) -> Floats:
+        """Return what the chosen stores and sources put on the shared rows (links,)."""
+        parts = [
+            self.discharge_kw[stores].sum(axis=0)
+            - self.charge_kw[stores].sum(axis=0)
+            + self.source_kw[sources].sum(axis=0)
+        ]
+        if problem.portfolio.wants_reserve:
+            parts += [held[stores].sum(axis=0) for held in self.reserve_kw]
+        return np.concatenate(parts)

@@ -12,7 +12,6 @@ into consecutive pieces, each with its own cost.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -20,7 +19,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from vpp_pipeline.delivery_day import STEP_H
-from vpp_pipeline.optimization.threads import THREADS
+from vpp_pipeline.optimization.threads import side_by_side
 
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.decomposition.blocks import Part
@@ -86,17 +85,16 @@ def assemble(part: Part) -> Programmes:
         _write(part, out, link, run[0], run[1], fill, ends, results, multipliers)
         return link
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        counted = _empty(blocks, 0, 0, 0, steps, 0)
-        list(pool.map(lambda run: write(counted, run, fill=False), runs))
-        ends.cumsum(axis=0, out=ends)
-        variables, rows, entries = (int(end) for end in ends[-1])
-        made = _empty(blocks, variables, rows, entries, steps, int(results[-1]))
-        made.variable_first[:] = ends[:, 0]
-        made.row_first[:] = ends[:, 1]
-        made.entry_first[-1] = entries
-        for link in pool.map(lambda run: write(made, run, fill=True), runs):
-            made.fixed_link[:] += link
+    counted = _empty(blocks, 0, 0, 0, steps, 0)
+    list(side_by_side(lambda run: write(counted, run, fill=False), runs))
+    ends.cumsum(axis=0, out=ends)
+    variables, rows, entries = (int(end) for end in ends[-1])
+    made = _empty(blocks, variables, rows, entries, steps, int(results[-1]))
+    made.variable_first[:] = ends[:, 0]
+    made.row_first[:] = ends[:, 1]
+    made.entry_first[-1] = entries
+    for link in side_by_side(lambda run: write(made, run, fill=True), runs):
+        made.fixed_link[:] += link
     return made
 
 

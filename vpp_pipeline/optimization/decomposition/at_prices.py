@@ -6,7 +6,6 @@ Belongs here: one pass over a fleet. Does not: a store's own answer (`oracle`), 
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +17,7 @@ from vpp_pipeline.optimization.decomposition.interior_point import begin, solve_
 from vpp_pipeline.optimization.decomposition.oracle import respond, respond_sources
 from vpp_pipeline.optimization.problem import select
 from vpp_pipeline.optimization.reserves import ready_stores
-from vpp_pipeline.optimization.threads import THREADS
+from vpp_pipeline.optimization.threads import side_by_side
 
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.found import Prices
@@ -29,13 +28,14 @@ _SOURCES_AT_A_TIME = 20_000
 _START_EUR = 1e-2  # blocks alone know the prices: near them from the start
 _GAP_EUR = 1e-5  # of one site's day
 _BOUND_KW = 1e-6
+_WHOLE = 1.0
 _NEAR_LIMIT = 0.9  # of a limit: at other prices it may be reached
 
 
 def answer(problem: Problem, prices: Prices) -> tuple[Answers, Bools]:
     """Return what all devices do at these prices, and the sites (K,) where limits decided."""
     answers, site_kw = _alone(problem, prices, keep=True)
-    together = beyond_limits(problem, site_kw)
+    together = using(problem, site_kw, _WHOLE)
     together[problem.sources.site[~problem.sources.curtailable]] = True
     together |= _reserving(problem)
     solve_sites(problem, together, prices, answers)
@@ -45,11 +45,7 @@ def answer(problem: Problem, prices: Prices) -> tuple[Answers, Bools]:
 def binding_sites(problem: Problem, prices: Prices) -> Bools:
     """Return the sites (K,) whose limits may bind at these prices or near them."""
     _, site_kw = _alone(problem, prices, keep=False)
-    sites = problem.sites
-    over = np.any(site_kw > _NEAR_LIMIT * sites.export_limit_kw, axis=0)
-    under = np.any(site_kw < -_NEAR_LIMIT * sites.import_limit_kw, axis=0)
-    binding: Bools = np.logical_or(over, under)
-    return binding | _reserving(problem)
+    return using(problem, site_kw, _NEAR_LIMIT) | _reserving(problem)
 
 
 def _reserving(problem: Problem) -> Bools:
@@ -83,13 +79,13 @@ def _alone(problem: Problem, prices: Prices, *, keep: bool) -> tuple[Answers, Fl
     return answers, site_kw
 
 
-def beyond_limits(problem: Problem, site_kw: Floats) -> Bools:
-    """Return the sites (K,) whose power (T, K) passes a limit at any time."""
+def using(problem: Problem, site_kw: Floats, share: float) -> Bools:
+    """Return the sites (K,) whose power (T, K) takes more than a share of a limit at any time."""
     sites = problem.sites
-    over = np.any(site_kw > sites.export_limit_kw + _BOUND_KW, axis=0)
-    under = np.any(site_kw < -sites.import_limit_kw - _BOUND_KW, axis=0)
-    beyond: Bools = np.logical_or(over, under)
-    return beyond
+    over = np.any(site_kw > share * sites.export_limit_kw + _BOUND_KW, axis=0)
+    under = np.any(site_kw < -share * sites.import_limit_kw - _BOUND_KW, axis=0)
+    used: Bools = np.logical_or(over, under)
+    return used
 
 
 def solve_sites(problem: Problem, sites: Bools, prices: Prices, into: Answers) -> None:
@@ -106,5 +102,4 @@ def solve_sites(problem: Problem, sites: Bools, prices: Prices, into: Answers) -
         solve_alone(programmes, at, 0, len(blocks.site), link_price, _GAP_EUR)
         into.fill(blocks, programmes, at)
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(solve, range(0, len(whole.site), _BLOCKS_AT_A_TIME)))
+    list(side_by_side(solve, range(0, len(whole.site), _BLOCKS_AT_A_TIME)))

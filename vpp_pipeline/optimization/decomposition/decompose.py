@@ -15,7 +15,7 @@ import numpy as np
 from vpp_pipeline.delivery_day import STEP_H
 from vpp_pipeline.optimization.bound import lower_bound_eur
 from vpp_pipeline.optimization.decomposition.answers import Answers, link_prices
-from vpp_pipeline.optimization.decomposition.at_prices import answer, binding_sites
+from vpp_pipeline.optimization.decomposition.at_prices import answer, binding_sites, using
 from vpp_pipeline.optimization.decomposition.coupled import CoupledError
 from vpp_pipeline.optimization.decomposition.master import MasterError, next_prices
 from vpp_pipeline.optimization.decomposition.together import (
@@ -32,7 +32,7 @@ from vpp_pipeline.optimization.reserves import ready_stores
 from vpp_pipeline.optimization.verify import verify
 
 if TYPE_CHECKING:
-    from vpp_pipeline.optimization.problem import Bools, Floats, Portfolio, Problem
+    from vpp_pipeline.optimization.problem import Bools, Problem
 
 _TOGETHER_AT_MOST = 2_500  # devices that are solved as one
 _KINKED_TOGETHER_AT_MOST = 12_000  # a sample tells little of prices that two imbalance prices pin
@@ -42,7 +42,6 @@ _SAMPLE_TIMES_GAP = 0.2
 _NEAR_LIMIT = 0.6  # a site that uses so much of a limit may reach it
 _PASSES_AT_MOST = 6
 _TRUST_EUR_PER_KWH = 0.02
-_ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -69,10 +68,11 @@ def relax(problem: Problem, tolerance: float, deadline: float, warm: Prices | No
     `CoupledError` where no prices can be found.
     """
     portfolio = problem.portfolio
-    guess = warm or market_prices(problem)
+    at_market = market_prices(problem)
+    guess = warm or at_market
     if not portfolio.couples:
-        answers, limited = answer(problem, market_prices(problem))
-        return _judged(problem, answers, limited, market_prices(problem), 1)
+        answers, limited = answer(problem, at_market)
+        return _judged(problem, answers, limited, at_market, 1)
     kinked = np.any(portfolio.shortage_eur_per_kwh > portfolio.surplus_eur_per_kwh)
     most = _KINKED_TOGETHER_AT_MOST if kinked else _TOGETHER_AT_MOST
     if len(problem.stores.place) + len(problem.sources.place) <= most:
@@ -122,7 +122,7 @@ def _passes(
             told = next_prices(
                 shared_of(problem, np.zeros(len(link_prices(problem, prices)))),
                 link_prices(problem, prices),
-                _links_kw(problem, answers),
+                answers.links_kw(problem),
                 follows,
                 trust,
             )
@@ -137,25 +137,23 @@ def _sampled(
     problem: Problem, sample: Bools, share: float, guess: Prices, tolerance: float
 ) -> Together:
     """Solve a sample of the sites (K,) for its share of the portfolio, loads as all sites' are."""
-    part = at_sites(problem, sample)
-    part = replace(part, portfolio=_scaled(part.portfolio, share))
+    part = _part(problem, sample, share)
     beside_kw = np.zeros(len(link_prices(problem, guess)))
     own_kw = part.sites.base_kw.sum(axis=1)
     beside_kw[: len(own_kw)] = share * problem.sites.base_kw.sum(axis=1) - own_kw
     return solve_together(part, binding_sites(part, guess), beside_kw, tolerance / 4)
 
 
-def balanced(
-    problem: Problem, found: Relaxation, tolerance: float, nth: int, movable: Bools | None = None
-) -> Relaxation:
-    """Let some sites, of the movable ones (K,), make the portfolio fit what all others do.
+def balanced(problem: Problem, found: Relaxation, tolerance: float, nth: int) -> Relaxation:
+    """Let some sites make the portfolio fit what all others do, where that makes it cheaper.
 
-    `nth` chooses other sites each time. Raises `CoupledError`.
+    `nth` chooses other sites each time.
     """
     chosen = _every(problem, tolerance, nth + 1)
-    if movable is not None:
-        chosen &= movable
-    fitted = _beside_others(problem, found, chosen, 1.0, tolerance)
+    try:
+        fitted = _beside_others(problem, found, chosen, 1.0, tolerance)
+    except CoupledError:
+        return found
     answers = found.answers.put(
         fitted.answers, chosen[problem.stores.site], chosen[problem.sources.site]
     )
@@ -174,27 +172,15 @@ def _beside_others(
     are taken to change as the chosen do: what the chosen differ from their share is left as it
     is, so that only changes are drawn from the sample.
     """
-    part = at_sites(problem, chosen)
+    part = _part(problem, chosen, share)
     steps = len(problem.price_eur_per_kwh)
     stores, sources = chosen[problem.stores.site], chosen[problem.sources.site]
-    mine = _links_kw(problem, found.answers, stores, sources)
+    mine = found.answers.links_kw(problem, stores, sources)
     mine[:steps] += part.sites.base_kw.sum(axis=1)
-    whole = _links_kw(problem, found.answers)
+    whole = found.answers.links_kw(problem)
     whole[:steps] += problem.sites.base_kw.sum(axis=1)
-    limited = found.limited[chosen] | _near_limits(problem, found.answers, chosen)
-    part = replace(part, portfolio=_scaled(part.portfolio, share))
-    return solve_together(part, limited, share * whole - mine, tolerance / 4)
-
-
-def _near_limits(problem: Problem, answers: Answers, chosen: Bools) -> Bools:
-    """Return which of the chosen sites come near a limit at any time."""
-    sites = problem.sites
-    site_kw = answers.site_kw(problem)[:, chosen]
-    least, most = site_kw.min(axis=0), site_kw.max(axis=0)
-    near: Bools = (most > _NEAR_LIMIT * sites.export_limit_kw[chosen]) | (
-        least < -_NEAR_LIMIT * sites.import_limit_kw[chosen]
-    )
-    return near
+    near = using(part, found.answers.site_kw(problem)[:, chosen], _NEAR_LIMIT)
+    return solve_together(part, found.limited[chosen] | near, share * whole - mine, tolerance / 4)
 
 
 def _judged(
@@ -260,29 +246,16 @@ def _every(problem: Problem, tolerance: float, begin: int) -> Bools:
     return chosen
 
 
-def _scaled(portfolio: Portfolio, share: float) -> Portfolio:
-    """Return a part's share of the portfolio: all quantities, no prices."""
+def _part(problem: Problem, chosen: Bools, share: float) -> Problem:
+    """Return the chosen sites' problem, with a share of the portfolio: quantities, no prices."""
+    part, whole = at_sites(problem, chosen), problem.portfolio
     return replace(
-        portfolio,
-        position_kw=portfolio.position_kw * share,
-        peak_free_kw=portfolio.peak_free_kw * share,
-        event_min_kw=portfolio.event_min_kw * share,
-        event_max_kw=portfolio.event_max_kw * share,
+        part,
+        portfolio=replace(
+            whole,
+            position_kw=whole.position_kw * share,
+            peak_free_kw=whole.peak_free_kw * share,
+            event_min_kw=whole.event_min_kw * share,
+            event_max_kw=whole.event_max_kw * share,
+        ),
     )
-
-
-def _links_kw(
-    problem: Problem,
-    answers: Answers,
-    stores: Bools | slice = _ALL,
-    sources: Bools | slice = _ALL,
-) -> Floats:
-    """Return what the chosen devices put on the shared rows (links,)."""
-    parts = [
-        answers.discharge_kw[stores].sum(axis=0)
-        - answers.charge_kw[stores].sum(axis=0)
-        + answers.source_kw[sources].sum(axis=0)
-    ]
-    if problem.portfolio.wants_reserve:
-        parts += [answers.reserve_kw[way, stores].sum(axis=0) for way in range(2)]
-    return np.concatenate(parts)

@@ -7,7 +7,6 @@ that answer (`decompose`), a device's best switches (`integers`), whole sites wi
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,6 @@ import numpy as np
 from vpp_pipeline.delivery_day import STEP_H
 from vpp_pipeline.optimization.bound import lower_bound_eur
 from vpp_pipeline.optimization.decomposition.at_prices import solve_sites
-from vpp_pipeline.optimization.decomposition.coupled import CoupledError
 from vpp_pipeline.optimization.decomposition.decompose import balanced, cost_eur, relax
 from vpp_pipeline.optimization.duty import kept_on, now_and_then, starved
 from vpp_pipeline.optimization.exact import solve_exact
@@ -119,8 +117,7 @@ def _switched(
     fixed = replace(found, answers=answers, limited=found.limited | again)
     fixed = replace(fixed, cost_eur=cost_eur(problem, answers))
     if problem.portfolio.couples:
-        with suppress(CoupledError):
-            fixed = balanced(narrowed, fixed, tolerance * _CONVEX_SHARE, 0)
+        fixed = balanced(narrowed, fixed, tolerance * _CONVEX_SHARE, 0)
     return _followed(problem, best, fixed.answers), fixed, again
 
 

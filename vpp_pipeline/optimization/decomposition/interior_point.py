@@ -414,7 +414,8 @@ def aim(of, at, first, last, centre, corrected, pushed):
 def direct(of, at, first, last, d_price, centre, corrected):
     """Complete the blocks' directions for a change of the shared rows' prices."""
     primal = dual = 1e30
-    shift = np.zeros(len(at.dy))
+    start = of.row_first[first]
+    shift = np.zeros(of.row_first[last] - start)
     for b in range(first, last):
         r0, r1 = of.row_first[b], of.row_first[b + 1]
         for v in range(of.variable_first[b], of.variable_first[b + 1]):
@@ -423,10 +424,11 @@ def direct(of, at, first, last, d_price, centre, corrected):
                 continue
             moved = at.theta[v] * of.link_value[v] * d_price[link]
             for z in range(of.entry_first[v], of.entry_first[v + 1]):
-                shift[r0 + of.entry_row[z]] += of.entry_value[z] * moved
-        _back(at.band, r0, r1, of.width[b], at.pivot, shift)
+                shift[r0 - start + of.entry_row[z]] += of.entry_value[z] * moved
+        of_block = shift[r0 - start : r1 - start]
+        _back(at.band[r0:r1], 0, r1 - r0, of.width[b], at.pivot[r0:r1], of_block)
         for r in range(r0, r1):
-            at.dy[r] -= shift[r]
+            at.dy[r] -= of_block[r - r0]
         here = _direct(of, at, b, d_price, centre, corrected)
         primal = min(primal, here[0])
         dual = min(dual, here[1])

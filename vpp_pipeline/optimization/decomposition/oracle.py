@@ -6,8 +6,6 @@ the recursion for one store (`marginal_value`), site limits and reserves, CHPs w
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +17,7 @@ from vpp_pipeline.optimization.decomposition.marginal_value import (
     LEAST_POWER_KW,
     compiled,
 )
+from vpp_pipeline.optimization.threads import side_by_side
 
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.problem import Floats, Places, Sources, Stores
@@ -74,11 +73,10 @@ def respond(
         return first, out, kernel(*arrays, column, first, last, out)
 
     cost_eur = 0.0
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        # Summed in order, whichever is ready first: the same inputs give the same plan.
-        for first, out, chunk_eur in pool.map(answer, range(0, count, _CHUNK)):
-            add(out, stores.site, first, power_kw, site_kw)
-            cost_eur += chunk_eur
+    # Summed in order, whichever is ready first: the same inputs give the same plan.
+    for first, out, chunk_eur in side_by_side(answer, range(0, count, _CHUNK)):
+        add(out, stores.site, first, power_kw, site_kw)
+        cost_eur += chunk_eur
     return Response(power_kw, site_kw.T, cost_eur, kept[0].T, kept[1].T, kept[2].T, kept[3].T)
 
 
