@@ -1,7 +1,10 @@
 -- What one device was told for a moment, and what came of it, in order.
 SELECT
-    commands.command_id, plan_id, plan_version, interval_start, valid_until, planned_kw,
-    setpoint_kw, guard_reason, event_id, state, command_events.at, actor, detail, sent, read_back
+    commands.command_id, kind, plan_id, plan_version, interval_start, valid_from, valid_until,
+    planned_kw, setpoint_kw, guard_reason, event_id, state, command_events.at, actor,
+    coalesce(command_events.authority, commands.authority) AS authority,
+    coalesce(command_events.order_id, commands.order_id) AS order_id,
+    detail, old_kw, requested_kw, sent, acknowledged, read_back, fence
 FROM commands
 JOIN command_events USING (command_id)
 WHERE device_id = $device_id AND valid_from <= $at AND $at < valid_until

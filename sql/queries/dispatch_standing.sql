@@ -10,6 +10,7 @@ SEMI JOIN (
 WHERE interval_start <= $interval_start
     AND interval_start > $interval_start - INTERVAL 1 DAY
     AND valid_until > $interval_start
+    AND kind = 'set_point'
     AND NOT (interval_start = $interval_start AND plan_version = $plan_version)
 QUALIFY
     row_number() OVER (PARTITION BY device_id ORDER BY interval_start DESC, plan_version DESC) = 1

@@ -5,11 +5,7 @@ SELECT
     arg_max(command_events.state, command_events.event_id) AS state,
     arg_max(command_events.at, command_events.event_id) AS state_at,
     arg_max(command_events.detail, command_events.event_id) AS detail,
-    CAST(
-        arg_max(command_events.sent, command_events.event_id)
-            FILTER (WHERE command_events.state = 'SENT' AND command_events.sent <> '')
-            ->> '$.power_kw' AS DOUBLE
-    ) AS offered_kw
+    arg_max(command_events.requested_kw, command_events.event_id) AS offered_kw
 FROM commands
 JOIN command_events USING (command_id)
 WHERE commands.interval_start = $interval_start

@@ -20,8 +20,8 @@ def ledger(tmp_path) -> Ledger:
     return Ledger(Warehouse(tmp_path))
 
 
-def event(state: State, commands: pl.DataFrame = COMMANDS, **words: str) -> pl.DataFrame:
-    return events(commands, state, BEFORE, "test", **words)
+def event(state: State, commands: pl.DataFrame = COMMANDS, **told: object) -> pl.DataFrame:
+    return events(commands, state, BEFORE, "test", **told)
 
 
 def test_invariant_05_an_intent_is_stored_once_and_left_as_it_is(ledger):
@@ -60,15 +60,32 @@ def test_an_event_of_an_unknown_command_is_refused_even_as_planned(ledger):
     assert ledger.states(START).is_empty()
 
 
-def test_invariant_19_the_history_tells_who_when_why_and_what_was_sent_and_read_back(ledger):
+def test_invariant_19_the_history_tells_who_why_old_requested_sent_acknowledged_read_back(ledger):
     ledger.record_intents(COMMANDS, BEFORE, "run")
-    ledger.record_events(event(State.SENT, sent='{"power_kw":2.5}'))
-    ledger.record_events(event(State.ACKED, sent="0x0A", detail="in time"))
+    ledger.record_events(
+        event(
+            State.SENT,
+            requested_kw=2.5,
+            old_kw=1.0,
+            authority="override",
+            order_id="o-1",
+            fence=7,
+            detail="the override's bound",
+        )
+    )
+    ledger.record_events(event(State.ACKED, sent="0x0A", acknowledged="0x10", detail="in time"))
     ledger.record_events(event(State.VERIFIED, read_back="0x0A"))
     history = ledger.history("modbus-0", START + timedelta(minutes=7))
     assert history["state"].to_list() == ["PLANNED", "SENT", "ACKED", "VERIFIED"]
-    assert history["sent"].to_list() == ["", '{"power_kw":2.5}', "0x0A", ""]
-    assert history["read_back"][3] == "0x0A"
+    assert set(history["actor"]) == {"run", "test"}
+    assert history["authority"].to_list() == ["plan", "override", "plan", "plan"]
+    assert history["order_id"].to_list() == [None, "o-1", None, None]
+    assert history["old_kw"].to_list() == [None, 1.0, None, None]
+    assert history["requested_kw"].to_list() == [None, 2.5, None, None]
+    assert history["sent"].to_list() == ["", "", "0x0A", ""]
+    assert history["acknowledged"].to_list() == ["", "", "0x10", ""]
+    assert history["read_back"].to_list() == ["", "", "", "0x0A"]
+    assert history["fence"].to_list() == [None, 7, None, None]
     assert history["detail"][2] == "in time"
     assert set(history["at"]) == {BEFORE}
     assert ledger.states(START)["offered_kw"].to_list() == [2.5] * COMMANDS.height
@@ -126,7 +143,7 @@ def test_invariant_19_the_ledger_holds_a_legal_history_whatever_is_tried(
     ledger.record_intents(one, BEFORE, "run")
     expected = [State.PLANNED]
     for attempt in attempts:
-        refused = ledger.record_events(event(attempt, one))
+        refused = ledger.record_events(event(attempt, one, read_back="0x0A"))
         assert refused.is_empty() == is_legal(expected[-1], attempt)
         if refused.is_empty():
             expected.append(attempt)

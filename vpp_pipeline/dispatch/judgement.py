@@ -63,16 +63,16 @@ def judge(
     *,
     last_look: bool,
 ) -> pl.DataFrame:
-    """Return for each command asked about its `verdict` (null: look again), and `absent`.
+    """Return for each command asked about its `verdict` (null: look again).
 
     `asked` has `command_id`, `device_id`, `state`, `offered_kw` and `valid_until`; `standing`
     the newest set-point of other commands (`Ledger.standing`). Columns returned: those of
-    `asked`, `verdict`, `absent`, `words` and `raw`.
+    `asked`, `verdict`, `words` and `raw`.
 
     VERIFIED needs a match and, where the device names a command, this one. After a lost answer
     the timer must cover half of the time left as well: an equal set-point of the interval before
-    would soon run out. `absent` says that a command in UNKNOWN does not stand and may be sent
-    again. On the `last_look`, a set-point that is neither ours nor the one before is OVERRIDDEN,
+    would soon run out. A command in UNKNOWN that does not stand is FAILED: it may be sent again.
+    On the `last_look`, a set-point that is neither ours nor the one before is OVERRIDDEN,
     and all others keep their state, with the device's words.
     """
     left_s = (pl.col("valid_until") - now).dt.total_microseconds() / 1e6
@@ -113,12 +113,13 @@ def judge(
             .then(pl.lit(State.APPLIED.value))
             .when(pl.lit(last_look) & pl.col("reachable") & foreign)
             .then(pl.lit(State.OVERRIDDEN.value))
+            .when(doubtful & pl.col("reachable"))
+            .then(pl.lit(State.FAILED.value))
             .when(pl.lit(last_look))
             .then("state"),
-            absent=doubtful & pl.col("reachable") & ~pl.col("proven") & ~pl.col("applied"),
             words=_words(),
         )
-        .select(*asked.columns, "verdict", "absent", "words", "raw")
+        .select(*asked.columns, "verdict", "words", "raw")
     )
 
 

@@ -1,18 +1,19 @@
 """The ledger: every intent and every event of every command, append-only.
 
-Belongs here: writing and reading `commands` and `command_events`, and refusing a state that may
-not follow. Does not: what the states mean (`lifecycle`), when they come about (`push`).
+Belongs here: writing and reading `commands` and `command_events`, and refusing what may not follow
+or has been superseded. Does not: what the states mean (`lifecycle`), when they come about
+(`push`), what an operator is told of them (`why`).
 """
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from vpp_pipeline.dispatch.lifecycle import FINAL, TRANSITIONS, State
-from vpp_pipeline.dispatch.schemas import Commands, Events
+from vpp_pipeline.dispatch.lifecycle import FINAL, PROVEN_BY_READ_BACK, TRANSITIONS, State
+from vpp_pipeline.dispatch.schemas import Events, Intents
 
 if TYPE_CHECKING:
     from vpp_pipeline.warehouse.store import Connection, Warehouse
@@ -23,7 +24,25 @@ _LEGAL = pl.DataFrame(
     orient="row",
 )
 
+_PROVEN = pl.DataFrame(
+    sorted(PROVEN_BY_READ_BACK), schema={"before": pl.String, "state": pl.String}, orient="row"
+)
+
 _REACH = timedelta(days=3)  # no command lives longer: its older events need not be read
+
+_OF_A_PLAN: dict[str, Any] = {"kind": "set_point", "authority": "plan", "order_id": None}
+_SUPERSEDED = pl.format("superseded by plan version {}", "newest")
+_UNTOLD: dict[str, Any] = {
+    "authority": None,
+    "order_id": None,
+    "detail": "",
+    "old_kw": None,
+    "requested_kw": None,
+    "sent": "",
+    "acknowledged": "",
+    "read_back": "",
+    "fence": None,
+}
 
 
 class Ledger:
@@ -33,12 +52,21 @@ class Ledger:
         self._warehouse = warehouse
 
     def record_intents(self, commands: pl.DataFrame, at: datetime, actor: str) -> pl.DataFrame:
-        """Store `commands` (columns of `Commands`) as PLANNED; return those already known.
+        """Store `commands` (columns of `Intents`) as PLANNED; return those already known.
 
-        A command whose id the ledger has is left exactly as it is there, whatever `commands`
-        says of it.
+        Without `kind`, `authority` and `order_id` they are set-points of their plan. A command
+        whose id the ledger has is left exactly as it is there, whatever `commands` says of it.
+        One whose device has a newer plan's command for the same quarter-hour is REJECTED in the
+        same transaction.
         """
-        intents = Commands.validate(commands.select(Commands.column_names()))
+        told = commands.with_columns(
+            pl.lit(value).alias(name)
+            for name, value in _OF_A_PLAN.items()
+            if name not in commands.columns
+        )
+        intents = Intents.validate(told.select(Intents.column_names()), cast=True).with_columns(
+            pl.col("kind").cast(pl.String)
+        )
         with self._warehouse.write() as connection:
             known = connection.frame(
                 "dispatch_known_commands",
@@ -47,32 +75,38 @@ class Ledger:
             new = intents.join(known, on="command_id", how="anti", maintain_order="left")
             connection.append("commands", new.with_columns(created_at=pl.lit(at)))
             _append(connection, events(new, State.PLANNED, at, actor))
+            superseded = connection.frame("dispatch_superseded", frames={"named": new})
+            _append(connection, events(superseded, State.REJECTED, at, actor, detail=_SUPERSEDED))
         return intents.join(known, on="command_id", how="semi", maintain_order="left")
 
     def record_events(self, batch: pl.DataFrame) -> pl.DataFrame:
-        """Append `batch` (columns of `Events`); return the rows that were refused.
+        """Append `batch` (columns of `Events`); return the rows that were refused, and why.
 
-        A state that may not follow the command's last one is refused: the row comes back with
-        that state as `before` (null: no such command) and nothing of it is stored. So of two
-        runs that mark one command as SENT, one is told no.
+        Such a row comes back with the command's last state as `before` (null: no such command)
+        and the reason as `refusal`; nothing of it is stored. Refused is a state that may not
+        follow, so that of two runs that mark one command as SENT, one is told no; one that only a
+        read-back proves, without it; and a claim (SENT) under an older lease than one of the
+        device's others. A claim for which a newer plan has a command is REJECTED instead.
         """
         rows = Events.validate(batch, cast=True).with_columns(pl.col("state").cast(pl.String))
+        since = rows.select(pl.col("at").min() - _REACH).item()
         with self._warehouse.write() as connection:
-            judged = rows.join(
-                connection.frame(
-                    "dispatch_last_states",
-                    frames={"named": rows.select("command_id")},
-                    since=rows.select(pl.col("at").min() - _REACH).item(),
-                ),
-                on="command_id",
-                how="left",
-                maintain_order="left",
+            known = connection.frame(
+                "dispatch_last_states", frames={"named": rows.select("command_id")}, since=since
             )
-            pair = ["before", "state"]
-            known = judged.filter(pl.col("before").is_not_null())
-            legal = known.join(_LEGAL, on=pair, how="semi", maintain_order="left")
-            _append(connection, legal.drop("before"))
-        return judged.join(legal, on="command_id", how="anti", maintain_order="left")
+            claims = rows.filter(pl.col("state") == State.SENT.value)
+            rivals = connection.frame(
+                "dispatch_claims", frames={"named": claims.select("command_id")}, since=since
+            )
+            judged = _judged(rows, known, rivals)
+            accepted = judged.filter(pl.col("refusal").is_null())
+            _append(connection, accepted.select(Events.column_names()))
+            superseded = judged.filter("superseded")
+            for_a_newer = superseded.with_columns(
+                state=pl.lit(State.REJECTED.value), detail=pl.col("refusal")
+            )
+            _append(connection, for_a_newer.select(Events.column_names()))
+        return judged.filter(pl.col("refusal").is_not_null()).drop("superseded")
 
     def states(self, interval_start: datetime) -> pl.DataFrame:
         """Return the interval's commands with `state`, `state_at`, `detail` and `offered_kw`.
@@ -116,22 +150,59 @@ def events(
     state: State | pl.Expr,
     at: datetime,
     actor: str,
-    *,
-    detail: str | pl.Expr = "",
-    sent: str | pl.Expr = "",
-    read_back: str | pl.Expr = "",
+    **told: str | float | pl.Expr | None,
 ) -> pl.DataFrame:
-    """Return an event for each row of `commands`; expressions read that frame's columns."""
+    """Return an event for each row of `commands`; expressions read that frame's columns.
+
+    `told` are the other columns of `Events`, where there is something to tell.
+    """
     return commands.select(
         command_id="command_id",
         state=state if isinstance(state, pl.Expr) else pl.lit(state.value),
         at=pl.lit(at).cast(pl.Datetime("us", "UTC")),
         actor=pl.lit(actor),
-        detail=detail if isinstance(detail, pl.Expr) else pl.lit(detail),
-        sent=sent if isinstance(sent, pl.Expr) else pl.lit(sent),
-        read_back=read_back if isinstance(read_back, pl.Expr) else pl.lit(read_back),
+        **{
+            name: value if isinstance(value, pl.Expr) else pl.lit(value)
+            for name, value in (_UNTOLD | told).items()
+        },
+    )
+
+
+def _judged(rows: pl.DataFrame, known: pl.DataFrame, rivals: pl.DataFrame) -> pl.DataFrame:
+    """Add to events `before`, `refusal` (null: it may be stored) and `superseded`.
+
+    `known` has each command's last state as `before`; `rivals` of claims the newest plan version
+    and the highest lease token they stand against.
+    """
+    pair = ["before", "state"]
+    return (
+        rows.join(known, on="command_id", how="left", maintain_order="left")
+        .join(
+            rivals.select("command_id", "newest", highest="fence"),
+            on="command_id",
+            how="left",
+            maintain_order="left",
+        )
+        .join(_LEGAL.with_columns(legal=True), on=pair, how="left", maintain_order="left")
+        .join(_PROVEN.with_columns(to_prove=True), on=pair, how="left", maintain_order="left")
+        .with_columns(
+            refusal=pl.when(pl.col("before").is_null())
+            .then(pl.lit("the ledger has no such command: record its intent first"))
+            .when(pl.col("legal").is_null())
+            .then(pl.format("{} may not follow {}", "state", "before"))
+            .when(pl.col("to_prove").is_not_null() & (pl.col("read_back") == ""))
+            .then(pl.format("{} needs a read-back after {}", "state", "before"))
+            .when(pl.col("newest").is_not_null())
+            .then(_SUPERSEDED)
+            .when(pl.col("fence") < pl.col("highest"))
+            .then(pl.format("lease {} ended: {} sent since", "fence", "highest")),
+        )
+        .with_columns(superseded=(pl.col("refusal") == _SUPERSEDED).fill_null(value=False))
+        .drop("legal", "to_prove", "newest", "highest")
     )
 
 
 def _append(connection: Connection, rows: pl.DataFrame) -> None:
-    connection.execute("dispatch_append_events", frames={"events": rows.with_row_index("position")})
+    if not rows.is_empty():
+        numbered = rows.with_row_index("position")
+        connection.execute("dispatch_append_events", frames={"events": numbered})

@@ -18,7 +18,7 @@ class State(StrEnum):
     APPLIED = "APPLIED"  # the device names this command as the one it obeys, at another value
     VERIFIED = "VERIFIED"  # read back, and equal
     REJECTED = "REJECTED"  # refused by the guard, the dispatcher or the device
-    FAILED = "FAILED"  # it certainly did not reach the device
+    FAILED = "FAILED"  # it did not reach the device: certain, or read back as not there
     EXPIRED = "EXPIRED"  # its interval ended first
     OVERRIDDEN = "OVERRIDDEN"  # another set-point stands, by other hands
     UNKNOWN = "UNKNOWN"  # it may have reached the device: read back before any resend
@@ -27,8 +27,8 @@ class State(StrEnum):
 FINAL = frozenset({State.VERIFIED, State.REJECTED, State.EXPIRED, State.OVERRIDDEN})
 """Nothing more is sent for a command in one of these."""
 
-SENDABLE = frozenset({State.PLANNED, State.FAILED, State.UNKNOWN})
-"""From these a command may be sent; from UNKNOWN only after a read-back."""
+SENDABLE = frozenset({State.PLANNED, State.FAILED})
+"""From these a command may be sent. From UNKNOWN it may not: a read-back makes it FAILED first."""
 
 _AFTER_SEND = frozenset(
     {
@@ -47,7 +47,7 @@ TRANSITIONS: dict[State | None, frozenset[State]] = {
     None: frozenset({State.PLANNED}),
     State.PLANNED: frozenset({State.SENT, State.REJECTED, State.EXPIRED}),
     State.SENT: _AFTER_SEND,
-    State.UNKNOWN: _AFTER_SEND | {State.SENT},
+    State.UNKNOWN: _AFTER_SEND,
     State.FAILED: frozenset({State.SENT, State.REJECTED, State.EXPIRED}),
     State.ACKED: _AFTER_SEND - {State.FAILED, State.UNKNOWN},
     State.APPLIED: frozenset({State.APPLIED, State.VERIFIED, State.EXPIRED, State.OVERRIDDEN}),
@@ -62,6 +62,16 @@ ACKED, APPLIED, UNKNOWN and VERIFIED may repeat: a later look that found nothing
 words. SENT may not, so that marking a command as SENT is a claim only one run can make. A
 set-point found gone is OVERRIDDEN; what is sent in its place is a new command.
 """
+
+PROVEN_BY_READ_BACK = frozenset(
+    {
+        (before, State.VERIFIED)
+        for before, afters in TRANSITIONS.items()
+        if before is not None
+        if State.VERIFIED in afters
+    }
+) | {(State.UNKNOWN, State.FAILED)}
+"""Of the pairs above, those whose event must carry what was read back."""
 
 
 def is_legal(before: State | None, after: State) -> bool:

@@ -25,7 +25,7 @@ from vpp_pipeline.dispatch.report import push_report
 from vpp_pipeline.dispatch.schemas import Commands
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from vpp_pipeline.clock import Clock
@@ -113,13 +113,12 @@ class _Push:
             await self._offer(ahead=True)
             await asyncio.to_thread(self._clock.sleep_until, self._start)
             self._known = None
-        absent: list[str] = []
         for round_ in range(self._settings.rounds):
-            await self._offer(absent)
+            await self._offer()
             if await self._is_done():
                 break
             await self._wait(self._settings.settle_s * 2**round_)
-            absent = await self._read_back(last_look=round_ == self._settings.rounds - 1)
+            await self._read_back(last_look=round_ == self._settings.rounds - 1)
         await self._expire()
         return push_report(self._plan, self._start, self._due, await self._states())
 
@@ -164,15 +163,14 @@ class _Push:
             detail=pl.format("the interval ended while this was {}", "state"),
         )
 
-    async def _offer(self, absent: Sequence[str] = (), *, ahead: bool = False) -> None:
-        """Send what may be sent: never in doubt unless its command was read back as `absent`."""
+    async def _offer(self, *, ahead: bool = False) -> None:
+        """Send what may be sent: nothing that is in doubt."""
         now = self._clock.now()
         if now >= self._end:
             return
         states = (await self._states()).join(self._wires, on="device_id", how="left")
         rows = states.filter(
             pl.col("state").is_in(list(SENDABLE)),
-            (pl.col("state") != State.UNKNOWN) | pl.col("command_id").is_in(list(absent)),
             ~pl.lit(ahead) | pl.col("protocol").is_in(list(AHEAD)).fill_null(value=True),
         )
         if rows.is_empty():
@@ -186,7 +184,7 @@ class _Push:
             admitted,
             State.SENT,
             detail=pl.col("note"),
-            sent=pl.struct(power_kw="offered_kw").struct.json_encode(),
+            requested_kw=pl.col("offered_kw"),
         )
         claimed = admitted.join(refused, on="command_id", how="anti", maintain_order="left")
         timeout_s = self._timeout_s()
@@ -253,12 +251,12 @@ class _Push:
             .then("note")
         )
 
-    async def _read_back(self, *, last_look: bool) -> list[str]:
-        """Read back what may stand at its device; return those that may be sent again."""
+    async def _read_back(self, *, last_look: bool) -> None:
+        """Read back what may stand at its device."""
         looked_at = [State.ACKED, State.APPLIED, State.UNKNOWN]
         rows = (await self._states()).filter(pl.col("state").is_in(looked_at))
         if rows.is_empty() or self._clock.now() >= self._end:
-            return []
+            return
         asked = rows.join(self._wires, on="device_id", how="inner", maintain_order="left").filter(
             pl.col("protocol").is_in(list(self._with.drivers))
         )
@@ -284,29 +282,17 @@ class _Push:
             detail=pl.col("words"),
             read_back=pl.col("raw"),
         )
-        return judged.filter("absent")["command_id"].to_list()
 
     async def _record(
         self,
         rows: pl.DataFrame,
         state: State | pl.Expr,
-        *,
-        detail: str | pl.Expr = "",
-        sent: str | pl.Expr = "",
-        read_back: str | pl.Expr = "",
+        **told: str | pl.Expr,
     ) -> pl.DataFrame:
         """Store one event a row in one transaction; return those the ledger refused."""
         if rows.is_empty():
             return rows
-        batch = events(
-            rows,
-            state,
-            self._clock.now(),
-            self._with.actor,
-            detail=detail,
-            sent=sent,
-            read_back=read_back,
-        )
+        batch = events(rows, state, self._clock.now(), self._with.actor, **told)
         self._known = None
         return await asyncio.to_thread(self._ledger.record_events, batch)
 

@@ -1,14 +1,21 @@
 """The frames that dispatch makes.
 
-Belongs here: what a command, a guarded command and a ledger event are. Does not: the states'
-machine (`lifecycle`), how commands are made (`commands`).
+Belongs here: what a command, a guarded command, an intent and a ledger event are. Does not: the
+states' machine (`lifecycle`), how commands are made (`commands`, `releases`).
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import dataframely as dy
+import polars as pl
 
 from vpp_pipeline.dispatch.lifecycle import State
+
+_UTC: dict[str, Any] = {"time_unit": "us", "time_zone": "UTC"}
+
+KINDS = ["set_point", "release"]
 
 
 class Commands(dy.Schema):
@@ -22,9 +29,9 @@ class Commands(dy.Schema):
     plan_id = dy.String()
     plan_version = dy.Int64(min=0)
     sequence = dy.Int64(min=0)  # the interval's number since the epoch
-    interval_start = dy.Datetime(time_unit="us", time_zone="UTC")
-    valid_from = dy.Datetime(time_unit="us", time_zone="UTC")
-    valid_until = dy.Datetime(time_unit="us", time_zone="UTC")
+    interval_start = dy.Datetime(**_UTC)
+    valid_from = dy.Datetime(**_UTC)
+    valid_until = dy.Datetime(**_UTC)
     planned_kw = dy.Float64()
     setpoint_kw = dy.Float64()
     guard_reason = dy.String()  # empty where the guard changed nothing
@@ -36,13 +43,49 @@ class GuardedCommands(Commands):
     refused = dy.Bool()
 
 
+class Intents(dy.Schema):
+    """What the ledger keeps of a command before anything of it is sent.
+
+    A release returns a device to its own default: it has no plan and no set-point.
+    """
+
+    command_id = dy.String(primary_key=True)
+    device_id = dy.String()
+    plan_id = dy.String(nullable=True)
+    plan_version = dy.Int64(min=0, nullable=True)
+    sequence = dy.Int64(min=0)
+    interval_start = dy.Datetime(**_UTC)
+    valid_from = dy.Datetime(**_UTC)
+    valid_until = dy.Datetime(**_UTC)
+    planned_kw = dy.Float64(nullable=True)
+    setpoint_kw = dy.Float64(nullable=True)
+    guard_reason = dy.String()
+    kind = dy.Enum(KINDS)
+    authority = dy.String(min_length=1)  # plan, or what bound it
+    order_id = dy.String(nullable=True)  # the order that bound it
+
+    @dy.rule()
+    def set_points_stand_on_a_plan(cls) -> pl.Expr:  # noqa: N805 - a rule is given its class
+        """A set-point has a plan, a version and its numbers; a release none of them."""
+        of_plan = ["plan_id", "plan_version", "planned_kw", "setpoint_kw"]
+        whole = pl.all_horizontal(pl.col(of_plan).is_not_null())
+        none = pl.all_horizontal(pl.col(of_plan).is_null())
+        return pl.when(pl.col("kind") == "release").then(none).otherwise(whole)
+
+
 class Events(dy.Schema):
     """What happened to commands; one row a command in one batch."""
 
     command_id = dy.String(primary_key=True)
     state = dy.Enum([state.value for state in State])
-    at = dy.Datetime(time_unit="us", time_zone="UTC")
-    actor = dy.String()  # the run or process
+    at = dy.Datetime(**_UTC)
+    actor = dy.String()  # who: the run or process
+    authority = dy.String(nullable=True)  # why: what bound the value; null: the command's own
+    order_id = dy.String(nullable=True)
     detail = dy.String()  # why, in words
+    old_kw = dy.Float64(nullable=True)  # the set-point in force before, as the device told it
+    requested_kw = dy.Float64(nullable=True)  # what the guard let through, to be sent
     sent = dy.String()  # bytes or payload
+    acknowledged = dy.String()  # the device's answer, its bytes or words
     read_back = dy.String()  # raw registers or report
+    fence = dy.Int64(nullable=True)  # the token of the lease under which it was sent
