@@ -74,7 +74,7 @@ class Runtime:
             raise LookupError(
                 f"no fleet was known at {as_of:%Y-%m-%d %H:%M} UTC: materialise the `fleet` asset"
             )
-        told = self.settings.simulation_dir / "endpoints.json"
+        told = self.settings.endpoints_file
         return _devices(versions["document"][0], told.read_text() if told.exists() else "{}")
 
     def registered_devices(self) -> dy.DataFrame[DeviceFrame]:
@@ -83,7 +83,7 @@ class Runtime:
         A simulated device whose address can't be read has none. Raises RegistryError.
         """
         try:
-            told = json.loads((self.settings.simulation_dir / "endpoints.json").read_text())
+            told = json.loads(self.settings.endpoints_file.read_text())
         except (OSError, ValueError):
             told = {}
         return told_endpoints(registry.read_devices(self.settings.fleet_file), told)

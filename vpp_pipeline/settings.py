@@ -90,6 +90,11 @@ class Settings:
         return self.home / "simulation"
 
     @property
+    def endpoints_file(self) -> Path:
+        """The addresses of the simulated devices."""
+        return self.simulation_dir / "endpoints.json"
+
+    @property
     def report_dir(self) -> Path:
         """Plan and settlement reports."""
         return self.home / "reports"

@@ -53,7 +53,9 @@ class Holds:
         """
         with self._held():
             known = self.read()
-            self._write({name: at for name, at in known.items() if until.get(name) != at})
+            left = {name: at for name, at in known.items() if until.get(name) != at}
+            if left != known:
+                self._write(left)
 
     def read(self) -> dict[str, datetime]:
         """Return until when each held device's set-point is valid (UTC).

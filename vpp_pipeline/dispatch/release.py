@@ -10,7 +10,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
+import polars as pl
+
 from vpp_pipeline.devices.protocol import CommandResult, Outcome, Reading, Unreachable
+from vpp_pipeline.dispatch.links import device_links
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -22,6 +25,20 @@ Answer = TypeVar("Answer", CommandResult, Reading | Unreachable)
 _OVERTIME_S = 1.0  # what a driver may take beyond its own time-out before it is given up
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 5.0
+
+
+NO_ADDRESS = "no address: start the simulator, or register the device's endpoint"
+
+
+def releasable(devices: pl.DataFrame) -> tuple[list[DeviceLink], list[str]]:
+    """Return the links of the devices that may be written, and the ids of those without address.
+
+    A read-only device is in neither: it was never commanded.
+    """
+    links = [link for link in device_links(devices) if link.writable]
+    writable = pl.col("controllable") & (pl.col("simulated") | pl.col("live"))
+    silent = devices.filter(writable, pl.col("endpoint").is_null())
+    return links, silent["device_id"].to_list()
 
 
 async def release(
