@@ -93,6 +93,8 @@ class CommandResult:
     outcome: Outcome
     sent: str  # the bytes or the payload as sent (hex or JSON); empty if nothing was
     detail: str = ""
+    answer: str = ""  # the device's, as it came (hex or JSON); empty if none did
+    fence: int | None = None  # the token of the endpoint's lease, where it was sent under one
 
 
 @dataclass(frozen=True)
