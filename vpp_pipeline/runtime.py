@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from vpp_pipeline.devices.endpoint_health import EndpointHealth
 from vpp_pipeline.devices.http import HttpDriver
 from vpp_pipeline.devices.modbus import ModbusDriver
 from vpp_pipeline.devices.mqtt import MqttDriver
@@ -107,10 +108,11 @@ class Runtime:
 
     def drivers(self, owner: str) -> dict[str, Driver]:
         """Return a fresh driver for each protocol; the caller closes them."""
+        health = EndpointHealth()
         return {
             "modbus": ModbusDriver(self.settings.lease_dir, owner, self.clock),
             "mqtt": MqttDriver(owner, self.clock),
-            "http": HttpDriver(self.clock),
+            "http": HttpDriver(self.clock, health),
         }
 
 

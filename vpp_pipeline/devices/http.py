@@ -10,6 +10,8 @@ import asyncio
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
+from vpp_pipeline.credentials import Credentials
+from vpp_pipeline.devices.endpoint_health import EndpointHealth
 from vpp_pipeline.devices.http_exchange import Exchange, Hosts, NoAnswer, NotSent, SaidNo
 from vpp_pipeline.devices.protocol import (
     Command,
@@ -52,9 +54,14 @@ class HttpDriver:
     answer at all is not.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        health: EndpointHealth | None = None,
+        read_credentials: Callable[[], Credentials] = Credentials.read,
+    ) -> None:
         self._clock = clock
-        self._hosts = Hosts()
+        self._hosts = Hosts(health or EndpointHealth(), read_credentials)
 
     async def read(
         self, links: Sequence[DeviceLink], timeout_s: float
@@ -97,8 +104,9 @@ class HttpDriver:
         if reason := refusal(link, command, now):
             return CommandResult(command.command_id, Outcome.REJECTED, "", reason)
         payload = command_message(command).model_dump_json()
+        exchange = exchange.within((command.valid_until - now).total_seconds() / self._clock.rate)
         try:
-            body = await exchange.request("POST", _url(link, "commands"), payload)
+            body = await _ask(exchange, link, "POST", "commands", payload=payload)
         except NotSent as error:
             return CommandResult(command.command_id, Outcome.FAILED, "", str(error))
         except NoAnswer as error:
@@ -124,13 +132,15 @@ class HttpDriver:
                 if report.state == "applied":
                     return Outcome.ACKED, report.reason
                 seen = "accepted, not yet applied"
+                if command.valid_until <= self._clock.now():
+                    return Outcome.UNKNOWN, f"{seen}, and its validity is over"
                 if command.valid_from > self._clock.now():
                     return Outcome.ACKED, seen
             if not await exchange.pause(pause_s):
                 return Outcome.ACKED, seen
             pause_s = min(2 * pause_s, _SLOWEST_POLL_S)
             try:
-                body = await exchange.request("GET", _url(link, "commands", command.command_id))
+                body = await _ask(exchange, link, "GET", "commands", command.command_id)
             except (NotSent, NoAnswer, SaidNo) as error:
                 return Outcome.ACKED, f"accepted, but its progress can't be read: {error}"
 
@@ -139,10 +149,9 @@ class HttpDriver:
         if not link.writable:
             reason = "read-only: the device is not live, or this is a dry run; nothing was sent"
             return CommandResult(release_id, Outcome.REJECTED, "", reason)
-        url = _url(link, "setpoint")
-        sent = f"DELETE {url}"
+        sent = f"DELETE {_url(link, 'setpoint')}"
         try:
-            await exchange.request("DELETE", url)
+            await _ask(exchange, link, "DELETE", "setpoint")
         except NotSent as error:
             return CommandResult(release_id, Outcome.FAILED, "", str(error))
         except NoAnswer as error:
@@ -161,7 +170,7 @@ class HttpDriver:
 
 async def _read(exchange: Exchange, link: DeviceLink) -> Reading | Unreachable:
     try:
-        return parse_reading(link.device_id, await exchange.request("GET", _url(link)))
+        return parse_reading(link.device_id, await _ask(exchange, link, "GET"))
     except _NO_ANSWER as error:
         return Unreachable(link.device_id, str(error))
 
@@ -170,7 +179,7 @@ async def _read_back(
     exchange: Exchange, link: DeviceLink, command: Command
 ) -> ReadBack | Unreachable:
     try:
-        raw = await exchange.request("GET", _url(link, "commands", command.command_id))
+        raw = await _ask(exchange, link, "GET", "commands", command.command_id)
         report = parse(CommandReport, raw)
     except SaidNo as unknown:
         raw, report, why = b"", None, str(unknown)
@@ -197,6 +206,12 @@ async def _read_back(
         command_id=None if detail else command.command_id,
         detail=detail,
     )
+
+
+async def _ask(
+    exchange: Exchange, link: DeviceLink, method: str, *parts: str, payload: str | None = None
+) -> bytes:
+    return await exchange.request(method, _url(link, *parts), payload, link.credentials)
 
 
 def _url(link: DeviceLink, *parts: str) -> str:

@@ -1,7 +1,7 @@
 """HTTP exchanges with devices within a deadline: was it sent, was it answered?
 
-Belongs here: sessions, threads, time-outs, waiting out a busy or absent gateway. Does not: the
-devices' URLs and what their answers mean (`http`).
+Belongs here: threads, time-outs, tokens, waiting out a busy or absent gateway. Does not: sockets
+and addresses (`http_connection`), the devices' URLs and what their answers mean (`http`).
 """
 
 from __future__ import annotations
@@ -10,22 +10,41 @@ import asyncio
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import SplitResult, urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
-from urllib3.exceptions import MaxRetryError, NewConnectionError
+from urllib3.exceptions import HTTPError
+
+from vpp_pipeline.credentials import Credential, CredentialError, Credentials
+from vpp_pipeline.devices.endpoint_health import EndpointHealth, NotAdmitted
+from vpp_pipeline.devices.http_connection import (
+    Line,
+    NotConnected,
+    is_public,
+    new_session,
+    on_line,
+)
+from vpp_pipeline.devices.tls import in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+A = TypeVar("A")
+T = TypeVar("T")
 
 _THREADS = 32
 _THREADS_PER_HOST = 8  # so that a hanging gateway leaves threads for the others
 _CONNECT_TIMEOUT_S = 1.0
+_FAIR_WAIT_S = 1.0  # a shorter silence is our own haste, no failure of the endpoint's
+_MOST_BYTES = 1 << 20
 _BUSY = frozenset({429, 503})
 _ABSENT = frozenset({502, 504})
+_TOO_MANY = 429
+_UNAUTHORISED = 401
 _PAUSES_S = (0.1, 0.3, 0.9)
 _BAD_ADDRESS = (
     requests.exceptions.InvalidURL,
@@ -46,22 +65,58 @@ class SaidNo(Exception):  # noqa: N818 - an answer, not a failure
     """What stands at the address refused for good; the text is its reason."""
 
 
+@dataclass(frozen=True)
+class _Request:
+    method: str
+    url: str
+    host: str  # with its port: what its health is kept by
+    payload: str | None
+    credential: Credential | None
+
+
+@dataclass(frozen=True)
+class _Answer:
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
 class Hosts:
-    """Connections that outlive a call: one session a host, threads for all of them."""
+    """What outlives a call: sessions, threads, the endpoints' health, the credentials read."""
 
-    def __init__(self) -> None:
+    def __init__(self, health: EndpointHealth, read_credentials: Callable[[], Credentials]) -> None:
         self.threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="http-driver")
-        self._sessions: dict[str, requests.Session] = {}
+        self.health = health
+        self._read_credentials = read_credentials
+        self._credentials: Credentials | None = None
+        self._sessions: dict[tuple[Any, ...], requests.Session] = {}
 
-    def session(self, host: str) -> requests.Session:
-        """Return the host's session: no proxy or credentials out of the environment."""
-        if host not in self._sessions:
-            session = self._sessions[host] = requests.Session()
-            session.trust_env = False
-            adapter = HTTPAdapter(pool_connections=1, pool_maxsize=_THREADS_PER_HOST)
-            session.mount("http://", adapter)
-            session.mount("https://", adapter)
-        return self._sessions[host]
+    def named(self, name: str, role: str = "") -> Credential:
+        """Return a credential as last read. Raises `CredentialError`."""
+        if self._credentials is None:
+            self._credentials = self._read_credentials()
+        return self._credentials.named(name, role)
+
+    def renewed(self, refused: Credential) -> Credential | None:
+        """Return what `refused` was replaced by meanwhile; None where it still stands.
+
+        Raises `CredentialError`.
+        """
+        if self.named(refused.name) == refused:
+            self._credentials = None
+        current = self.named(refused.name)
+        return None if current == refused else current
+
+    def session(self, host: str, credential: Credential | None) -> requests.Session:
+        """Return the session for a host and our certificate."""
+        files = credential and (credential.ca_file, credential.cert_file, credential.key_file)
+        if (host, files) not in self._sessions:
+            self._sessions[host, files] = new_session(credential, _THREADS_PER_HOST)
+        return self._sessions[host, files]
+
+    def redact(self, text: str) -> str:
+        """Return `text` without the secrets that an answer may repeat."""
+        return self._credentials.redact(text) if self._credentials else text
 
     def close(self) -> None:
         """Close every connection; requests under way end on their own time-outs."""
@@ -79,119 +134,226 @@ class Exchange:
         self._deadline = time.monotonic() + timeout_s
         self._turns: dict[str, asyncio.Semaphore] = {}
 
+    def within(self, seconds: float) -> Exchange:
+        """Return this exchange with an end of its own, where that is earlier."""
+        shorter = Exchange(self._hosts, seconds)
+        shorter._deadline = min(shorter._deadline, self._deadline)
+        shorter._turns = self._turns
+        return shorter
+
+    @property
+    def left_s(self) -> float:
+        """The seconds left."""
+        return self._deadline - time.monotonic()
+
     async def pause(self, seconds: float) -> bool:
         """Wait, and return True; at once, and False, if no time would be left after it."""
-        if time.monotonic() + seconds >= self._deadline:
+        if seconds >= self.left_s:
             return False
         await asyncio.sleep(seconds)
         return True
 
-    async def request(self, method: str, url: str, payload: str | None = None) -> bytes:
+    async def request(
+        self, method: str, url: str, payload: str | None = None, credentials: str | None = None
+    ) -> bytes:
         """Return the body of a 2xx answer.
 
         Waits out 429 and 502-504 a few times, as long as Retry-After says and the deadline
-        allows. Raises `NotSent`, `NoAnswer` or `SaidNo`; a redirect is a no that names its aim.
+        allows; after a 401 the named `credentials` are read again, and sent once more if they
+        changed. Raises `NotSent`, `NoAnswer` or `SaidNo`; a redirect is a no that names its aim.
         """
-        may_have_arrived = False
-        for pause_s in (*_PAUSES_S, None):
+        request = self._prepared(method, url, payload, credentials)
+        may_have_arrived = renewed = False
+        pauses_s = iter(_PAUSES_S)
+        while True:
             try:
-                response = await self._once(method, url, payload)
+                answer = await self._once(request)
             except NotSent as error:
                 if may_have_arrived:
                     raise NoAnswer(str(error)) from error
                 raise
-            if response.status_code not in _BUSY | _ABSENT:
-                return _body(response)
-            may_have_arrived |= response.status_code in _ABSENT
-            asked_s = _retry_after_s(response.headers)
+            if answer.status == _UNAUTHORISED and request.credential and not renewed:
+                renewed = True
+                if newer := _or_not_sent(self._hosts.renewed, request.credential):
+                    request = _Request(method, url, request.host, payload, newer)
+                    continue
+            if answer.status not in _BUSY | _ABSENT:
+                return self._body(answer)
+            may_have_arrived |= answer.status in _ABSENT
+            asked_s = _retry_after_s(answer.headers)
+            if answer.status == _TOO_MANY:
+                self._hosts.health.hold(request.host, asked_s)
+            pause_s = next(pauses_s, None)
             if pause_s is None or not await self.pause(max(pause_s, asked_s)):
                 break
-        reason = f"HTTP {response.status_code} from {_host(url)}"
+        reason = f"HTTP {answer.status} from {request.host}"
         if asked_s:
             reason += f", which asks to come back in {asked_s:g} s"
-        reason += f": {_reason(response)}"
+        reason += f": {self._reason(answer)}"
         raise NoAnswer(reason) if may_have_arrived else NotSent(reason)
 
-    async def _once(self, method: str, url: str, payload: str | None) -> requests.Response:
-        host = _host(url)
+    def _prepared(
+        self, method: str, url: str, payload: str | None, credentials: str | None
+    ) -> _Request:
+        parts = _split(url)
+        if parts.username is not None or parts.password is not None:
+            raise NotSent(
+                f"the URL of {parts.hostname} holds a user or password: name `credentials` in the"
+                " registry instead"
+            )
+        credential = None
+        if credentials is not None:
+            credential = _or_not_sent(self._hosts.named, credentials)
+            if parts.scheme != "https" and not _is_own_network(parts.hostname or ""):
+                raise NotSent(
+                    f"{parts.netloc} would be sent {credentials!r} in the clear: use https"
+                )
+        return _Request(method, url, parts.netloc, payload, credential)
+
+    async def _once(self, request: _Request) -> _Answer:
+        host = request.host
         turn = self._turns.setdefault(host, asyncio.Semaphore(_THREADS_PER_HOST))
         try:
-            async with asyncio.timeout(self._deadline - time.monotonic()):
+            async with asyncio.timeout(self.left_s):
                 await turn.acquire()
         except TimeoutError:
             raise NotSent(f"{host} kept earlier requests waiting") from None
         try:
-            return await self._in_thread(method, url, payload)
+            wait_s = self._hosts.health.admit(host, max(self.left_s, 0.0))
+            await asyncio.sleep(wait_s)
+            return await self._in_thread(request)
+        except NotAdmitted as error:
+            raise NotSent(str(error)) from error
         finally:
             turn.release()
 
-    async def _in_thread(self, method: str, url: str, payload: str | None) -> requests.Response:
-        session = self._hosts.session(_host(url))
-        work = self._hosts.threads.submit(self._blocking, session, method, url, payload)
+    async def _in_thread(self, request: _Request) -> _Answer:
+        session = self._hosts.session(request.host, request.credential)
+        line = Line()
+        began = time.monotonic()
+        work = self._hosts.threads.submit(self._blocking, session, request, line)
         answer = asyncio.wrap_future(work)
-        await asyncio.wait({answer}, timeout=self._deadline - time.monotonic())
+        await asyncio.wait({answer}, timeout=max(self.left_s, 0.0))
         if answer.done():
             return answer.result()
         answer.add_done_callback(_look_away)
         if work.cancel():
             raise NotSent("no thread became free in time")
-        raise NoAnswer(f"{_host(url)} did not answer in time")
+        line.cut()
+        reason = "did not answer in time"
+        if time.monotonic() - began >= _FAIR_WAIT_S:
+            self._hosts.health.failed(request.host, reason)
+        raise NoAnswer(f"{request.host} {reason}")
 
-    def _blocking(
-        self, session: requests.Session, method: str, url: str, payload: str | None
-    ) -> requests.Response:
-        left_s = self._deadline - time.monotonic()
+    def _blocking(self, session: requests.Session, request: _Request, line: Line) -> _Answer:
+        left_s = self.left_s
         if left_s <= 0:
             raise NotSent("no time was left to send it")
         try:
-            return session.request(
-                method,
-                url,
-                data=None if payload is None else payload.encode(),
-                headers={"Content-Type": "application/json"} if payload is not None else None,
-                timeout=(min(left_s, _CONNECT_TIMEOUT_S), left_s),
-                allow_redirects=False,
-            )
-        except requests.ConnectTimeout as error:
-            raise NotSent(f"{_host(url)} took no connection; see its power and network") from error
+            with on_line(line):
+                answer = _sent(session, request, left_s)
         except _BAD_ADDRESS as error:
-            raise NotSent(f"{url} is no address to call; mend it in the registry") from error
-        except requests.RequestException as error:
-            cause = error.args[0] if error.args else None
-            if isinstance(cause, MaxRetryError) and isinstance(cause.reason, NewConnectionError):
-                raise NotSent(f"{_host(url)} refused the connection; see that it runs") from error
-            raise NoAnswer(f"{_host(url)} gave no answer ({type(error).__name__})") from error
+            raise NotSent(f"{request.host} is no address to call; mend the registry") from error
+        except NotConnected as error:
+            self._hosts.health.failed(request.host, str(error))
+            raise NotSent(f"{request.host} {error}") from error
+        except (requests.RequestException, HTTPError) as error:
+            unshaken = in_words(str(error))  # TLS 1.3 tells it only after the request
+            reason = f"gave no answer ({unshaken or type(error).__name__})"
+            self._hosts.health.failed(request.host, reason)
+            fault = NotSent if unshaken or not line.connected else NoAnswer
+            raise fault(f"{request.host} {reason}") from error
+        except OSError as error:  # a certificate's file, before anything was sent
+            raise NotSent(f"{request.host} was not called: {error}") from error
+        self._hosts.health.succeeded(request.host)
+        return answer
+
+    def _body(self, answer: _Answer) -> bytes:
+        if len(answer.content) > _MOST_BYTES:
+            raise NoAnswer(f"HTTP {answer.status} with more than {_MOST_BYTES:,} bytes")
+        match answer.status // 100:
+            case 2:
+                return self._hosts.redact(answer.content.decode(errors="surrogateescape")).encode(
+                    errors="surrogateescape"
+                )
+            case 3:
+                raise SaidNo(
+                    f"it redirects to {_place(answer.headers.get('Location', 'nowhere'))},"
+                    " which is not followed; mend the registry's URL"
+                )
+            case 4:
+                raise SaidNo(self._reason(answer))
+            case _:
+                raise NoAnswer(f"HTTP {answer.status}: {self._reason(answer)}")
+
+    def _reason(self, answer: _Answer) -> str:
+        """Return the answer's `reason`, else the beginning of what it says."""
+        try:
+            document = json.loads(answer.content)
+        except (ValueError, RecursionError):
+            document = None
+        if isinstance(document, dict) and document.get("reason"):
+            return self._hosts.redact(str(document["reason"])[:500])
+        text = answer.content[:200].decode(errors="replace")
+        return self._hosts.redact(f"HTTP {answer.status} {text}".strip())
 
 
-def _host(url: str) -> str:
+def _sent(session: requests.Session, request: _Request, left_s: float) -> _Answer:
+    """Make one request and read its answer, one byte more than is taken at most."""
+    headers = {} if request.payload is None else {"Content-Type": "application/json"}
+    auth = None
+    if credential := request.credential:
+        if credential.token:
+            headers["Authorization"] = f"Bearer {credential.token.get_secret_value()}"
+        elif credential.user and credential.password:
+            auth = (credential.user, credential.password.get_secret_value())
+    response = session.request(
+        request.method,
+        request.url,
+        data=None if request.payload is None else request.payload.encode(),
+        headers=headers,
+        auth=auth,
+        timeout=(min(left_s, _CONNECT_TIMEOUT_S), left_s),
+        allow_redirects=False,
+        stream=True,
+    )
     try:
-        return urlsplit(url).netloc
+        content = response.raw.read(_MOST_BYTES + 1, decode_content=True)
+    except BaseException:
+        response.raw.close()
+        raise
+    if len(content) > _MOST_BYTES:
+        response.raw.close()
+    else:
+        response.raw.release_conn()
+    return _Answer(response.status_code, response.headers, content)
+
+
+def _or_not_sent(ask: Callable[[A], T], about: A) -> T:
+    try:
+        return ask(about)
+    except CredentialError as error:
+        raise NotSent(str(error)) from error
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
     except ValueError as error:
         raise NotSent(f"{url} is no address to call; mend it in the registry") from error
 
 
-def _body(response: requests.Response) -> bytes:
-    match response.status_code // 100:
-        case 2:
-            return response.content
-        case 3:
-            aim = response.headers.get("Location", "nowhere")
-            raise SaidNo(f"it redirects to {aim}, which is not followed; mend the registry's URL")
-        case 4:
-            raise SaidNo(_reason(response))
-        case _:
-            raise NoAnswer(f"HTTP {response.status_code}: {_reason(response)}")
+def _place(url: str) -> str:
+    """Return a URL without its query, which may hold what is nobody's business."""
+    return url.partition("?")[0][:200]
 
 
-def _reason(response: requests.Response) -> str:
-    """Return the answer's `reason`, else the beginning of what it says."""
+def _is_own_network(host: str) -> bool:
     try:
-        document = json.loads(response.content)
+        ip_address(host)
     except ValueError:
-        document = None
-    if isinstance(document, dict) and document.get("reason"):
-        return str(document["reason"])
-    return f"HTTP {response.status_code} {response.text[:200]}".strip()
+        return False
+    return not is_public(host)
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float:
