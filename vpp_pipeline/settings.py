@@ -95,6 +95,11 @@ class Settings:
         return self.simulation_dir / "endpoints.json"
 
     @property
+    def charge_point_dir(self) -> Path:
+        """The central system of the charge points: its address and its command channel."""
+        return self.home / "charge-points"
+
+    @property
     def report_dir(self) -> Path:
         """Plan and settlement reports."""
         return self.home / "reports"
