@@ -1,4 +1,4 @@
-"""The live plant on one machine: simulator, collector and Dagster as one tree of processes.
+"""The live plant on one machine: simulator, residents and Dagster as one tree of processes.
 
 Belongs here: starting, watching and stopping processes, and the clock they share. Does not: what
 any of them does.
@@ -47,13 +47,14 @@ class Part:
 
 
 def parts(ui_port: int) -> list[Part]:
-    """Return the processes of a live plant: simulator and collector first."""
+    """Return the processes of a live plant: simulator, collector and watchdog first."""
     vpp = [sys.executable, "-m", "vpp_pipeline.cli"]
     workspace = str(REPOSITORY / "workspace.yaml")
     scripts = Path(sys.executable).parent
     return [
         Part("simulator", [*vpp, "simulate"]),
         Part("collector", [*vpp, "collect"]),
+        Part("watchdog", [*vpp, "watchdog"]),
         Part(
             "dagster-webserver",
             [

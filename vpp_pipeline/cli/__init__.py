@@ -11,11 +11,18 @@ from importlib import import_module
 import click
 
 _MODULE_OF = {
+    "cancel": "orders",
     "collect": "residents",
     "demo": "plant",
     "fleet": "fleet",
+    "limit": "orders",
+    "orders": "orders",
+    "override": "orders",
+    "resume": "kill_switch",
     "simulate": "plant",
+    "stop": "kill_switch",
     "up": "plant",
+    "watchdog": "residents",
 }
 
 

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import click
 
+from vpp_pipeline.devices.failsafe import no_failsafe
 from vpp_pipeline.fleet import registry
 from vpp_pipeline.settings import DEMO_FLEET
+
+_NAMED_AT_MOST = 20
 
 
 @click.group()
@@ -33,3 +36,12 @@ def check(file: Path) -> None:
     click.echo(
         f"{file}: {devices.height} devices at {devices['site_id'].n_unique()} sites, no problems"
     )
+    without = no_failsafe(devices)["device_id"].to_list()
+    if without:
+        names = ", ".join(without[:_NAMED_AT_MOST]) + (
+            " …" if len(without) > _NAMED_AT_MOST else ""
+        )
+        click.echo(
+            f"no_failsafe: {len(without)} devices have no timer that ends a set-point; "
+            f"`vpp watchdog` must run to release them: {names}"
+        )

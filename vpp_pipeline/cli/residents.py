@@ -1,4 +1,4 @@
-"""Processes that stand beside Dagster until they are stopped: `vpp collect`.
+"""Processes that stand beside Dagster until they are stopped: `vpp collect`, `vpp watchdog`.
 
 Belongs here: arguments and messages. Does not: the loops.
 """
@@ -10,14 +10,26 @@ from datetime import timedelta
 import click
 
 from vpp_pipeline import collector
+from vpp_pipeline import watchdog as watching
 from vpp_pipeline.cli.stopping import until_stopped
+from vpp_pipeline.dispatch.heartbeat import WatchdogRuns
 from vpp_pipeline.runtime import Runtime
 from vpp_pipeline.settings import Settings
 
 _COLLECT_EVERY = timedelta(minutes=5)
+_WATCH_EVERY_S = 2.0
 
 
 @click.command()
 def collect() -> None:
     """Poll every device and land its readings, until stopped."""
     collector.run(Runtime.of(Settings.from_environment()), _COLLECT_EVERY, until_stopped())
+
+
+@click.command()
+def watchdog() -> None:
+    """Release stopped devices, and those whose set-point has run out with no timer, until stopped."""
+    try:
+        watching.run(Runtime.of(Settings.from_environment()), _WATCH_EVERY_S, until_stopped())
+    except WatchdogRuns as error:
+        raise click.ClickException(str(error)) from error

@@ -8,6 +8,7 @@ import dagster as dg
 import polars as pl
 
 from vpp_pipeline.defs.metadata import column_schema, owners, table
+from vpp_pipeline.devices.failsafe import no_failsafe
 from vpp_pipeline.devices.schemas import Telemetry
 from vpp_pipeline.fleet import document, registry
 from vpp_pipeline.fleet.frame import DeviceFrame, device_frame
@@ -45,10 +46,12 @@ def fleet(runtime: dg.ResourceParam[Runtime]) -> dg.MaterializeResult[None]:
         else:
             version = known["fleet_version"][0]
     devices = device_frame(loaded)
+    without_timer = no_failsafe(devices).select("device_id", "site_id", "endpoint", "register_map")
     return dg.MaterializeResult(
         metadata={
             "fleet_version": int(version),
             "dagster/row_count": devices.height,
+            "no_failsafe": table(without_timer, rows=50),
             "by_type": table(
                 devices.group_by(pl.col("device_type").cast(pl.String))
                 .agg(

@@ -1,0 +1,162 @@
+"""What the commands that give an order share: the plant, the scope, the time, the order itself.
+
+Belongs here: from an operator's words to an `Order` in the book. Does not: any command.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
+
+import click
+from pydantic import ValidationError
+
+from vpp_pipeline.dispatch.order_book import OrderBook, OrderBookDamaged
+from vpp_pipeline.dispatch.orders import Kind, Order, scopes
+from vpp_pipeline.fleet.registry import RegistryError
+from vpp_pipeline.runtime import Runtime
+from vpp_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import polars as pl
+
+Command = TypeVar("Command", bound="Callable[..., Any]")
+
+_SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_NAMED_AT_MOST = 12
+
+home_option = click.option(
+    "--home",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The plant's files; else VPP_HOME.",
+)
+who_option = click.option("--who", default=getpass.getuser, help="Who orders it; else this user.")
+why_option = click.option("--why", required=True, help="The reason, for those who ask later.")
+
+
+def span_of(text: str) -> timedelta:
+    """Return a length of time such as 90m, 2h, 1h30m or 1d. Raises BadParameter."""
+    match = _SPAN.fullmatch(text)
+    if match is None or not any(map(int, match.groups("0"))):
+        raise click.BadParameter(f"{text!r} is no length of time: write one such as 90m or 1h30m")
+    days, hours, minutes, seconds = map(int, match.groups("0"))
+    return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+
+
+def moment_of(text: str) -> datetime:
+    """Return a time with its zone. Raises BadParameter."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{text!r} is no time: write one such as 2026-01-31T18:00+01:00"
+        ) from error
+    if moment.tzinfo is None:
+        raise click.BadParameter(f"{text!r} has no time zone: add one, such as {text}+01:00")
+    return moment
+
+
+def until_options(command: Command) -> Command:
+    """Add `--until` and `--for`, of which `end_of` takes one."""
+    by_span = click.option("--for", "span", type=span_of, help="How long, such as 90m or 2h.")
+    by_time = click.option("--until", type=moment_of, help="Such as 2026-01-31T18:00+01:00.")
+    return by_time(by_span(command))
+
+
+def end_of(now: datetime, until: datetime | None, span: timedelta | None) -> datetime:
+    """Return when the order ends. Raises UsageError without exactly one of the two."""
+    if (until is None) == (span is None):
+        raise click.UsageError("name the order's end with --until TIME or --for SPAN, one of them")
+    end = until if until is not None else now + (span or timedelta())
+    if end <= now:
+        raise click.UsageError(
+            f"--until {end.isoformat()} is over: the plant's clock shows {now.isoformat()}"
+        )
+    return end
+
+
+def plant_at(home: Path | None) -> Runtime:
+    """Return the runtime of the plant. Raises ClickException where there is none."""
+    environment = os.environ | ({} if home is None else {"VPP_HOME": str(home)})
+    try:
+        settings = Settings.from_environment(environment)
+        if not settings.home.is_dir():
+            raise click.ClickException(
+                f"there is no plant at {settings.home}: name its home with --home or VPP_HOME"
+            )
+        return Runtime.of(settings)
+    except (ValueError, KeyError) as error:
+        raise click.ClickException(f"the plant's settings can't be read: {error}") from error
+
+
+def registered(runtime: Runtime) -> pl.DataFrame:
+    """Return the fleet as the registry has it. Raises ClickException where that can't be read."""
+    try:
+        return runtime.registered_devices()
+    except RegistryError as error:
+        raise click.ClickException(
+            f"the registry {runtime.settings.fleet_file} can't be read; "
+            f"mend it or name another with VPP_FLEET:\n{error}"
+        ) from error
+
+
+def named_scope(name: str, devices: pl.DataFrame, kinds: Sequence[str]) -> str:
+    """Return the scope that `name` means: itself, or the one of its `kinds` so called.
+
+    `depot` means `site:depot` if nothing else is called depot. Raises ClickException.
+    """
+    known = set(scopes(devices)["scope"])
+    meant = [name] if name in known else [f"{kind}:{name}" for kind in kinds]
+    found = [scope for scope in meant if scope in known and scope.split(":")[0] in kinds]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise click.ClickException(f"{name!r} means {' and '.join(found)}: write which")
+    like = sorted(scope for scope in known if scope.split(":")[0] in kinds)
+    more = " …" if len(like) > _NAMED_AT_MOST else ""
+    raise click.ClickException(
+        f"{name!r} is not in the registry: name one of {', '.join(like[:_NAMED_AT_MOST])}{more}"
+    )
+
+
+def members(devices: pl.DataFrame, scope: str) -> pl.DataFrame:
+    """Return the devices in a scope."""
+    inside = scopes(devices).filter(scope=scope)
+    return devices.join(inside, on="device_id", how="semi", maintain_order="left")
+
+
+def read_book(runtime: Runtime) -> list[Order]:
+    """Return the orders given so far. Raises ClickException where the book is damaged."""
+    try:
+        return OrderBook(runtime.settings.order_dir).read()
+    except OrderBookDamaged as error:
+        raise click.ClickException(f"everything counts as stopped: {error}") from error
+
+
+def give(runtime: Runtime, kind: Kind, scope: str, **fields: Any) -> Order:
+    """Put an order in the book and return it. Raises ClickException."""
+    try:
+        order = Order(
+            order_id=f"{kind.replace('_', '-')}-{uuid4().hex[:8]}",
+            kind=kind,
+            scope=scope,
+            given_at=runtime.clock.now(),
+            **fields,
+        )
+        OrderBook(runtime.settings.order_dir).give(order)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"])) or kind
+        raise click.ClickException(f"{field}: {first['msg']}") from error
+    except (OSError, OrderBookDamaged) as error:
+        raise click.ClickException(
+            f"the order was NOT given, {runtime.settings.order_dir} can't be written: {error}"
+        ) from error
+    return order

@@ -1,0 +1,166 @@
+"""Orders that run out: `vpp override`, `vpp limit`, `vpp cancel`; and all in force: `vpp orders`.
+
+Belongs here: arguments, messages and exit codes. Does not: what an order does (`dispatch.orders`).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta  # noqa: TC003 - click reads the signature
+from pathlib import Path  # noqa: TC003 - click reads the signature
+from typing import TYPE_CHECKING
+
+import click
+
+from vpp_pipeline.cli import ordering
+from vpp_pipeline.dispatch.heartbeat import Heartbeat
+from vpp_pipeline.dispatch.holds import Holds, HoldsDamaged
+from vpp_pipeline.dispatch.in_force import in_force
+from vpp_pipeline.dispatch.orders import standing
+
+if TYPE_CHECKING:
+    from vpp_pipeline.dispatch.orders import Order
+
+
+@click.command()
+@click.argument("device")
+@click.option("--power-kw", type=float, required=True, help="Positive injects, negative draws.")
+@ordering.until_options
+@ordering.home_option
+@ordering.who_option
+@ordering.why_option
+def override(
+    device: str,
+    *,
+    power_kw: float,
+    until: datetime | None,
+    span: timedelta | None,
+    home: Path | None,
+    who: str,
+    why: str,
+) -> None:
+    """Put a power of your own in place of the plan's for DEVICE, inside every limit.
+
+    For PV and wind it is the most they may inject.
+    """
+    runtime = ordering.plant_at(home)
+    valid_until = ordering.end_of(runtime.clock.now(), until, span)
+    devices = ordering.registered(runtime)
+    scope = ordering.named_scope(device, devices, ["device"])
+    row = ordering.members(devices, scope).row(0, named=True)
+    if not row["controllable"]:
+        raise click.ClickException(f"{scope} is read, never commanded: name another device")
+    if not -row["max_draw_kw"] <= power_kw <= row["max_inject_kw"]:
+        raise click.ClickException(
+            f"--power-kw {power_kw:g} is beyond the nameplate of {scope}: "
+            f"name one from {-row['max_draw_kw']:g} to {row['max_inject_kw']:g}"
+        )
+    order = ordering.give(
+        runtime, "override", scope, who=who, why=why, valid_until=valid_until, power_kw=power_kw
+    )
+    click.echo(f"{scope} {power_kw:+g} kW: {order.words}")
+
+
+@click.command()
+@click.argument("site")
+@click.option("--import-kw", type=click.FloatRange(min=0), help="The most it may draw.")
+@click.option("--export-kw", type=click.FloatRange(min=0), help="The most it may inject.")
+@click.option("--none", "lifted", is_flag=True, help="No limit: ends the failsafe for so long.")
+@ordering.until_options
+@ordering.home_option
+@ordering.who_option
+@ordering.why_option
+def limit(
+    site: str,
+    *,
+    import_kw: float | None,
+    export_kw: float | None,
+    lifted: bool,
+    until: datetime | None,
+    span: timedelta | None,
+    home: Path | None,
+    who: str,
+    why: str,
+) -> None:
+    """Bound the net power of SITE as the grid operator says; a device or group may be named too."""
+    if lifted == (import_kw is not None or export_kw is not None):
+        raise click.UsageError("name --import-kw, --export-kw or both; or --none for no limit")
+    runtime = ordering.plant_at(home)
+    valid_until = ordering.end_of(runtime.clock.now(), until, span)
+    kinds = ["site", "fleet", "group", "tag", "device"]
+    order = ordering.give(
+        runtime,
+        "grid_limit",
+        ordering.named_scope(site, ordering.registered(runtime), kinds),
+        who=who,
+        why=why,
+        valid_until=valid_until,
+        min_kw=None if import_kw is None else 0.0 - import_kw,
+        max_kw=export_kw,
+    )
+    click.echo(f"{order.scope} {_what(order)}: {order.words}")
+
+
+@click.command()
+@click.argument("order_id", metavar="ORDER")
+@ordering.home_option
+@ordering.who_option
+@ordering.why_option
+def cancel(order_id: str, home: Path | None, who: str, why: str) -> None:
+    """End a limit or an override before its time; a stop ends by `vpp resume`."""
+    runtime = ordering.plant_at(home)
+    held = {o.order_id: o for o in in_force(ordering.read_book(runtime), runtime.clock.now())}
+    if order_id not in held:
+        raise click.ClickException(f"no order {order_id} is in force: see `vpp orders`")
+    if held[order_id].kind == "stop":
+        raise click.ClickException(f"{order_id} is a stop: `vpp resume {held[order_id].scope}`")
+    ordering.give(runtime, "cancel", held[order_id].scope, who=who, why=why, cancels=order_id)
+    click.echo(f"cancelled: {held[order_id].words}")
+
+
+@click.command()
+@ordering.home_option
+def orders(home: Path | None) -> None:
+    """Show the orders in force, what they hold back, and whether the watchdog runs."""
+    runtime = ordering.plant_at(home)
+    now = runtime.clock.now()
+    book = ordering.read_book(runtime)
+    held = in_force(book, now)
+    rows = [(o.order_id, o.scope, _what(o), _until(o), o.who, o.why) for o in held]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
+    if not held:
+        click.echo("no order is in force")
+    counts = standing(book, ordering.registered(runtime), now)["authority"].value_counts(sort=True)
+    for authority, count in counts.drop_nulls().iter_rows():
+        click.echo(f"{count} devices under {authority}")
+    try:
+        for device_id, until in sorted(Holds(runtime.settings.order_dir).read().items()):
+            click.echo(
+                f"{device_id} has no timer and is commanded until {until:%Y-%m-%d %H:%M} UTC"
+            )
+    except HoldsDamaged as error:
+        click.echo(str(error), err=True)
+    complaints = Heartbeat(runtime.settings.order_dir).complaints(now, runtime.clock.rate)
+    click.echo("; ".join(complaints) or "the watchdog runs", err=bool(complaints))
+
+
+def _what(order: Order) -> str:
+    match order.kind:
+        case "stop":
+            return "stopped"
+        case "override":
+            return f"{order.power_kw:+g} kW"
+        case _:
+            bounds = [
+                "" if order.min_kw is None else f"draws at most {-order.min_kw:g} kW",
+                "" if order.max_kw is None else f"injects at most {order.max_kw:g} kW",
+            ]
+            return ", ".join(filter(None, bounds)) or "no limit"
+
+
+def _until(order: Order) -> str:
+    if order.valid_until is None:
+        return "until resumed"
+    return f"until {order.valid_until:%Y-%m-%d %H:%M} UTC"

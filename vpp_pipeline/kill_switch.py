@@ -1,0 +1,69 @@
+"""The kill switch's hand on the devices: releases them from this very process.
+
+Belongs here: releasing a stopped scope with Dagster, the database and the watchdog down. Does
+not: the order that stops it (`dispatch.orders`), arguments and messages (`cli`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from vpp_pipeline.devices.protocol import Outcome
+from vpp_pipeline.dispatch.holds import Holds
+from vpp_pipeline.dispatch.release import NO_ADDRESS, obeying, releasable, release_until_seen
+from vpp_pipeline.dispatch.release_log import Release, ReleaseLog
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import polars as pl
+
+    from vpp_pipeline.devices.protocol import CommandResult, DeviceLink, Driver
+    from vpp_pipeline.dispatch.orders import Order
+    from vpp_pipeline.runtime import Runtime
+
+_TIMEOUT_S = 5.0
+_DEVICES_A_S = 500  # released by a slow machine; an attempt at a large fleet takes longer
+
+
+def release_stopped(
+    runtime: Runtime, order: Order, devices: pl.DataFrame, within_s: float, look_again_s: float
+) -> dict[str, str]:
+    """Release the `devices` (a `DeviceFrame`) of a stop; return those not seen at rest, and why.
+
+    Tries for `within_s` wall seconds. A send that was under way when the stop was given may
+    arrive after its device was released: with `look_again_s` above 0 all are looked at once more
+    after so long. What was done stands in the release log, also where this raises OSError.
+    """
+    links, silent = releasable(devices)
+    results = asyncio.run(_release(runtime.drivers("kill switch"), links, within_s, look_again_s))
+    now, directory = runtime.clock.now(), runtime.settings.order_dir
+    ReleaseLog(directory).append(
+        [
+            Release(name, now, order.who, order.words, r.outcome.value, r.sent, r.detail)
+            for name, r in results.items()
+        ]
+    )
+    left = {name: r.detail for name, r in results.items() if r.outcome is not Outcome.ACKED}
+    holds = Holds(directory)
+    holds.let_go({n: at for n, at in holds.read().items() if n in results and n not in left})
+    return left | dict.fromkeys(silent, NO_ADDRESS)
+
+
+async def _release(
+    drivers: Mapping[str, Driver],
+    links: Sequence[DeviceLink],
+    within_s: float,
+    look_again_s: float,
+) -> dict[str, CommandResult]:
+    timeout_s = _TIMEOUT_S + len(links) / _DEVICES_A_S
+    try:
+        results = await release_until_seen(drivers, links, timeout_s, within_s)
+        if look_again_s > 0:
+            await asyncio.sleep(look_again_s)
+            woken = await obeying(drivers, links, timeout_s)
+            results |= await release_until_seen(drivers, woken, timeout_s, within_s)
+    finally:
+        await asyncio.gather(*(driver.close() for driver in drivers.values()))
+    return results
