@@ -24,9 +24,10 @@ from vpp_pipeline.devices.protocol import (
     Reading,
     Unreachable,
 )
+from vpp_pipeline.devices.web_server import PortTaken
 from vpp_pipeline.devices.wire import command_message
 from vpp_pipeline.simulation.command_queue import SimulatedDevice
-from vpp_pipeline.simulation.http_devices import HttpDevices, PortTaken
+from vpp_pipeline.simulation.http_devices import HttpDevices
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

@@ -7,10 +7,11 @@ retries and threads (`http_exchange`).
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
-from vpp_pipeline.credentials import Credentials
+from vpp_pipeline.credentials import CredentialError, Credentials
 from vpp_pipeline.devices.endpoint_health import EndpointHealth
 from vpp_pipeline.devices.http_exchange import Exchange, Hosts, NoAnswer, NotSent, SaidNo
 from vpp_pipeline.devices.protocol import (
@@ -22,6 +23,9 @@ from vpp_pipeline.devices.protocol import (
     Reading,
     Unreachable,
 )
+from vpp_pipeline.devices.web_server import PortTaken
+from vpp_pipeline.devices.webhook import Acceptance, Completion, Completions
+from vpp_pipeline.devices.webhook_receiver import WebhookReceiver
 from vpp_pipeline.devices.wire import (
     CommandReport,
     MalformedMessage,
@@ -41,8 +45,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_LOG = logging.getLogger(__name__)
 _FIRST_POLL_S = 0.05
 _SLOWEST_POLL_S = 0.5
+_NOT_YET = "accepted, not yet applied"
 _NO_ANSWER = (NotSent, NoAnswer, SaidNo, MalformedMessage)
 
 
@@ -52,6 +58,10 @@ class HttpDriver:
     Requests to one device keep their order; devices don't wait for each other. A command's id
     makes its POST idempotent, so that a gateway's 502-504 may be retried; a POST that got no
     answer at all is not.
+
+    With a `webhook_port`, signed completions of commands under way are taken there, from the
+    first command on. A gateway signs with the token of `<credentials>-webhook`, else of the
+    link's credentials.
     """
 
     def __init__(
@@ -59,9 +69,13 @@ class HttpDriver:
         clock: Clock,
         health: EndpointHealth | None = None,
         read_credentials: Callable[[], Credentials] = Credentials.read,
+        webhook_port: int | None = None,
     ) -> None:
         self._clock = clock
         self._hosts = Hosts(health or EndpointHealth(), read_credentials)
+        self.completions = Completions(clock)
+        self._receiver = WebhookReceiver(self.completions) if webhook_port is not None else None
+        self._webhook_port = webhook_port or 0
 
     async def read(
         self, links: Sequence[DeviceLink], timeout_s: float
@@ -74,6 +88,7 @@ class HttpDriver:
         self, commands: Sequence[tuple[DeviceLink, Command]], now: datetime, timeout_s: float
     ) -> list[CommandResult]:
         """Post each command and follow it until it is applied, or waits for its `valid_from`."""
+        self._open_webhook()
         exchange = Exchange(self._hosts, timeout_s)
         return await _in_device_order(
             [link for link, _ in commands],
@@ -95,8 +110,10 @@ class HttpDriver:
         return await _in_device_order(links, lambda index: self._release(exchange, links[index]))
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection, and the webhook."""
         self._hosts.close()
+        if self._receiver:
+            await asyncio.to_thread(self._receiver.stop)
 
     async def _command(
         self, exchange: Exchange, link: DeviceLink, command: Command, now: datetime
@@ -105,40 +122,69 @@ class HttpDriver:
             return CommandResult(command.command_id, Outcome.REJECTED, "", reason)
         payload = command_message(command).model_dump_json()
         exchange = exchange.within((command.valid_until - now).total_seconds() / self._clock.rate)
+        completion = self._expect(link, command)
         try:
             body = await _ask(exchange, link, "POST", "commands", payload=payload)
+            outcome, detail = await self._follow(exchange, link, command, body, completion)
         except NotSent as error:
             return CommandResult(command.command_id, Outcome.FAILED, "", str(error))
         except NoAnswer as error:
             return CommandResult(command.command_id, Outcome.UNKNOWN, payload, str(error))
         except SaidNo as refused:
             return CommandResult(command.command_id, Outcome.REJECTED, payload, str(refused))
-        outcome, detail = await self._follow(exchange, link, command, body)
+        finally:
+            completion.cancel()
         return CommandResult(command.command_id, outcome, payload, detail)
 
+    def _open_webhook(self) -> None:
+        if self._receiver and not self._receiver.url:
+            try:
+                self._receiver.start(self._webhook_port)
+            except PortTaken as error:
+                _LOG.warning("completions are polled for: %s", error)
+                self._receiver = None
+
+    def _expect(self, link: DeviceLink, command: Command) -> asyncio.Future[Completion]:
+        """Return what will hold the command's completion; for ever open where none can come."""
+        if self._receiver and link.credentials:
+            try:
+                secret = self._hosts.named(link.credentials, "webhook").token
+            except CredentialError:  # without it, the command itself is not sent either
+                secret = None
+            if secret:
+                return asyncio.wrap_future(
+                    self.completions.expect(link.device_id, command.command_id, secret)
+                )
+        return asyncio.get_running_loop().create_future()
+
     async def _follow(
-        self, exchange: Exchange, link: DeviceLink, command: Command, body: bytes
+        self,
+        exchange: Exchange,
+        link: DeviceLink,
+        command: Command,
+        body: bytes,
+        completion: asyncio.Future[Completion],
     ) -> tuple[Outcome, str]:
-        """Poll an accepted command for as long as waiting can tell more."""
+        """Follow an accepted command, told or asked, for as long as waiting can tell more."""
         pause_s = _FIRST_POLL_S
         while True:
             try:
-                report = parse(CommandReport, body)
+                report: CommandReport = (
+                    completion.result() if completion.done() else parse(Acceptance, body)
+                )
             except MalformedMessage as error:
                 seen = f"accepted, but its progress can't be read: {error}"
             else:
-                if report.state in {"rejected", "expired"}:
-                    return Outcome.REJECTED, f"{report.state}: {report.reason}"
-                if report.state == "applied":
-                    return Outcome.ACKED, report.reason
-                seen = "accepted, not yet applied"
-                if command.valid_until <= self._clock.now():
-                    return Outcome.UNKNOWN, f"{seen}, and its validity is over"
-                if command.valid_from > self._clock.now():
-                    return Outcome.ACKED, seen
-            if not await exchange.pause(pause_s):
+                if end := _end(report, command, self._clock.now()):
+                    return end
+                seen = _NOT_YET
+                if isinstance(report, Acceptance) and report.notifies:
+                    pause_s = exchange.left_s / 2
+            if not await exchange.pause(pause_s, completion):
                 return Outcome.ACKED, seen
             pause_s = min(2 * pause_s, _SLOWEST_POLL_S)
+            if completion.done():
+                continue
             try:
                 body = await _ask(exchange, link, "GET", "commands", command.command_id)
             except (NotSent, NoAnswer, SaidNo) as error:
@@ -166,6 +212,19 @@ class HttpDriver:
         else:
             return CommandResult(release_id, Outcome.ACKED, sent)
         return CommandResult(release_id, Outcome.UNKNOWN, sent, doubt)
+
+
+def _end(report: CommandReport, command: Command, now: datetime) -> tuple[Outcome, str] | None:
+    """Return the outcome of a command that was taken; None while waiting may tell more."""
+    if report.state in {"rejected", "expired"}:
+        return Outcome.REJECTED, f"{report.state}: {report.reason}"
+    if report.state == "applied":
+        return Outcome.ACKED, report.reason
+    if command.valid_until <= now:
+        return Outcome.UNKNOWN, f"{_NOT_YET}, and its validity is over"
+    if command.valid_from > now:
+        return Outcome.ACKED, _NOT_YET
+    return None
 
 
 async def _read(exchange: Exchange, link: DeviceLink) -> Reading | Unreachable:

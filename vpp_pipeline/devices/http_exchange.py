@@ -146,11 +146,17 @@ class Exchange:
         """The seconds left."""
         return self._deadline - time.monotonic()
 
-    async def pause(self, seconds: float) -> bool:
-        """Wait, and return True; at once, and False, if no time would be left after it."""
+    async def pause(self, seconds: float, until: asyncio.Future[Any] | None = None) -> bool:
+        """Wait, at most `until` it is done, and return True.
+
+        Return False at once if no time would be left after it.
+        """
         if seconds >= self.left_s:
             return False
-        await asyncio.sleep(seconds)
+        if until is None:
+            await asyncio.sleep(seconds)
+        else:
+            await asyncio.wait({until}, timeout=seconds)
         return True
 
     async def request(

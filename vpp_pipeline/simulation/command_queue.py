@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 _REMEMBERED = timedelta(hours=1)
 """How long after its end a command is still answered for, but never less than its validity."""
 
+_MOST_WAITING = 16
+"""Commands that a device keeps for later; a real one's memory is small."""
+
 
 @dataclass(frozen=True)
 class SimulatedDevice:
@@ -103,6 +106,12 @@ class CommandQueue:
             if entry.state == "rejected":
                 entry.ack = ack.model_copy(update={"accepted": False, "reason": entry.reason})
             return entry.ack
+
+    def is_full(self, device_id: str) -> bool:
+        """Tell whether so many commands wait that the device takes no further one for now."""
+        with self._lock:
+            waiting = [e for e in self._entries[device_id].values() if e.state == "accepted"]
+            return len(waiting) >= _MOST_WAITING
 
     def release(self, device_id: str) -> None:
         """Run the default at once and drop every command that waits."""

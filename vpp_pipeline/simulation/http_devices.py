@@ -3,7 +3,8 @@
 Belongs here: URLs, status codes, the server's thread. Does not: judging commands
 (`command_queue`), the physics (`plant`).
 
-    POST   /devices/<device>/commands               202 accepted, 409 refused, 400 malformed
+    POST   /devices/<device>/commands               202 accepted, 409 refused, 400 malformed,
+                                                    503 busy
     GET    /devices/<device>/commands/<command_id>  what became of it
     GET    /devices/<device>                        telemetry
     DELETE /devices/<device>/setpoint               204, the device runs its default
@@ -14,15 +15,14 @@ are `{"reason": ...}`.
 
 from __future__ import annotations
 
-import socket
-import threading
 from typing import TYPE_CHECKING, Any
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from vpp_pipeline.devices.web_server import WebServer
+from vpp_pipeline.devices.webhook import Acceptance, Completion
 from vpp_pipeline.devices.wire import CommandMessage, MalformedMessage, parse, telemetry_message
 from vpp_pipeline.simulation.command_queue import CommandQueue, SimulatedDevice
 
@@ -32,14 +32,10 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from vpp_pipeline.devices.wire import Message
+    from vpp_pipeline.simulation.http_completions import CompletionSender
     from vpp_pipeline.simulation.plant_protocol import Plant
 
-_HOST = "127.0.0.1"
-_BACKLOG = 1024
-
-
-class PortTaken(RuntimeError):  # noqa: N818 - names what was found
-    """The fixed port is in use; the text names the remedy."""
+_BUSY_S = 1
 
 
 class _Gone(Exception):  # noqa: N818 - an answer, not a failure
@@ -50,57 +46,43 @@ class _Gone(Exception):  # noqa: N818 - an answer, not a failure
 
 
 class HttpDevices:
-    """The wire side of many devices; call `tick` after each step of the plant."""
+    """The wire side of many devices; call `tick` after each step of the plant.
 
-    def __init__(self, devices: Sequence[SimulatedDevice], plant: Plant) -> None:
+    With a `sender` the gateway acknowledges a command before it knows how that ends, and posts
+    the end as a signed completion.
+    """
+
+    def __init__(
+        self,
+        devices: Sequence[SimulatedDevice],
+        plant: Plant,
+        sender: CompletionSender | None = None,
+    ) -> None:
         self._known = frozenset(device.device_id for device in devices)
         self._plant = plant
         self._queue = CommandQueue(devices, plant)
-        self._server: uvicorn.Server | None = None
-        self._thread: threading.Thread | None = None
+        self._server = WebServer(self._application(), "the HTTP devices")
+        self._sender = sender
+        self._promised: dict[str, set[str]] = {}
 
     def start(self, port: int = 0) -> str:
         """Serve in a thread and return the base URL; port 0 takes a free one.
 
         Raises `PortTaken`.
         """
-        listener = socket.socket()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((_HOST, port))
-        except OSError as error:
-            listener.close()
-            raise PortTaken(
-                f"can't listen on {_HOST}:{port}: {error.strerror}; stop what listens there or let"
-                " the HTTP devices have a free port"
-            ) from error
-        listener.listen(_BACKLOG)  # from here on a client waits instead of being refused
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                self._application(),
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                ws="none",
-                timeout_graceful_shutdown=1,
-            )
-        )
-        self._thread = threading.Thread(
-            target=self._server.run, args=([listener],), name="http-devices", daemon=True
-        )
-        self._thread.start()
-        return f"http://{_HOST}:{listener.getsockname()[1]}"
+        return self._server.start(port)
 
     def tick(self) -> None:
-        """Begin and end what is due by the plant's clock."""
-        self._queue.tick()
+        """Begin and end what is due by the plant's clock, and post what was promised."""
+        for device_id in self._queue.tick():
+            for command_id in tuple(self._promised.get(device_id, ())):
+                self._complete(device_id, command_id)
 
     def stop(self) -> None:
-        """Close the port and end the thread. May be called twice."""
-        if self._server is not None and self._thread is not None:
-            self._server.should_exit = True
-            self._thread.join()
-            self._server = self._thread = None
+        """Close the port and end the threads. May be called twice."""
+        self._server.stop()
+        if self._sender:
+            self._sender.stop()
 
     def state(self) -> dict[str, Any]:
         """Return the devices' memory of commands, as JSON values."""
@@ -127,10 +109,27 @@ class HttpDevices:
             message = parse(CommandMessage, await request.body())
         except MalformedMessage as error:
             return JSONResponse({"reason": str(error)}, 400)
+        if self._queue.is_full(device_id):
+            reason = f"busy: device {device_id} has commands enough to go through"
+            return JSONResponse({"reason": reason}, 503, {"Retry-After": str(_BUSY_S)})
         ack = self._queue.offer(device_id, message)
         if not ack.accepted:
             return JSONResponse({"command_id": ack.command_id, "reason": ack.reason}, 409)
-        return self._reported(device_id, message.command_id, 202)
+        if self._sender is None:
+            return self._reported(device_id, message.command_id, 202)
+        self._promised.setdefault(device_id, set()).add(message.command_id)
+        self._complete(device_id, message.command_id)
+        return _json(
+            Acceptance(command_id=message.command_id, state="accepted", notifies=True), 202
+        )
+
+    def _complete(self, device_id: str, command_id: str) -> None:
+        """Post how a command ended, once it has."""
+        report = self._queue.report(device_id, command_id)
+        if self._sender is None or report is None or report.state == "accepted":
+            return
+        self._promised[device_id].discard(command_id)
+        self._sender.send(Completion(device_id=device_id, **report.model_dump()))
 
     async def _report(self, request: Request) -> Response:
         return self._reported(self._present(request), request.path_params["command"], 200)
