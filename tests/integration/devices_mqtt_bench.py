@@ -15,7 +15,13 @@ import pytest
 
 from vpp_pipeline.clock import ManualClock
 from vpp_pipeline.devices.mqtt import MqttDriver
-from vpp_pipeline.devices.mqtt_client import Handlers, close_client, open_client, topic
+from vpp_pipeline.devices.mqtt_client import (
+    BrokerAddress,
+    Handlers,
+    close_client,
+    open_client,
+    topic,
+)
 from vpp_pipeline.devices.protocol import Command, DeviceLink, Reading
 from vpp_pipeline.simulation import broker as brokers
 from vpp_pipeline.simulation.command_queue import SimulatedDevice
@@ -148,7 +154,7 @@ class Peer:
 def peer(endpoint: str, *kinds: str) -> Iterator[Peer]:
     heard: queue.Queue[MQTTMessage] = queue.Queue()
     client = open_client(
-        endpoint,
+        BrokerAddress(endpoint),
         "peer",
         [topic("+", kind) for kind in kinds],
         Handlers(lambda _client, message: heard.put(message)),
@@ -170,7 +176,8 @@ def liar(endpoint: str, answers: dict[str, list[tuple[str, dict[str, Any]]]]) ->
             client.publish(topic("b-1", kind), json.dumps(content), 1, retain=kind == "state")
 
     topics = [topic("b-1", kind) for kind in answers]
-    client = open_client(endpoint, "liar", topics, Handlers(answer), PATIENCE_S, reconnects=False)
+    address = BrokerAddress(endpoint)
+    client = open_client(address, "liar", topics, Handlers(answer), PATIENCE_S, reconnects=False)
     try:
         yield
     finally:
@@ -210,7 +217,7 @@ def bench(
     mqtt_devices = MqttDevices(devices, plant)
     try:
         if start:
-            mqtt_devices.start(broker.endpoint)
+            mqtt_devices.start(BrokerAddress(broker.endpoint))
         yield Bench(directory, broker, plant, mqtt_devices)
     finally:
         mqtt_devices.stop()

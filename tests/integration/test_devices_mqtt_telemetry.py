@@ -16,7 +16,7 @@ from devices_mqtt_bench import (
     wait_until,
 )
 
-from vpp_pipeline.devices.mqtt_client import BrokerUnreachable
+from vpp_pipeline.devices.mqtt_client import BrokerAddress, BrokerUnreachable
 from vpp_pipeline.devices.telemetry_stream import TelemetryBatch, TelemetryStream
 from vpp_pipeline.simulation import broker as brokers
 
@@ -34,7 +34,7 @@ def rig(tmp_path: Path) -> Iterator[Bench]:
 
 @pytest.fixture
 def stream(rig: Bench) -> Iterator[TelemetryStream]:
-    opened = TelemetryStream(rig.endpoint, "tests")
+    opened = TelemetryStream(BrokerAddress(rig.endpoint), "tests")
     opened.open(PATIENCE_S)
     yield opened
     opened.close()
@@ -107,7 +107,7 @@ def test_stream_and_devices_come_back_with_their_broker(
     else:
         need_mosquitto()
     with bench(tmp_path) as rig:
-        stream = TelemetryStream(rig.endpoint, "tests")
+        stream = TelemetryStream(BrokerAddress(rig.endpoint), "tests")
         stream.open(PATIENCE_S)
         rig.broker.stop()
         wait_until(lambda: not stream.is_connected(), "the loss")
@@ -140,7 +140,7 @@ def test_a_stream_without_a_broker_says_so_and_may_be_opened_later(tmp_path: Pat
     need_mosquitto()
     with bench(tmp_path, start=False) as rig:
         rig.broker.stop()
-        stream = TelemetryStream(rig.endpoint, "tests")
+        stream = TelemetryStream(BrokerAddress(rig.endpoint), "tests")
         with pytest.raises(BrokerUnreachable, match=rig.endpoint):
             stream.open(PATIENCE_S)
         again = brokers.start_broker(rig.directory, rig.broker.port)

@@ -15,6 +15,7 @@ import pytest
 from devices_mqtt_bench import PATIENCE_S, need_mosquitto, peer, wait_until
 
 from vpp_pipeline.devices.mqtt_client import (
+    BrokerAddress,
     BrokerUnreachable,
     Handlers,
     close_client,
@@ -49,7 +50,9 @@ def accepts(port: int) -> bool:
 
 
 def test_a_client_settles_on_the_newest_version_the_broker_speaks(broker: Broker) -> None:
-    client = open_client(broker.endpoint, "c", ["x"], Handlers(print), PATIENCE_S, reconnects=False)
+    client = open_client(
+        BrokerAddress(broker.endpoint), "c", ["x"], Handlers(print), PATIENCE_S, reconnects=False
+    )
     assert speaks_v5(client) == (broker.kind == "mosquitto")
     close_client(client)
 
@@ -142,11 +145,13 @@ def test_a_broker_that_is_not_there_is_named(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         endpoint = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(BrokerUnreachable, match=endpoint):
-            open_client(endpoint, "c", ["x"], Handlers(print), PATIENCE_S, reconnects=False)
+            open_client(
+                BrokerAddress(endpoint), "c", ["x"], Handlers(print), PATIENCE_S, reconnects=False
+            )
 
 
 def test_a_peer_that_accepts_and_never_answers_costs_no_more_than_the_time_allowed() -> None:
     with socket.create_server(("127.0.0.1", 0)) as black_hole:
         endpoint = f"127.0.0.1:{black_hole.getsockname()[1]}"
         with pytest.raises(BrokerUnreachable, match="did not answer in time"):
-            open_client(endpoint, "c", ["x"], Handlers(print), 0.3, reconnects=False)
+            open_client(BrokerAddress(endpoint), "c", ["x"], Handlers(print), 0.3, reconnects=False)

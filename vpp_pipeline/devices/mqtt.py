@@ -1,17 +1,26 @@
 """Devices on an MQTT broker: the driver that commands, asks and releases them.
 
-Belongs here: what a broker's and a device's answers, or their silence, mean. Does not: payloads
-(`wire`), topics and connecting (`mqtt_client`, `mqtt_session`), collecting (`telemetry_stream`).
+Belongs here: what a broker's and a device's answers, or their silence, mean, and when a broker is
+tried again. Does not: payloads (`wire`), connecting (`mqtt_client`), what is under way
+(`mqtt_session`), collecting (`telemetry_stream`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
 
-from vpp_pipeline.devices.mqtt_client import BrokerUnreachable, unique_client_id
+from vpp_pipeline.credentials import CredentialError, Credentials
+from vpp_pipeline.devices.endpoint_health import EndpointHealth, NotAdmitted
+from vpp_pipeline.devices.mqtt_answers import NotTaken, Order, Payload, Silence
+from vpp_pipeline.devices.mqtt_client import (
+    BrokerAddress,
+    BrokerRefused,
+    BrokerUnreachable,
+    unique_client_id,
+)
 from vpp_pipeline.devices.mqtt_session import Session
 from vpp_pipeline.devices.protocol import (
     Command,
@@ -23,6 +32,7 @@ from vpp_pipeline.devices.protocol import (
     Unreachable,
 )
 from vpp_pipeline.devices.wire import (
+    AckMessage,
     MalformedMessage,
     ReleaseMessage,
     StateMessage,
@@ -34,46 +44,57 @@ from vpp_pipeline.devices.wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
     from datetime import datetime
 
     from vpp_pipeline.clock import Clock
 
-_ASK_AGAIN_S = 1.0
-"""First pause before a device is asked again: it may just be coming back."""
+_AT_A_TIME = 200
+"""Payloads made before the event loop may do something else."""
+_NO_STATE = "it has never published a state; see its firmware"
+
+Asked = TypeVar("Asked")
+Told = TypeVar("Told")
 
 
 @dataclass(frozen=True)
-class _Order:
-    """Something a device must acknowledge: a command or a release."""
-
-    link: DeviceLink
-    kind: str
-    order_id: str
-    payload: str
-    expiry_s: int
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """A device's own account of itself, asked for just now."""
+class _Account:
+    """A device's own account of itself, asked for just now; some never publish a state."""
 
     reading: Reading
-    state: StateMessage
+    state: StateMessage | None
     raw_state: str
+
+
+@dataclass(frozen=True)
+class _Broker:
+    """A broker as the registry tells of it."""
+
+    endpoint: str
+    tls: bool
+    credentials: str | None
 
 
 class MqttDriver:
     """Speaks to each device on its broker, one connection a broker; see `protocol.Driver`.
 
-    `owner` becomes part of the client id. A lost connection is replaced at the next call and
-    takes its unsent messages with it, so that nothing is delivered once it was given up.
+    `owner` becomes part of the client id, and the role whose own credentials are preferred. A
+    lost connection is replaced at the next call, after a pause where that fails or does not
+    last; it takes its unsent messages with it, so that nothing is delivered once it was given up.
     """
 
-    def __init__(self, owner: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        owner: str,
+        clock: Clock,
+        credentials: Credentials | None = None,
+        health: EndpointHealth | None = None,
+    ) -> None:
         self._owner = owner
         self._clock = clock
-        self._sessions: dict[str, Session] = {}
+        self._credentials = credentials or Credentials()
+        self._health = health or EndpointHealth()
+        self._sessions: dict[_Broker, Session] = {}
         self._unknown_acks_before = 0
 
     @property
@@ -85,31 +106,56 @@ class MqttDriver:
         self, links: Sequence[DeviceLink], timeout_s: float
     ) -> list[Reading | Unreachable]:
         """Ask each device for its telemetry and return the first that comes after that."""
-        deadline = _deadline(timeout_s)
-        return await asyncio.gather(*(self._read(link, deadline) for link in links))
+        told = await self._ask(links, _deadline(timeout_s))
+        return [
+            account.reading if isinstance(account, _Account) else account
+            for account in (told[link.device_id] for link in links)
+        ]
 
     async def command(
         self, commands: Sequence[tuple[DeviceLink, Command]], now: datetime, timeout_s: float
     ) -> list[CommandResult]:
         """Publish each command and wait for its ack; it may begin in the future."""
         deadline = _deadline(timeout_s)
-        return await asyncio.gather(
-            *(self._command(link, command, now, deadline) for link, command in commands)
-        )
+        refused: dict[str, CommandResult] = {}
+        orders: list[tuple[DeviceLink, Order]] = []
+        for number, (link, command) in enumerate(commands):
+            if number % _AT_A_TIME == 0:
+                await asyncio.sleep(0)
+            if reason := refusal(link, command, now):
+                result = CommandResult(command.command_id, Outcome.REJECTED, "", reason)
+                refused[command.command_id] = result
+            else:
+                orders.append((link, self._order(command, now)))
+        results = refused | await self._offer(orders, deadline)
+        return [results[command.command_id] for _, command in commands]
 
     async def read_back(
         self, commands: Sequence[tuple[DeviceLink, Command]], timeout_s: float
     ) -> list[ReadBack | Unreachable]:
         """Ask each device anew and compare command id and set-point of its state."""
-        deadline = _deadline(timeout_s)
-        return await asyncio.gather(
-            *(self._read_back(link, command, deadline) for link, command in commands)
-        )
+        told = await self._ask([link for link, _ in commands], _deadline(timeout_s))
+        return [_compared(told[link.device_id], command) for link, command in commands]
 
     async def release(self, links: Sequence[DeviceLink], timeout_s: float) -> list[CommandResult]:
         """Release each device, and see by its state that no set-point is left."""
         deadline = _deadline(timeout_s)
-        return await asyncio.gather(*(self._release(link, deadline) for link in links))
+        at, expiry_s = self._clock.now().isoformat(), math.ceil(timeout_s)
+        ids = {link.device_id: f"release-{link.device_id}-{at}" for link in links}
+        reason = "read-only: the device is not live, or this is a dry run; nothing was sent"
+        results = {id_: CommandResult(id_, Outcome.REJECTED, "", reason) for id_ in ids.values()}
+        orders = [
+            (link, _release_order(link.device_id, ids[link.device_id], expiry_s))
+            for link in links
+            if link.writable
+        ]
+        results |= await self._offer(orders, deadline)
+        acked = [link for link in links if results[ids[link.device_id]].outcome is Outcome.ACKED]
+        told = await self._ask(acked, deadline)
+        for link in acked:
+            id_ = ids[link.device_id]
+            results[id_] = _released(results[id_], told[link.device_id])
+        return [results[ids[link.device_id]] for link in links]
 
     async def close(self) -> None:
         """Close every connection."""
@@ -118,146 +164,174 @@ class MqttDriver:
         self._sessions.clear()
         await asyncio.gather(*(session.close() for session in sessions))
 
-    async def _session(self, endpoint: str, deadline: float) -> Session:
-        """Return a session that stands. Raises `BrokerUnreachable`."""
-        session = self._sessions.get(endpoint)
-        if session and (session.lost or session.loop is not asyncio.get_running_loop()):
-            self._unknown_acks_before += session.unknown_acks
-            session.abandon()
-            session = None
-        if session is None:
-            session = Session(endpoint, unique_client_id(self._owner), _left_s(deadline))
-            self._sessions[endpoint] = session
-        await session.connected()
-        return session
-
-    async def _command(
-        self, link: DeviceLink, command: Command, now: datetime, deadline: float
-    ) -> CommandResult:
-        if reason := refusal(link, command, now):
-            return CommandResult(command.command_id, Outcome.REJECTED, "", reason)
+    def _order(self, command: Command, now: datetime) -> Order:
         # The broker counts wall seconds, validity is in clock seconds.
         expiry_s = math.ceil((command.valid_until - now).total_seconds() / self._clock.rate)
         payload = command_message(command).model_dump_json()
-        return await self._offer(
-            _Order(link, "cmd", command.command_id, payload, expiry_s), deadline
-        )
+        return Order(command.device_id, "cmd", command.command_id, payload, expiry_s)
 
-    async def _release(self, link: DeviceLink, deadline: float) -> CommandResult:
-        release_id = f"release-{link.device_id}-{self._clock.now().isoformat()}"
-        if not link.writable:
-            reason = "read-only: the device is not live, or this is a dry run; nothing was sent"
-            return CommandResult(release_id, Outcome.REJECTED, "", reason)
-        payload = ReleaseMessage(command_id=release_id).model_dump_json()
-        expiry_s = math.ceil(_left_s(deadline))
-        result = await self._offer(_Order(link, "release", release_id, payload, expiry_s), deadline)
-        if result.outcome is not Outcome.ACKED:
-            return result
-        seen = await self._look(link, deadline)
-        if isinstance(seen, Unreachable):
-            doubt = f"acknowledged, but not seen to rest: {seen.reason}"
-        elif seen.state.setpoint_kw is not None:
-            doubt = f"acknowledged, but it still reports {seen.state.setpoint_kw} kW"
-        else:
-            return result
-        return CommandResult(release_id, Outcome.UNKNOWN, result.sent, doubt)
+    async def _offer(
+        self, orders: Sequence[tuple[DeviceLink, Order]], deadline: float
+    ) -> dict[str, CommandResult]:
+        """Publish orders and tell, by order id, how far each got."""
 
-    async def _offer(self, order: _Order, deadline: float) -> CommandResult:
-        """Publish an order and tell how far it got."""
-        device_id, order_id = order.link.device_id, order.order_id
-        try:
-            session = await self._session(order.link.endpoint, deadline)
-        except BrokerUnreachable as error:
-            return CommandResult(order_id, Outcome.FAILED, "", str(error))
-        ack = session.expect_ack(device_id, order_id)
-        receipt = session.publish(device_id, order.kind, order.payload, order.expiry_s, order_id)
-        either: set[asyncio.Future[Any]] = {receipt, ack}
-        await asyncio.wait(either, timeout=_left_s(deadline), return_when=asyncio.FIRST_COMPLETED)
-        taken = _is_answered(receipt) and not receipt.result()
-        if taken and not session.is_offline(device_id):
-            await asyncio.wait({ack}, timeout=_left_s(deadline))
-        session.forget_ack(device_id, order_id)
-        if _is_answered(ack):
-            outcome = Outcome.ACKED if ack.result().accepted else Outcome.REJECTED
-            return CommandResult(order_id, outcome, order.payload, ack.result().reason)
-        if _is_answered(receipt) and (objection := receipt.result()):
-            reason = f"broker {order.link.endpoint}: {objection}; check the device's connection"
-            return CommandResult(order_id, Outcome.FAILED, order.payload, reason)
-        reason = session.lost or (
-            "published, but the device's last will says it is offline"
-            if session.is_offline(device_id)
-            else "published, but the device did not acknowledge in time"
-        )
-        return CommandResult(order_id, Outcome.UNKNOWN, order.payload, reason)
-
-    async def _read(self, link: DeviceLink, deadline: float) -> Reading | Unreachable:
-        try:
-            session = await self._session(link.endpoint, deadline)
-        except BrokerUnreachable as error:
-            return Unreachable(link.device_id, str(error))
-        answer = session.next_telemetry(link.device_id)
-        patience_s = _ASK_AGAIN_S
-        while not (answer.done() or session.is_offline(link.device_id)) and _left_s(deadline):
-            session.publish(link.device_id, "get", "{}", math.ceil(_left_s(deadline)))
-            await asyncio.wait({answer}, timeout=min(patience_s, _left_s(deadline)))
-            patience_s *= 2
-        if _is_answered(answer) and (payload := answer.result()) is not None:
+        async def offer(broker: _Broker, asked: list[Order]) -> dict[str, CommandResult]:
             try:
-                return parse_reading(link.device_id, payload)
-            except MalformedMessage as error:
-                return Unreachable(link.device_id, f"it sent {error}")
-        if session.is_offline(link.device_id):
-            return Unreachable(link.device_id, "it is offline by its own last will; see its power")
-        return Unreachable(
-            link.device_id,
-            session.lost or f"no telemetry over {link.endpoint} in time; see its power and network",
-        )
+                session = await self._session(broker, deadline)
+            except BrokerUnreachable as error:
+                refused = isinstance(error, BrokerRefused)
+                outcome = Outcome.REJECTED if refused else Outcome.FAILED
+                return {
+                    o.order_id: CommandResult(o.order_id, outcome, "", str(error)) for o in asked
+                }
+            answers = await session.offer(asked, deadline)
+            return {o.order_id: _result(broker, o, answers[o.key]) for o in asked}
 
-    async def _look(self, link: DeviceLink, deadline: float) -> _Seen | Unreachable:
-        """Ask for telemetry; the device publishes its state before it answers."""
-        reading = await self._read(link, deadline)
-        if isinstance(reading, Unreachable):
-            return reading
-        raw = self._sessions[link.endpoint].state(link.device_id)
-        if raw is None:
-            return Unreachable(link.device_id, "it has never published a state; see its firmware")
+        return await _each_broker(orders, offer)
+
+    async def _ask(
+        self, links: Iterable[DeviceLink], deadline: float
+    ) -> dict[str, _Account | Unreachable]:
+        """Ask each device for its state and telemetry; return what each told, by device."""
+
+        async def ask(broker: _Broker, asked: list[str]) -> dict[str, _Account | Unreachable]:
+            try:
+                session = await self._session(broker, deadline)
+            except BrokerUnreachable as error:
+                return {device_id: Unreachable(device_id, str(error)) for device_id in asked}
+            answers = await session.ask(asked, deadline)
+            return {
+                device_id: _account(device_id, answer, session.state(device_id))
+                for device_id, answer in answers.items()
+            }
+
+        return await _each_broker([(link, link.device_id) for link in links], ask)
+
+    async def _session(self, broker: _Broker, deadline: float) -> Session:
+        """Return a session that stands. Raises `BrokerUnreachable`."""
+        session = self._sessions.get(broker)
+        if session and (session.lost or session.loop is not asyncio.get_running_loop()):
+            self._retire(broker, session)
+            session = None
+        if session is None:
+            session = await self._new_session(broker, deadline)
+        await session.connected()
+        return session
+
+    async def _new_session(self, broker: _Broker, deadline: float) -> Session:
+        left_s = max(deadline - asyncio.get_running_loop().time(), 0.0)
         try:
-            return _Seen(reading, parse(StateMessage, raw), raw.decode())
-        except MalformedMessage as error:
-            return Unreachable(link.device_id, f"it published {error}")
+            address = BrokerAddress(
+                broker.endpoint,
+                broker.tls,
+                self._credentials.named(broker.credentials, self._owner)
+                if broker.credentials
+                else None,
+            )
+            self._health.admit(broker.endpoint, left_s)
+        except CredentialError as error:
+            raise BrokerRefused(f"MQTT broker {broker.endpoint}: {error}") from error
+        except NotAdmitted as error:
+            raise BrokerUnreachable(f"MQTT broker {error}") from error
+        session = Session(address, unique_client_id(self._owner), left_s)
+        self._sessions[broker] = session
+        return session
 
-    async def _read_back(
-        self, link: DeviceLink, command: Command, deadline: float
-    ) -> ReadBack | Unreachable:
-        seen = await self._look(link, deadline)
-        if isinstance(seen, Unreachable):
-            return seen
-        reported_kw = seen.reading.setpoint_kw
-        if seen.state.command_id != command.command_id:
-            detail = f"command {seen.state.command_id or 'none'} is in force"
-        elif not same_setpoint(seen.state.setpoint_kw, command.power_kw):
-            detail = f"its state says {seen.state.setpoint_kw} kW, not {command.power_kw} kW"
-        elif reported_kw is not None and not same_setpoint(reported_kw, command.power_kw):
-            detail = f"its telemetry says {reported_kw} kW, not {command.power_kw} kW"
-        else:
-            detail = ""
-        return ReadBack(
-            link.device_id,
-            matches=not detail,
-            setpoint_kw=seen.state.setpoint_kw,
-            raw=seen.raw_state,
-            command_id=seen.state.command_id,
-            detail=detail,
-        )
+    def _retire(self, broker: _Broker, session: Session) -> None:
+        """Let go of a session; one that never passed on anything counts against its broker."""
+        self._unknown_acks_before += session.unknown_acks
+        if session.heard:
+            self._health.succeeded(broker.endpoint)
+        if session.lost:
+            self._health.failed(broker.endpoint, session.lost)
+        session.abandon()
+        del self._sessions[broker]
+
+
+async def _each_broker(
+    asked: Iterable[tuple[DeviceLink, Asked]],
+    ask: Callable[[_Broker, list[Asked]], Awaitable[dict[str, Told]]],
+) -> dict[str, Told]:
+    """Ask all brokers at the same time, each for what is on it; return their answers as one."""
+    by_broker: dict[_Broker, list[Asked]] = {}
+    for link, what in asked:
+        broker = _Broker(link.endpoint, link.tls, link.credentials)
+        by_broker.setdefault(broker, []).append(what)
+    answers = await asyncio.gather(*(ask(broker, these) for broker, these in by_broker.items()))
+    return {key: told for of_one in answers for key, told in of_one.items()}
+
+
+def _result(
+    broker: _Broker, order: Order, answer: AckMessage | NotTaken | Silence
+) -> CommandResult:
+    match answer:
+        case AckMessage(accepted=accepted, reason=reason):
+            outcome = Outcome.ACKED if accepted else Outcome.REJECTED
+            return CommandResult(order.order_id, outcome, order.payload, reason)
+        case NotTaken(reason=reason, sent=sent, final=final):
+            outcome = Outcome.REJECTED if final else Outcome.FAILED
+            why = f"broker {broker.endpoint}: {reason}"
+            return CommandResult(order.order_id, outcome, order.payload if sent else "", why)
+        case Silence(reason=reason):
+            return CommandResult(order.order_id, Outcome.UNKNOWN, order.payload, reason)
+
+
+def _release_order(device_id: str, order_id: str, expiry_s: int) -> Order:
+    payload = ReleaseMessage(command_id=order_id).model_dump_json()
+    return Order(device_id, "release", order_id, payload, expiry_s)
+
+
+def _account(
+    device_id: str, answer: Payload | Silence, state: Payload | None
+) -> _Account | Unreachable:
+    if isinstance(answer, Silence):
+        return Unreachable(device_id, answer.reason)
+    try:
+        reading = parse_reading(device_id, answer)
+        if state is None:
+            return _Account(reading, None, "")
+        return _Account(reading, parse(StateMessage, state), state.decode())
+    except MalformedMessage as error:
+        return Unreachable(device_id, f"it sent {error}")
+
+
+def _released(result: CommandResult, account: _Account | Unreachable) -> CommandResult:
+    """An acknowledged release is one only if the device's state shows no set-point."""
+    match account:
+        case Unreachable(reason=reason):
+            doubt = f"acknowledged, but not seen to rest: {reason}"
+        case _Account(state=None):
+            doubt = f"acknowledged, but not seen to rest: {_NO_STATE}"
+        case _Account(state=StateMessage(setpoint_kw=float(setpoint_kw))):
+            doubt = f"acknowledged, but it still reports {setpoint_kw} kW"
+        case _:
+            return result
+    return replace(result, outcome=Outcome.UNKNOWN, detail=doubt)
+
+
+def _compared(account: _Account | Unreachable, command: Command) -> ReadBack | Unreachable:
+    if isinstance(account, Unreachable):
+        return account
+    device_id, reported_kw, state = command.device_id, account.reading.setpoint_kw, account.state
+    if state is None:
+        return Unreachable(device_id, _NO_STATE)
+    if state.command_id != command.command_id:
+        detail = f"command {state.command_id or 'none'} is in force"
+    elif not same_setpoint(state.setpoint_kw, command.power_kw):
+        detail = f"its state says {state.setpoint_kw} kW, not {command.power_kw} kW"
+    elif reported_kw is not None and not same_setpoint(reported_kw, command.power_kw):
+        detail = f"its telemetry says {reported_kw} kW, not {command.power_kw} kW"
+    else:
+        detail = ""
+    return ReadBack(
+        device_id,
+        matches=not detail,
+        setpoint_kw=state.setpoint_kw,
+        raw=account.raw_state,
+        command_id=state.command_id,
+        detail=detail,
+    )
 
 
 def _deadline(timeout_s: float) -> float:
     return asyncio.get_running_loop().time() + timeout_s
-
-
-def _left_s(deadline: float) -> float:
-    return max(deadline - asyncio.get_running_loop().time(), 0.0)
-
-
-def _is_answered(future: asyncio.Future[Any]) -> bool:
-    return future.done() and not future.cancelled()

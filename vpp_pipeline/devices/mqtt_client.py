@@ -1,7 +1,7 @@
 """A connected MQTT client, whatever version the broker speaks, and the names of our topics.
 
-Belongs here: connecting, subscribing, falling back from MQTT 5 to 3.1.1. Does not: what comes
-in (`mqtt_session`), what messages mean (`mqtt`).
+Belongs here: connecting as whom, encrypted or not, subscribing, falling back from MQTT 5 to
+3.1.1. Does not: what comes in (`mqtt_session`), what messages mean (`mqtt`).
 
     vpp/v1/<device>/cmd       set-points, QoS 1, never retained
     vpp/v1/<device>/release   back to the default, QoS 1, never retained
@@ -13,32 +13,56 @@ in (`mqtt_session`), what messages mean (`mqtt`).
 
 from __future__ import annotations
 
-import itertools
-import os
+import secrets
 import socket
+import struct
 import threading
 import time
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties, VariableByteIntegers
+
+from vpp_pipeline.credentials import CredentialError
+from vpp_pipeline.devices import tls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from vpp_pipeline.credentials import Credential
+
 _KEEPALIVE_S = 30
-_numbers = itertools.count(1)
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1, 60
+_STANDS_FIRM_S = 30.0
+"""A connection that ends earlier makes the pause before the next one longer."""
+
 _VERSION_REFUSED = "Unsupported protocol version"
+_TAKEN_OVER = "Session taken over"
+_REFUSALS = ("Bad user name or password", "Not authorized", "Banned", "Client identifier not valid")
 
 
 class BrokerUnreachable(ConnectionError):  # noqa: N818 - reads as what happened
     """No session with the broker; the text names the broker, the cause and the remedy."""
 
 
+class BrokerRefused(BrokerUnreachable):
+    """The broker does not let us in, or we don't trust it: trying again won't help."""
+
+
 class _VersionRefused(Exception):  # noqa: N818 - an answer, handled here
     pass
+
+
+@dataclass(frozen=True)
+class BrokerAddress:
+    """Where a broker is, and as whom we come; `credential` is None where it lets in anybody."""
+
+    endpoint: str  # host:port
+    tls: bool = False
+    credential: Credential | None = None
 
 
 @dataclass(frozen=True)
@@ -66,11 +90,11 @@ def split_topic(name: str) -> tuple[str, str]:
 
 def unique_client_id(owner: str) -> str:
     """Return a client id that names its owner; a broker throws out the older of two alike."""
-    return f"vpp-{owner}-{os.getpid()}-{next(_numbers)}"
+    return f"vpp-{owner}-{secrets.token_hex(6)}"
 
 
 def open_client(
-    endpoint: str,
+    broker: BrokerAddress,
     client_id: str,
     topics: Sequence[str],
     handlers: Handlers,
@@ -78,31 +102,33 @@ def open_client(
     *,
     reconnects: bool,
 ) -> Client:
-    """Connect to `endpoint` (host:port), subscribe to `topics` at QoS 1 and return the client.
+    """Connect to `broker`, subscribe to `topics` at QoS 1 and return the client.
 
     MQTT 5 first, 3.1.1 where the broker refuses it. With `reconnects` the client comes back by
-    itself, and its subscriptions with it. Blocks for up to `timeout_s`; raises
+    itself, after ever longer pauses where it does not last, and its subscriptions with it. Blocks
+    for up to `timeout_s`; raises `BrokerRefused` where another attempt won't help, else
     `BrokerUnreachable`.
     """
     deadline = time.monotonic() + timeout_s
-    attempt = partial(
-        _open,
-        endpoint=endpoint,
-        client_id=client_id,
-        topics=topics,
-        handlers=handlers,
-        deadline=deadline,
-        reconnects=reconnects,
-    )
+    connecting = _Connecting(broker, client_id, topics, handlers)
     try:
         try:
-            return attempt(MQTTProtocolVersion.MQTTv5)
+            return connecting.attempt(MQTTProtocolVersion.MQTTv5, deadline, reconnects)
         except _VersionRefused:
-            return attempt(MQTTProtocolVersion.MQTTv311)
-    except (OSError, ValueError, _VersionRefused) as error:
+            return connecting.attempt(MQTTProtocolVersion.MQTTv311, deadline, reconnects)
+    except (CredentialError, OSError, ValueError, _VersionRefused) as error:
+        prefix = f"no connection to the MQTT broker {broker.endpoint}:"
+        if isinstance(error, CredentialError):
+            raise BrokerRefused(f"{prefix} {error}") from error
+        if words := tls.in_words(str(error)):
+            raise BrokerRefused(f"{prefix} {words}") from error
+        if any(refusal in str(error) for refusal in _REFUSALS):
+            whom = f"credentials {broker.credential.name!r}" if broker.credential else "nobody"
+            raise BrokerRefused(
+                f"{prefix} {error} as {whom}; see the registry's `credentials` and their password"
+            ) from error
         raise BrokerUnreachable(
-            f"no connection to the MQTT broker {endpoint}: {error};"
-            " check that it runs there and lets this client in"
+            f"{prefix} {error}; check that it runs there and lets this client in"
         ) from error
 
 
@@ -117,16 +143,93 @@ def close_client(client: Client) -> None:
     client.loop_stop()
 
 
-class _Connecting:
-    """What happens between a TCP connection and a granted subscription, and after a loss."""
+class PublishProperties(Properties):
+    """The properties of an order or question, packed at once.
 
-    def __init__(self, topics: Sequence[str], handlers: Handlers) -> None:
-        self.ready = threading.Event()
-        self.failure = ""
+    The library's own packing looks through all there are and took as long as the rest of a
+    publication.
+    """
+
+    _packed: bytes
+
+    def __init__(self, expiry_s: int, answer: tuple[str, str] | None) -> None:
+        super().__init__(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        packed = struct.pack("!BI", 2, max(expiry_s, 1))  # MessageExpiryInterval
+        if answer:
+            response_topic, correlation = (text.encode() for text in answer)
+            packed += struct.pack("!BH", 8, len(response_topic)) + response_topic
+            packed += struct.pack("!BH", 9, len(correlation)) + correlation
+        length: bytes = VariableByteIntegers.encode(len(packed))  # type: ignore[no-untyped-call]
+        object.__setattr__(self, "_packed", length + packed)  # the library takes only known names
+
+    def pack(self) -> bytes:
+        """Return the properties with their length before them (MQTT 5, 2.2.2)."""
+        return self._packed
+
+
+class _Connecting:
+    """What happens until a subscription is granted, after a loss, and on the way back."""
+
+    def __init__(
+        self, broker: BrokerAddress, client_id: str, topics: Sequence[str], handlers: Handlers
+    ) -> None:
+        self._broker = broker
+        self._client_id = client_id
         self._topics = topics
         self._handlers = handlers
+        self._ready = threading.Event()
+        self._failure = ""
+        self._stands_since_s = 0.0
+        self._pause_s = _FIRST_PAUSE_S
 
-    def on_connect(
+    def attempt(self, version: MQTTProtocolVersion, deadline: float, reconnects: bool) -> Client:
+        """Return the connected client; raises OSError or `_VersionRefused`."""
+        self._ready.clear()
+        self._failure = ""
+        client = self._client(version, reconnects)
+        client.connect_timeout = max(deadline - time.monotonic(), 0.01)
+        host, _, port = self._broker.endpoint.rpartition(":")
+        client.connect(host, int(port), _KEEPALIVE_S)
+        client.loop_start()
+        answered = self._ready.wait(max(deadline - time.monotonic(), 0))
+        failure = self._failure if answered else "it did not answer in time"
+        if not failure:
+            client.on_log = None  # it is costly for each message
+            return client
+        close_client(client)
+        if failure == _VERSION_REFUSED:
+            raise _VersionRefused(failure)
+        raise ConnectionError(failure)
+
+    def _client(self, version: MQTTProtocolVersion, reconnects: bool) -> Client:
+        client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=self._client_id,
+            protocol=version,
+            reconnect_on_failure=reconnects,
+        )
+        credential = self._broker.credential
+        if self._broker.tls:
+            client.tls_set_context(tls.client_context(credential))
+        if credential and credential.user is not None:
+            password = credential.password
+            client.username_pw_set(
+                credential.user, password.get_secret_value() if password else None
+            )
+        client.reconnect_delay_set(self._pause_s, _LONGEST_PAUSE_S)
+        client.on_socket_open = _send_at_once
+        client.on_connect = self._on_connect
+        client.on_subscribe = lambda client, *_: self._stand(client)
+        client.on_disconnect = self._on_disconnect
+        client.on_log = self._on_log
+        on_message, on_published = self._handlers.on_message, self._handlers.on_published
+        client.on_message = lambda client, _userdata, message: on_message(client, message)
+        client.on_publish = lambda _client, _userdata, mid, reason, _properties: on_published(
+            mid, reason.value, "" if reason.value == 0 else str(reason)
+        )
+        return client
+
+    def _on_connect(
         self, client: Client, _userdata: Any, _flags: Any, reason: Any, _properties: Any
     ) -> None:
         if reason.is_failure:
@@ -136,65 +239,38 @@ class _Connecting:
         else:
             self._stand(client)
 
-    def on_subscribe(self, client: Client, *_: Any) -> None:
-        self._stand(client)
-
-    def on_disconnect(
-        self, _client: Client, _userdata: Any, _flags: Any, reason: Any, _properties: Any
+    def _on_disconnect(
+        self, client: Client, _userdata: Any, _flags: Any, reason: Any, _properties: Any
     ) -> None:
-        if self.ready.is_set() and not self.failure:
-            self._handlers.on_lost(str(reason))
-        else:
+        if not self._ready.is_set() or self._failure:
             self._fail(f"the connection ended: {reason}")
+            return
+        lasted_s = time.monotonic() - self._stands_since_s
+        firm = lasted_s >= _STANDS_FIRM_S
+        self._pause_s = _FIRST_PAUSE_S if firm else min(2 * self._pause_s, _LONGEST_PAUSE_S)
+        client.reconnect_delay_set(self._pause_s, _LONGEST_PAUSE_S)
+        why = str(reason)
+        if why == _TAKEN_OVER:
+            why += (
+                f": another client came under our id {self._client_id};"
+                " see who else uses our credentials"
+            )
+        self._handlers.on_lost(why)
+
+    def _on_log(self, _client: Client, _userdata: Any, _level: int, words: str) -> None:
+        """Keep the library's word on a failed handshake: it reports only that the line is dead."""
+        if not self._ready.is_set() and tls.in_words(words):
+            self._fail(words)
 
     def _stand(self, client: Client) -> None:
-        self.ready.set()
+        self._stands_since_s = time.monotonic()
+        self._ready.set()
         self._handlers.on_connected(client)
 
     def _fail(self, reason: str) -> None:
-        if not self.ready.is_set():
-            self.failure = reason
-            self.ready.set()
-
-
-def _open(
-    version: MQTTProtocolVersion,
-    *,
-    endpoint: str,
-    client_id: str,
-    topics: Sequence[str],
-    handlers: Handlers,
-    deadline: float,
-    reconnects: bool,
-) -> Client:
-    connecting = _Connecting(topics, handlers)
-    client = Client(
-        CallbackAPIVersion.VERSION2,
-        client_id=client_id,
-        protocol=version,
-        reconnect_on_failure=reconnects,
-    )
-    client.on_socket_open = _send_at_once
-    client.on_connect = connecting.on_connect
-    client.on_subscribe = connecting.on_subscribe
-    client.on_disconnect = connecting.on_disconnect
-    client.on_message = lambda client, _userdata, message: handlers.on_message(client, message)
-    client.on_publish = lambda _client, _userdata, mid, reason, _properties: handlers.on_published(
-        mid, reason.value, str(reason)
-    )
-    client.connect_timeout = max(deadline - time.monotonic(), 0.01)
-    client.reconnect_delay_set(min_delay=1, max_delay=10)
-    host, _, port = endpoint.rpartition(":")
-    client.connect(host, int(port), _KEEPALIVE_S)
-    client.loop_start()
-    answered = connecting.ready.wait(max(deadline - time.monotonic(), 0))
-    failure = connecting.failure if answered else "it did not answer in time"
-    if not failure:
-        return client
-    close_client(client)
-    if failure == _VERSION_REFUSED:
-        raise _VersionRefused(failure)
-    raise ConnectionError(failure)
+        if not self._ready.is_set():
+            self._failure = reason
+            self._ready.set()
 
 
 def _send_at_once(_client: Client, _userdata: Any, sock: Any) -> None:

@@ -1,22 +1,26 @@
 """One connection to one broker, as an event loop sees it: what was sent, what came back.
 
-Belongs here: matching acks, broker receipts, states and telemetry with those who wait for them.
-Does not: connecting (`mqtt_client`), deciding what an answer means (`mqtt`).
+Belongs here: matching acks, broker receipts, states and telemetry with those who wait for them,
+and not sending faster than answers come. Does not: connecting (`mqtt_client`), deciding what an
+answer means (`mqtt`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
+from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from paho.mqtt.enums import MQTTErrorCode
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 
+from vpp_pipeline.devices.mqtt_answers import Batch, Key, NotTaken, Order, Payload, Silence
 from vpp_pipeline.devices.mqtt_client import (
+    BrokerAddress,
     BrokerUnreachable,
     Handlers,
+    PublishProperties,
     close_client,
     open_client,
     speaks_v5,
@@ -26,34 +30,53 @@ from vpp_pipeline.devices.mqtt_client import (
 from vpp_pipeline.devices.wire import AckMessage, MalformedMessage, StateMessage, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterable, Sequence
 
     from paho.mqtt.client import Client, MQTTMessage
 
 _LISTENS_TO = ("ack", "state", "tele")
+_CHUNK = 100
+"""Messages published, or handled as they came, before the loop may do something else."""
+_UNANSWERED_AT_MOST = 500
+"""A broker drops what it can't queue for a gateway with many devices, and tells nobody: the least
+queue in use holds 1,000 messages."""
+_ANSWER_IS_DUE_S = 0.25
+"""Who answers later than this no longer holds up the others."""
+_LOOK_AGAIN_S = 0.005
+_ASK_AGAIN_S = 1.0
+"""First pause before a device is asked again: it may just be coming back."""
+_FINAL_OBJECTIONS = frozenset({0x87, 0x90, 0x99})
+"""Not authorized, topic name invalid, payload format invalid (MQTT 5, 3.4.2.1)."""
+
+
+_Orders = Batch[tuple[str, str], AckMessage | NotTaken | Silence]
+_Asks = Batch[str, Payload | Silence]
 
 
 class Session:
     """A connection that opens at once and is of no use once `lost` tells why it ended.
 
-    Everything here runs on the loop it was made on; the client's thread only posts to it.
-    Futures of a lost session are cancelled.
+    Everything here runs on the loop it was made on; the client's thread only fills the inbox.
     """
 
-    def __init__(self, endpoint: str, client_id: str, timeout_s: float) -> None:
+    def __init__(self, broker: BrokerAddress, client_id: str, timeout_s: float) -> None:
         self.loop = asyncio.get_running_loop()
         self.lost = ""
+        self.heard = False
+        """Whether the broker has passed on anything yet."""
         self.unknown_acks = 0
         self._client: Client | None = None
-        self._acks: dict[tuple[str, str], asyncio.Future[AckMessage]] = {}
-        self._receipts: dict[int, asyncio.Future[str]] = {}
-        self._states: dict[str, bytes | bytearray] = {}
+        self._orders: dict[tuple[str, str], list[_Orders]] = {}
+        self._receipts: dict[int, tuple[_Orders, Order]] = {}
+        self._asks: dict[str, list[_Asks]] = {}
+        self._states: dict[str, Payload] = {}
         self._offline: set[str] = set()
-        self._telemetry: dict[str, asyncio.Future[bytes | bytearray | None]] = {}
+        self._inbox: deque[MQTTMessage | tuple[int, int, str]] = deque()
+        self._woken = False
         self._opening = self.loop.create_task(
             asyncio.to_thread(
                 open_client,
-                endpoint,
+                broker,
                 client_id,
                 [topic("+", kind) for kind in _LISTENS_TO],
                 Handlers(self._on_message, on_published=self._on_published, on_lost=self._on_lost),
@@ -72,47 +95,49 @@ class Session:
         if self.lost:
             raise BrokerUnreachable(self.lost)
 
-    def publish(
-        self, device_id: str, kind: str, payload: str, expiry_s: int, correlation: str = ""
-    ) -> asyncio.Future[str]:
-        """Publish at QoS 1. The future is the broker's objection; empty when it had none.
+    async def offer(
+        self, orders: Sequence[Order], deadline: float
+    ) -> dict[tuple[str, str], AckMessage | NotTaken | Silence]:
+        """Publish each order and return what became of it by `deadline` (of the loop's clock)."""
+        batch = _Orders(order.key for order in orders)
+        for order in orders:
+            self._orders.setdefault(order.key, []).append(batch)
+        recent: list[tuple[float, tuple[str, str]]] = []
+        try:
+            for first in range(0, len(orders), _CHUNK):
+                for order in orders[first : first + _CHUNK]:
+                    self._publish_order(order, batch, deadline)
+                    recent.append((self.loop.time(), order.key))
+                recent = await self._let_answers_come(recent, batch.open, deadline)
+            await batch.wait(deadline - self.loop.time())
+        finally:
+            for key in batch.open:
+                self._forget(key, batch)
+        why = self.lost or "published, but the device did not acknowledge in time"
+        return batch.answers | dict.fromkeys(batch.open, Silence(why))
 
-        With MQTT 5 the broker drops the message after `expiry_s`, and an answer is asked for on
-        the device's `ack` topic with `correlation`.
+    async def ask(self, device_ids: Iterable[str], deadline: float) -> dict[str, Payload | Silence]:
+        """Ask each device for telemetry and return the first that comes after that.
+
+        A device publishes its state before it answers, so that `state` is as new.
         """
-        assert self._client is not None
-        receipt: asyncio.Future[str] = self.loop.create_future()
-        properties = None
-        if speaks_v5(self._client):
-            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-            properties.MessageExpiryInterval = max(expiry_s, 1)
-            if correlation:
-                properties.ResponseTopic = topic(device_id, "ack")
-                properties.CorrelationData = correlation.encode()
-        sent = self._client.publish(topic(device_id, kind), payload, 1, properties=properties)
-        if sent.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
-            self._receipts[sent.mid] = receipt
-        else:
-            receipt.set_result("the connection to the broker is down")
-        return receipt
+        batch = _Asks(device_ids)
+        for device_id in batch.open:
+            self._asks.setdefault(device_id, []).append(batch)
+        patience_s = _ASK_AGAIN_S
+        try:
+            while batch.open and not self.lost and self.loop.time() < deadline:
+                await self._ask_once(sorted(batch.open), batch, deadline)
+                await batch.wait(min(patience_s, deadline - self.loop.time()))
+                patience_s *= 2
+        finally:
+            for device_id in batch.open:
+                if batch in self._asks.get(device_id, ()):
+                    self._asks[device_id].remove(batch)
+        why = self.lost or "no telemetry came in time; see its power and network"
+        return batch.answers | dict.fromkeys(batch.open, Silence(why))
 
-    def expect_ack(self, device_id: str, message_id: str) -> asyncio.Future[AckMessage]:
-        """Return the device's answer to come; one future for all who wait for it."""
-        return self._acks.setdefault((device_id, message_id), self.loop.create_future())
-
-    def forget_ack(self, device_id: str, message_id: str) -> None:
-        """Wait no longer: an ack that comes now is an unknown one."""
-        self._acks.pop((device_id, message_id), None)
-
-    def next_telemetry(self, device_id: str) -> asyncio.Future[bytes | bytearray | None]:
-        """Return the device's next telemetry; None if it turns out to be offline."""
-        return self._telemetry.setdefault(device_id, self.loop.create_future())
-
-    def is_offline(self, device_id: str) -> bool:
-        """Tell whether the device's state, or its last will, says that it is offline."""
-        return device_id in self._offline
-
-    def state(self, device_id: str) -> bytes | bytearray | None:
+    def state(self, device_id: str) -> Payload | None:
         """Return the device's last state as it came; None if it never published one."""
         return self._states.get(device_id)
 
@@ -128,18 +153,86 @@ class Session:
         if self._client is not None:
             close_client(self._client)
 
+    def _publish_order(self, order: Order, batch: _Orders, deadline: float) -> None:
+        """With MQTT 5 the broker drops it after `expiry_s`, and tells its objection."""
+        if self.lost or self.loop.time() >= deadline:
+            self._settle(batch, order, NotTaken(self.lost or "there was no time to send it"))
+            return
+        mid = self._publish(order.device_id, order.kind, order.payload, order.expiry_s, order)
+        if mid is None:
+            self._settle(batch, order, NotTaken("the connection to the broker is down"))
+        else:
+            self._receipts[mid] = batch, order
+
+    async def _ask_once(self, device_ids: Sequence[str], batch: _Asks, deadline: float) -> None:
+        recent: list[tuple[float, str]] = []
+        for first in range(0, len(device_ids), _CHUNK):
+            for device_id in device_ids[first : first + _CHUNK]:
+                if device_id in self._offline:
+                    self._receive_offline(device_id)
+                else:
+                    expiry_s = math.ceil(deadline - self.loop.time())
+                    self._publish(device_id, "get", "{}", expiry_s, None)
+                    recent.append((self.loop.time(), device_id))
+            recent = await self._let_answers_come(recent, batch.open, deadline)
+
+    def _publish(
+        self, device_id: str, kind: str, payload: str, expiry_s: int, order: Order | None
+    ) -> int | None:
+        """Publish at QoS 1, never retained; return the packet's id, None if it can't be sent."""
+        assert self._client is not None
+        properties = None
+        if speaks_v5(self._client):
+            answer = (topic(device_id, "ack"), order.order_id) if order else None
+            properties = PublishProperties(expiry_s, answer)
+        sent = self._client.publish(topic(device_id, kind), payload, 1, properties=properties)
+        return sent.mid if sent.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
+
+    async def _let_answers_come(
+        self, recent: list[tuple[float, Key]], unanswered: set[Key], deadline: float
+    ) -> list[tuple[float, Key]]:
+        """Return who was asked just now and has not answered, once they are few enough."""
+        await asyncio.sleep(0)
+        while True:
+            now = self.loop.time()
+            due = now - _ANSWER_IS_DUE_S
+            recent = [(at, key) for at, key in recent if at > due and key in unanswered]
+            if len(recent) <= _UNANSWERED_AT_MOST or self.lost or now >= deadline:
+                return recent
+            await asyncio.sleep(_LOOK_AGAIN_S)
+
     def _on_message(self, _client: Client, message: MQTTMessage) -> None:
-        self._post(lambda: self._receive(message))
+        self._inbox.append(message)
+        self._wake()
 
     def _on_published(self, mid: int, code: int, name: str) -> None:
-        self._post(lambda: self._settle(mid, name if code else ""))
+        self._inbox.append((mid, code, name))
+        self._wake()
 
     def _on_lost(self, reason: str) -> None:
-        self._post(lambda: self._end(f"the connection to the broker ended: {reason}"))
-
-    def _post(self, step: Callable[[], None]) -> None:
         with suppress(RuntimeError):  # the loop was closed before the connection
-            self.loop.call_soon_threadsafe(step)
+            self.loop.call_soon_threadsafe(
+                self._end, f"the connection to the broker ended: {reason}"
+            )
+
+    def _wake(self) -> None:
+        """Have the inbox emptied; one call for all that comes meanwhile."""
+        if not self._woken:
+            self._woken = True
+            with suppress(RuntimeError):  # the loop was closed before the connection
+                self.loop.call_soon_threadsafe(self._empty_inbox)
+
+    def _empty_inbox(self) -> None:
+        self._woken = False
+        self.heard = True
+        for _ in range(min(len(self._inbox), _CHUNK)):
+            match self._inbox.popleft():
+                case (mid, code, name):
+                    self._receive_receipt(mid, code, name)
+                case message:
+                    self._receive(message)
+        if self._inbox:
+            self._wake()
 
     def _receive(self, message: MQTTMessage) -> None:
         device_id, kind = split_topic(message.topic)
@@ -147,42 +240,63 @@ class Session:
             self._receive_ack(device_id, message.payload)
         elif kind == "state":
             self._receive_state(device_id, message.payload)
-        elif not message.retain and (waiting := self._telemetry.pop(device_id, None)):
-            waiting.set_result(message.payload)
+        elif not message.retain:
+            for batch in self._asks.pop(device_id, ()):
+                batch.settle(device_id, message.payload)
 
-    def _receive_ack(self, device_id: str, payload: bytes | bytearray) -> None:
+    def _receive_ack(self, device_id: str, payload: Payload) -> None:
         try:
             ack = parse(AckMessage, payload)
         except MalformedMessage:
             self.unknown_acks += 1
             return
-        waiting = self._acks.get((device_id, ack.command_id))
-        if waiting is None or waiting.done():
+        batches = self._orders.pop((device_id, ack.command_id), None)
+        if batches is None:
             self.unknown_acks += 1
-        else:
-            waiting.set_result(ack)
+            return
+        for batch in batches:
+            batch.settle((device_id, ack.command_id), ack)
 
-    def _receive_state(self, device_id: str, payload: bytes | bytearray) -> None:
+    def _receive_state(self, device_id: str, payload: Payload) -> None:
         self._states[device_id] = payload
         self._offline.discard(device_id)
         with suppress(MalformedMessage):
             if parse(StateMessage, payload).status == "offline":
                 self._offline.add(device_id)
-                if waiting := self._telemetry.pop(device_id, None):
-                    waiting.set_result(None)
+                self._receive_offline(device_id)
 
-    def _settle(self, mid: int, objection: str) -> None:
-        if receipt := self._receipts.pop(mid, None):
-            receipt.set_result(objection)
+    def _receive_offline(self, device_id: str) -> None:
+        for batch in self._asks.pop(device_id, ()):
+            batch.settle(device_id, Silence("it is offline by its own last will; see its power"))
+
+    def _receive_receipt(self, mid: int, code: int, name: str) -> None:
+        waiting = self._receipts.pop(mid, None)
+        if waiting is None:
+            return
+        batch, order = waiting
+        if code:
+            final = code in _FINAL_OBJECTIONS
+            remedy = "see what our credentials may do" if final else "see the device's connection"
+            self._settle(batch, order, NotTaken(f"{name}; {remedy}", sent=True, final=final))
+        elif order.device_id in self._offline:
+            why = "published, but the device's last will says it is offline"
+            self._settle(batch, order, Silence(why))
+
+    def _settle(self, batch: _Orders, order: Order, answer: NotTaken | Silence) -> None:
+        if batch.settle(order.key, answer):
+            self._forget(order.key, batch)
+
+    def _forget(self, key: tuple[str, str], batch: _Orders) -> None:
+        """An ack that comes now is an unknown one, unless another call waits for it."""
+        left = [other for other in self._orders.pop(key, ()) if other is not batch]
+        if left:
+            self._orders[key] = left
 
     def _end(self, reason: str) -> None:
         self.lost = reason
-        waiting: list[asyncio.Future[Any]] = [
-            *self._acks.values(),
-            *self._receipts.values(),
-            *self._telemetry.values(),
-        ]
-        for future in waiting:
-            future.cancel()
-        self._telemetry.clear()
-        self._receipts.clear()
+        for orders in self._orders.values():
+            for batch in orders:
+                batch.end()
+        for asks in self._asks.values():
+            for asked in asks:
+                asked.end()

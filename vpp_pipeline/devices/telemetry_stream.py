@@ -22,6 +22,7 @@ from vpp_pipeline.devices.wire import MalformedMessage, parse_reading
 if TYPE_CHECKING:
     from paho.mqtt.client import Client, MQTTMessage
 
+    from vpp_pipeline.devices.mqtt_client import BrokerAddress
     from vpp_pipeline.devices.protocol import Reading
 
 
@@ -45,8 +46,8 @@ class TelemetryBatch:
 class TelemetryStream:
     """Listens to `vpp/v1/+/tele` from `open` to `close`, and comes back when the broker does."""
 
-    def __init__(self, endpoint: str, owner: str) -> None:
-        self._endpoint = endpoint
+    def __init__(self, broker: BrokerAddress, owner: str) -> None:
+        self._broker = broker
         self._owner = owner
         self._client: Client | None = None
         self._messages: deque[MQTTMessage] = deque()
@@ -54,7 +55,7 @@ class TelemetryStream:
     def open(self, timeout_s: float) -> None:
         """Connect and subscribe. Raises `BrokerUnreachable`; then it may be tried again."""
         self._client = open_client(
-            self._endpoint,
+            self._broker,
             unique_client_id(self._owner),
             [topic("+", "tele")],
             Handlers(lambda _client, message: self._messages.append(message)),

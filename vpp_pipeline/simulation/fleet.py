@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import polars as pl
 
+from vpp_pipeline.devices.mqtt_client import BrokerAddress
 from vpp_pipeline.simulation.broker import Broker, BrokerError, start_broker
 from vpp_pipeline.simulation.command_queue import SimulatedDevice
 from vpp_pipeline.simulation.http_devices import HttpDevices
@@ -123,7 +124,7 @@ class SimulatedFleet:
         if self._of("mqtt").height:  # first: its client can't use file descriptors above 1,023
             broker = self._start_broker(_kept(before.get("broker"), _LAST_BROKER_ENDS_S))
             running.callback(self._stop_broker)
-            self._mqtt.start(broker.endpoint)
+            self._mqtt.start(BrokerAddress(broker.endpoint))
             running.callback(self._mqtt.stop)
             by_protocol["mqtt"], ports["broker"] = broker.endpoint, broker.port
         if self._of("modbus").height:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from paho.mqtt.client import Client, MQTTMessage
 
+    from vpp_pipeline.devices.mqtt_client import BrokerAddress
     from vpp_pipeline.simulation.plant_protocol import Plant
 
 _FAREWELL_S = 2.0
@@ -69,13 +70,13 @@ class MqttDevices:
         self._out: set[str] = set()
         self._published: dict[str, tuple[str, str | None, float | None]] = {}
 
-    def start(self, endpoint: str, timeout_s: float = 10.0) -> None:
-        """Connect to the broker at host:port and publish every state.
+    def start(self, broker: BrokerAddress, timeout_s: float = 10.0) -> None:
+        """Connect to the broker and publish every state.
 
         Comes back by itself when the broker does. Raises `BrokerUnreachable`.
         """
         self._client = open_client(
-            endpoint,
+            broker,
             unique_client_id("simulated-devices"),
             [topic("+", kind) for kind in ("cmd", "release", "get")],
             Handlers(self._on_message, on_connected=self._publish_all_states),
