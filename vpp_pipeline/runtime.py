@@ -18,6 +18,7 @@ from vpp_pipeline.devices.endpoint_health import EndpointHealth
 from vpp_pipeline.devices.http import HttpDriver
 from vpp_pipeline.devices.modbus import ModbusDriver
 from vpp_pipeline.devices.mqtt import MqttDriver
+from vpp_pipeline.devices.ocpp import OcppDriver
 from vpp_pipeline.fleet import document, registry
 from vpp_pipeline.fleet.frame import device_frame, told_endpoints, with_endpoints
 from vpp_pipeline.warehouse import landing
@@ -113,6 +114,7 @@ class Runtime:
             "modbus": ModbusDriver(self.settings.lease_dir, owner, self.clock),
             "mqtt": MqttDriver(owner, self.clock),
             "http": HttpDriver(self.clock, health),
+            "ocpp": OcppDriver(self.settings.charge_point_dir / "commands.sock", self.clock),
         }
 
 

@@ -12,6 +12,7 @@ import click
 
 _MODULE_OF = {
     "cancel": "orders",
+    "charge-points": "charge_points",
     "collect": "residents",
     "demo": "plant",
     "fleet": "fleet",
@@ -23,6 +24,7 @@ _MODULE_OF = {
     "stop": "kill_switch",
     "up": "plant",
     "watchdog": "residents",
+    "why": "why",
 }
 
 
@@ -35,9 +37,8 @@ class _OnDemand(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         if cmd_name not in _MODULE_OF:
             return None
-        command: click.Command = getattr(
-            import_module(f"{__name__}.{_MODULE_OF[cmd_name]}"), cmd_name
-        )
+        module = import_module(f"{__name__}.{_MODULE_OF[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
 

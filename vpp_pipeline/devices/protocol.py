@@ -28,8 +28,10 @@ class DeviceLink:
     max_draw_kw: float
     writable: bool  # false: read-only, dry run, or real without `live: true`; never written
     register_map: str | None = None  # Modbus: a vendor's map; none is SunSpec
+    base_address: int | None = None  # where a SunSpec map is looked for first
     tls: bool = False
     credentials: str | None = None  # their name; see `credentials`
+    energy_capacity_kwh: float | None = None  # for devices that tell a state of charge only
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,8 @@ class ReadBack:
     """What set-point a device says is in force.
 
     `matches` compares raw registers, or the reported set-point, with the command that was asked
-    about; `command_id` is given by devices that keep it (MQTT, HTTP).
+    about; `command_id` is given by devices that keep it (MQTT, HTTP). `has_timer` tells whether
+    the device was seen to end its set-points by itself; None where nothing was seen of it.
     """
 
     device_id: str
@@ -112,6 +115,7 @@ class ReadBack:
     command_id: str | None = None
     timer_remaining_s: float | None = None
     detail: str = ""
+    has_timer: bool | None = None
 
 
 class Driver(Protocol):

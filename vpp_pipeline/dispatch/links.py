@@ -25,8 +25,10 @@ def device_links(devices: pl.DataFrame) -> list[DeviceLink]:
         max_inject_kw="max_inject_kw",
         max_draw_kw="max_draw_kw",
         register_map="register_map",
+        base_address="base_address",
         tls="tls",
         credentials="credentials",
+        energy_capacity_kwh="energy_capacity_kwh",
         writable=pl.col("controllable") & (pl.col("simulated") | pl.col("live")),
     )
     return [DeviceLink(**row) for row in rows.iter_rows(named=True)]

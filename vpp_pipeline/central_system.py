@@ -1,0 +1,381 @@
+"""The resident central system: charge points call it (OCPP 1.6), drivers speak through it.
+
+Belongs here: who is let in, the connections that stand, and the drivers' channel to them. Does
+not: OCPP's messages (`devices.ocpp_session`), commands and their meaning (`devices.ocpp`).
+
+In its directory: `url`, where it listens; `commands.sock`, the drivers' channel. The directory
+is its owner's alone, so that nobody else on the machine may steer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hmac
+import ipaddress
+import json
+import logging
+import ssl
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import unquote, urlsplit
+
+import polars as pl
+from ocpp.v16 import call
+from pydantic import ValidationError
+from websockets.asyncio.server import serve
+from websockets.datastructures import MultipleValuesError
+from websockets.exceptions import InvalidHeader
+from websockets.headers import build_www_authenticate_basic, parse_authorization_basic
+from websockets.typing import Subprotocol
+
+from vpp_pipeline.credentials import CredentialError
+from vpp_pipeline.devices.ocpp_channel import LINE_LIMIT, Ask, Told
+from vpp_pipeline.devices.ocpp_session import (
+    ChargePointAccount,
+    NoAnswer,
+    NotSent,
+    Refused,
+    Session,
+)
+from vpp_pipeline.fleet import registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from threading import Event
+
+    from websockets.asyncio.server import ServerConnection
+    from websockets.http11 import Request, Response
+
+    from vpp_pipeline.clock import Clock
+    from vpp_pipeline.credentials import Credentials
+    from vpp_pipeline.settings import Settings
+
+_LOG = logging.getLogger(__name__)
+_SUBPROTOCOL = Subprotocol("ocpp1.6")
+_TRANSACTIONS_SINCE_S = 1_577_836_800  # 2020-01-01: ids stay below 2^31 until 2088
+_CALLS = {
+    "SetChargingProfile": call.SetChargingProfile,
+    "ClearChargingProfile": call.ClearChargingProfile,
+    "GetCompositeSchedule": call.GetCompositeSchedule,
+}
+
+
+class CentralSystemError(RuntimeError):
+    """Something stands in the way of starting; the text names the remedy."""
+
+
+@dataclass(frozen=True)
+class Listening:
+    """Where charge points reach it. Port 0 takes a free one; no certificate is no TLS."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+class CentralSystem:
+    """A context that accepts charge points and drivers; see `url`.
+
+    `knows` tells whether the registry has a charge point, `password_of` its password (None: it
+    has none). Without a password a charge point is let in on a loopback address only. A charge
+    point that connects again takes over from its earlier connection: after a broken network the
+    old one may seem to stand for minutes.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        directory: Path,
+        knows: Callable[[str], bool],
+        password_of: Callable[[str], str | None],
+        listening: Listening,
+    ) -> None:
+        self._clock = clock
+        self._directory = directory
+        self._knows = knows
+        self._password_of = password_of
+        self._listening = listening
+        self._accounts: dict[str, ChargePointAccount] = {}
+        self._sessions: dict[str, Session] = {}
+        self._channels: set[asyncio.Task[None]] = set()
+        self._last_transaction = 0
+        self._running = AsyncExitStack()
+        self.url = ""
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as starting:
+            self._claim_directory(starting)
+            await self._open_channel(starting)
+            await self._listen(starting)
+            self._running = starting.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._running.aclose()
+
+    def connected(self) -> frozenset[str]:
+        """Return the ids of the charge points that are connected now."""
+        return frozenset(self._sessions)
+
+    async def _listen(self, running: AsyncExitStack) -> None:
+        here = self._listening
+        try:
+            server = await running.enter_async_context(
+                serve(
+                    self._attend,
+                    here.host,
+                    here.port,
+                    ssl=_tls(here),
+                    subprotocols=[_SUBPROTOCOL],
+                    process_request=self._admit,
+                    max_size=LINE_LIMIT,
+                )
+            )
+        except OSError as error:
+            raise CentralSystemError(
+                f"can't listen on {here.host}:{here.port} ({error.strerror or error}): stop what"
+                " listens there, or choose another address"
+            ) from error
+        port = next(iter(server.sockets)).getsockname()[1]
+        host = f"[{here.host}]" if ":" in here.host else here.host
+        self.url = f"{'wss' if here.certificate else 'ws'}://{host}:{port}"
+        (self._directory / "url").write_text(self.url)
+
+    async def _open_channel(self, running: AsyncExitStack) -> None:
+        path = self._directory / "commands.sock"
+        try:
+            channel = await asyncio.start_unix_server(
+                self._serve_driver, str(path), limit=LINE_LIMIT
+            )
+        except OSError as error:
+            raise CentralSystemError(
+                f"can't open {path} ({error.strerror or error}): choose a home whose path is"
+                " shorter and on a local disk"
+            ) from error
+        path.chmod(0o600)
+        running.callback(path.unlink, missing_ok=True)
+        running.push_async_callback(self._close_channels, channel)
+
+    async def _close_channels(self, channel: asyncio.Server) -> None:
+        channel.close()
+        for task in self._channels:
+            task.cancel()
+        await asyncio.gather(*self._channels, return_exceptions=True)
+
+    def _claim_directory(self, running: AsyncExitStack) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._directory.chmod(0o700)
+        claim = running.enter_context((self._directory / "running.lock").open("w"))
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CentralSystemError(
+                f"a central system runs in {self._directory} already; stop it first"
+            ) from error
+
+    async def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
+        """Let a charge point in (None), or say why not."""
+        charge_point_id = _charge_point_id(request)
+        if not await asyncio.to_thread(self._knows, charge_point_id):
+            _LOG.warning("charge point %r is not in the registry: refused", charge_point_id)
+            return connection.respond(HTTPStatus.NOT_FOUND, "not in the registry\n")
+        password = await asyncio.to_thread(self._password_of, charge_point_id)
+        if password is None and _is_loopback(self._listening.host):
+            return None
+        if password is not None and _shows(request, charge_point_id, password):
+            return None
+        _LOG.warning(
+            "charge point %s showed no valid credentials: refused%s",
+            charge_point_id,
+            "" if password else "; none are set for it, and beyond loopback it needs them",
+        )
+        response = connection.respond(HTTPStatus.UNAUTHORIZED, "credentials needed\n")
+        response.headers["WWW-Authenticate"] = build_www_authenticate_basic("charge points")
+        return response
+
+    async def _attend(self, connection: ServerConnection) -> None:
+        assert connection.request is not None
+        charge_point_id = _charge_point_id(connection.request)
+        account = self._accounts.setdefault(charge_point_id, ChargePointAccount())
+        session = Session(charge_point_id, connection, self._clock, account, self._transaction)
+        before = self._sessions.get(charge_point_id)
+        self._sessions[charge_point_id] = session
+        if before is not None:
+            _LOG.warning("charge point %s connected again: the newer one counts", charge_point_id)
+            before.drop()
+        try:
+            await session.serve()
+        finally:
+            if self._sessions.get(charge_point_id) is session:
+                del self._sessions[charge_point_id]
+
+    def _transaction(self) -> int:
+        """Return a transaction id; it grows across restarts, as the clock does."""
+        self._last_transaction = max(
+            self._last_transaction + 1, int(self._clock.now().timestamp()) - _TRANSACTIONS_SINCE_S
+        )
+        return self._last_transaction
+
+    async def _serve_driver(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        channel = asyncio.current_task()
+        assert channel is not None
+        self._channels.add(channel)
+        try:
+            async with asyncio.TaskGroup() as answering:
+                while line := await reader.readline():
+                    answering.create_task(self._answer_driver(line, writer))
+        except* (OSError, ValueError, ValidationError) as errors:
+            _LOG.warning("a driver's channel was closed: %s", errors.exceptions)
+        finally:
+            self._channels.discard(channel)
+            writer.close()
+
+    async def _answer_driver(self, line: bytes, writer: asyncio.StreamWriter) -> None:
+        told = await self._deal_with(Ask.model_validate_json(line))
+        writer.write(told.model_dump_json().encode() + b"\n")
+        await writer.drain()
+
+    async def _deal_with(self, ask: Ask) -> Told:
+        session = self._sessions.get(ask.charge_point)
+        if session is None:
+            return Told(number=ask.number, outcome="not_sent", words=self._absence(ask))
+        try:
+            if ask.action == "Look":
+                look = await session.look(**ask.payload, timeout_s=ask.timeout_s)
+                return Told(
+                    number=ask.number, outcome="answered", answer=look.model_dump(mode="json")
+                )
+            request = _CALLS[ask.action](**ask.payload)
+            sent, answer = await session.ask(request, ask.timeout_s)
+        except NotSent as error:
+            return Told(number=ask.number, outcome="not_sent", words=str(error))
+        except NoAnswer as error:
+            return Told(number=ask.number, outcome="silent", sent=error.sent, words=str(error))
+        except Refused as error:
+            return Told(
+                number=ask.number,
+                outcome="refused",
+                sent=error.sent,
+                code=error.code,
+                words=str(error),
+            )
+        return Told(number=ask.number, outcome="answered", sent=sent, answer=_as_json(answer))
+
+    def _absence(self, ask: Ask) -> str:
+        account = self._accounts.get(ask.charge_point)
+        last = (
+            f"last heard of at {account.heard_at:%Y-%m-%d %H:%M:%S} UTC"
+            if account and account.heard_at
+            else "never heard of since the central system started"
+        )
+        return (
+            f"charge point {ask.charge_point} is not connected, {last}: see its power and network,"
+            f" and that it calls {self.url}/{ask.charge_point}"
+        )
+
+
+class ChargePointRegistry:
+    """The charge points of a registry file, read again when it changes; no database is needed."""
+
+    def __init__(self, fleet_file: Path) -> None:
+        self._file = fleet_file
+        self._read_at_ns = -1
+        self._known: frozenset[str] = frozenset()
+
+    def knows(self, charge_point_id: str) -> bool:
+        """Tell whether the registry has it. A file that went bad leaves what was known."""
+        try:
+            changed_at_ns = self._file.stat().st_mtime_ns
+            if changed_at_ns != self._read_at_ns:
+                self._known = charge_points(registry.read_devices(self._file))
+                self._read_at_ns = changed_at_ns
+        except (OSError, registry.RegistryError):
+            _LOG.exception("%s can't be read; the charge points known before stay", self._file)
+        return charge_point_id in self._known
+
+
+def charge_points(devices: pl.DataFrame) -> frozenset[str]:
+    """Return the charge point ids of a `DeviceFrame`; a simulated one has its device's id."""
+    ours = devices.filter(pl.col("protocol").cast(pl.String) == "ocpp")
+    return frozenset(ours.select(pl.coalesce("endpoint", "device_id")).to_series().to_list())
+
+
+def password_in(credentials: Credentials) -> Callable[[str], str | None]:
+    """Return the lookup of a charge point's password: that of the credentials with its id."""
+
+    def password_of(charge_point_id: str) -> str | None:
+        try:
+            password = credentials.named(charge_point_id).password
+        except CredentialError:
+            return None
+        return password.get_secret_value() if password else None
+
+    return password_of
+
+
+def run(
+    settings: Settings, clock: Clock, credentials: Credentials, listening: Listening, stop: Event
+) -> None:
+    """Serve charge points and drivers until `stop` is set. Raises `CentralSystemError`."""
+
+    async def serving() -> None:
+        known = ChargePointRegistry(settings.fleet_file)
+        async with CentralSystem(
+            clock,
+            settings.charge_point_dir,
+            known.knows,
+            password_in(credentials),
+            listening,
+        ):
+            await asyncio.to_thread(stop.wait)
+
+    asyncio.run(serving())
+
+
+def _charge_point_id(request: Request) -> str:
+    return unquote(urlsplit(request.path).path.rpartition("/")[2])
+
+
+def _shows(request: Request, charge_point_id: str, password: str) -> bool:
+    """Tell whether the request carries the charge point's own name and password (RFC 7617)."""
+    try:
+        user, shown = parse_authorization_basic(request.headers["Authorization"])
+    except (KeyError, InvalidHeader, MultipleValuesError):
+        return False
+    expected = f"{charge_point_id}:{password}".encode()
+    return hmac.compare_digest(f"{user}:{shown}".encode(), expected)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
+
+
+def _tls(here: Listening) -> ssl.SSLContext | None:
+    if here.certificate is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(here.certificate, here.key)
+    except (OSError, ssl.SSLError) as error:
+        raise CentralSystemError(
+            f"certificate {here.certificate} and its key can't be used ({error}): name PEM files"
+            " that belong together"
+        ) from error
+    return context
+
+
+def _as_json(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer with its decimals as floats."""
+    plain: dict[str, Any] = json.loads(json.dumps(answer, default=float))
+    return plain
