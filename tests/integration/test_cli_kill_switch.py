@@ -1,0 +1,175 @@
+"""`vpp stop` and `vpp resume`: devices come to rest, whatever else is down."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+from click.testing import CliRunner
+from devices_mqtt_bench import need_mosquitto
+from watchdog_plant import SENT_KW, running_plant, wait_until
+
+from vpp_pipeline.cli import main
+from vpp_pipeline.devices.leases import Leases
+from vpp_pipeline.dispatch.heartbeat import Heartbeat
+from vpp_pipeline.dispatch.holds import Holds
+from vpp_pipeline.dispatch.in_force import in_force
+from vpp_pipeline.dispatch.order_book import OrderBook
+from vpp_pipeline.dispatch.release_log import ReleaseLog
+from vpp_pipeline.kill_switch import release_stopped
+
+WITHOUT_DAGSTER = """
+import sys
+sys.modules |= {"dagster": None, "cvxpy": None}  # to import them fails
+from vpp_pipeline.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.fixture(scope="module")
+def plant(tmp_path_factory):
+    need_mosquitto()
+    with running_plant(tmp_path_factory.mktemp("stopped") / "home") as running:
+        yield running
+
+
+@pytest.fixture
+def vpp(plant, monkeypatch):
+    """Call `vpp` on the plant while a watchdog seems to run; nothing is stopped after that."""
+    for name, value in plant.environment.items():
+        monkeypatch.setenv(name, value)
+    heartbeat = Heartbeat(plant.runtime.settings.order_dir)
+    with heartbeat.held():
+        heartbeat.beat(plant.runtime.clock.now(), [])
+        yield lambda *words: CliRunner().invoke(main, [*words, "--who", "kim"])
+    for order in in_force(book(plant), plant.runtime.clock.now()):
+        plant.order("resume", order.scope)
+
+
+def book(plant):
+    return OrderBook(plant.runtime.settings.order_dir).read()
+
+
+def test_invariant_10_the_kill_switch_works_with_dagster_and_the_database_down(plant, vpp):
+    plant.send()
+    assert plant.obeying.keys() == SENT_KW.keys()
+    warehouse = plant.runtime.settings.warehouse_dir
+    warehouse.mkdir(exist_ok=True)
+    (warehouse / "vpp.duckdb").write_bytes(b"no database" * 1000)
+    stopped = subprocess.run(
+        [sys.executable, "-c", WITHOUT_DAGSTER, "stop", "--why", "smoke"],
+        env={**os.environ, **plant.environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert stopped.returncode == 0, stopped.stderr
+    assert "5 of 5 devices were seen at their default" in stopped.stdout
+    assert plant.obeying == {}
+    (order,) = in_force(book(plant), plant.runtime.clock.now())
+    assert (order.kind, order.scope, order.why) == ("stop", "fleet", "smoke")
+    log = ReleaseLog(plant.runtime.settings.order_dir).read()
+    assert set(log["device_id"]) == set(SENT_KW)
+    assert set(log["outcome"]) == {"ACKED"}
+    assert vpp("resume", "fleet", "--why", "aired").exit_code == 0
+    assert in_force(book(plant), plant.runtime.clock.now()) == []
+
+
+def test_a_scope_that_is_stopped_leaves_the_others_alone(plant, vpp):
+    plant.send()
+    result = vpp("stop", "alba")
+    assert (result.exit_code, result.output.count("site:alba is stopped")) == (0, 1)
+    assert plant.obeying.keys() == {"borgo-battery", "borgo-charger"}
+
+
+def test_invariant_11_a_device_not_seen_at_rest_is_named_and_the_exit_code_says_so(plant, vpp):
+    plant.send()
+    plant.fleet.plant.set_outage("alba-battery", out=True)
+    try:
+        result = vpp("stop", "--within", "1")
+    finally:
+        plant.fleet.plant.set_outage("alba-battery", out=False)
+    assert result.exit_code == 1
+    assert result.stderr.count("NOT released") == 1
+    assert "NOT released: alba-battery: " in result.stderr
+    assert "The watchdog goes on trying" in result.stderr
+    assert "4 of 5 devices" in result.stdout
+
+
+def test_a_process_that_holds_an_endpoint_is_waited_for_and_then_named(plant, vpp):
+    links = plant.runtime.registered_devices()
+    endpoint = links.filter(device_id="borgo-battery")["endpoint"][0]
+    leases = Leases(plant.runtime.settings.lease_dir, "collector")
+    lease = asyncio.run(leases.acquire(endpoint, 5.0))
+    try:
+        result = vpp("stop", "borgo-battery", "--within", "1")
+        assert result.exit_code == 1
+        assert f"is leased by collector (pid {os.getpid()})" in result.stderr
+        giving_back = threading.Timer(1.0, lease.release)
+        giving_back.start()
+        result = vpp("stop", "borgo-battery", "--within", "15")
+        giving_back.join()
+    except BaseException:
+        lease.release()
+        raise
+    assert result.exit_code == 0, result.output
+
+
+def test_invariant_10_without_a_watchdog_a_send_under_way_is_caught_by_a_second_look(plant, vpp):
+    plant.send()
+    Holds(plant.runtime.settings.order_dir).hold({"alba-pv": plant.runtime.clock.now()})
+    order = plant.order("stop")
+    left = {"not": "run"}
+
+    def stopping():
+        left.clear()
+        devices = plant.runtime.registered_devices()
+        left.update(release_stopped(plant.runtime, order, devices, 10.0, 2.0))
+
+    thread = threading.Thread(target=stopping)
+    thread.start()
+    wait_until(lambda: plant.obeying == {}, "the first release")
+    plant.send(only=["alba-battery", "borgo-battery"])
+    thread.join()
+    assert (plant.obeying, left) == ({}, {})
+    assert Holds(plant.runtime.settings.order_dir).read() == {}
+
+
+def test_a_stop_of_what_is_not_there_is_refused_and_nothing_is_ordered(plant, vpp):
+    before = book(plant)
+    result = vpp("stop", "site:albania")
+    assert result.exit_code == 1
+    assert "'site:albania' is not in the registry: name one of" in result.stderr
+    assert "site:alba" in result.stderr
+    assert book(plant) == before
+
+
+def test_the_fleet_can_be_stopped_with_its_registry_broken_but_its_devices_not_released(plant, vpp):
+    file = plant.runtime.settings.fleet_file
+    sound = file.read_text()
+    try:
+        file.write_text("sites: 7")
+        result = vpp("stop")
+    finally:
+        file.write_text(sound)
+    assert result.exit_code == 1
+    assert "can't be read" in result.stderr
+    assert [o.scope for o in in_force(book(plant), plant.runtime.clock.now())] == ["fleet"]
+
+
+def test_a_resume_of_another_scope_than_was_stopped_says_what_is(plant, vpp):
+    plant.order("stop")
+    result = vpp("resume", "site:alba", "--why", "x")
+    assert result.exit_code == 1
+    assert "site:alba is not stopped by itself: fleet" in result.stderr
+
+
+def test_a_home_without_a_plant_is_refused(vpp, tmp_path):
+    result = vpp("stop", "--home", str(tmp_path / "nowhere"))
+    assert result.exit_code == 1
+    assert "there is no plant at" in result.stderr
+    assert "--home or VPP_HOME" in result.stderr
