@@ -37,12 +37,13 @@ ASSETS = {
     "intraday_plan",
     "device_schedules",
     "dispatch_ledger",
+    "why",
     "settlement",
     "forecast_skill",
     "plan_report",
     "warehouse_snapshot",
 }
-STORES_NO_FRAME = {"dropped_prices", "dispatch_ledger", "plan_report", "warehouse_snapshot"}
+STORES_NO_FRAME = {"dropped_prices", "dispatch_ledger", "why", "plan_report", "warehouse_snapshot"}
 BLOCKING = {"plan_inputs_are_sound", "day_ahead_plan_is_feasible", "intraday_plan_is_feasible"}
 TELLING = {
     "telemetry_is_fresh",

@@ -18,10 +18,11 @@ from vpp_pipeline.defs import (
     sensors,
     settlement,
     snapshot,
+    why,
 )
 from vpp_pipeline.runtime import Runtime
 
-_MODULES = [plant, market, forecasts, envelopes, planning, dispatch, settlement, snapshot]
+_MODULES = [plant, market, forecasts, envelopes, planning, dispatch, why, settlement, snapshot]
 
 
 def build_defs(runtime: Runtime) -> dg.Definitions:

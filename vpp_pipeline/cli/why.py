@@ -1,0 +1,45 @@
+"""Why a device does what it does: `vpp why`.
+
+Belongs here: arguments, messages and exit codes. Does not: finding the chain (`dispatch.why`), its
+words (`dispatch.why_words`).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import click
+from rich.console import Console
+from rich.markdown import Markdown
+
+from vpp_pipeline.cli.ordering import moment_of
+from vpp_pipeline.dispatch.why import explain
+from vpp_pipeline.dispatch.why_words import markdown
+from vpp_pipeline.settings import Settings
+from vpp_pipeline.warehouse.errors import WarehouseError
+from vpp_pipeline.warehouse.store import Warehouse
+
+
+@click.command()
+@click.argument("device")
+@click.argument("time", type=moment_of)
+@click.option("--json", "as_json", is_flag=True, help="The whole chain, for a program.")
+def why(device: str, time: datetime, as_json: bool) -> None:
+    """Tell why DEVICE was told what it was told at TIME, back to forecasts, prices and readings.
+
+    TIME has its zone, such as 2026-01-31T18:07+01:00.
+    """
+    settings = Settings.from_environment()
+    if not settings.warehouse_dir.exists():
+        raise click.ClickException(
+            f"{settings.warehouse_dir} does not exist: set VPP_HOME to the plant's home"
+        )
+    try:
+        answer = explain(Warehouse(settings.warehouse_dir), settings, device, time.astimezone(UTC))
+    except (LookupError, WarehouseError) as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        click.echo(answer.model_dump_json(indent=2))
+        return
+    console = Console()
+    console.print(Markdown(markdown(answer)) if console.is_terminal else markdown(answer))
