@@ -124,6 +124,11 @@ def on_write(answer: bytes | None) -> Fault:
     return lambda function, _address, _count: answer if function == 16 else HONEST
 
 
+def echo_writes(function: int, address: int, count: int) -> bytes:
+    """Say yes to a write as a device would, and do nothing."""
+    return struct.pack(">BHH", 16, address, count) if function == 16 else HONEST
+
+
 def on_read(answer: bytes | None) -> Fault:
     """Answer reads with an exception code, or with silence."""
     return lambda function, _address, _count: answer if function == 3 else HONEST

@@ -12,7 +12,8 @@ from sunspec2 import device
 
 from vpp_pipeline.devices import sunspec, sunspec_control, sunspec_reading
 from vpp_pipeline.devices.protocol import DeviceLink
-from vpp_pipeline.devices.sunspec import Block, NotEncodable
+from vpp_pipeline.devices.registers import NotEncodable, to_bytes, to_registers
+from vpp_pipeline.devices.sunspec import Block
 
 MODELS = (701, 702, 704, 713, 715)
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -25,7 +26,7 @@ def block(model_id: int, **points: int) -> Block:
     model = device.Model(model_id)
     for name, raw in points.items():
         model.points[name].set_value(raw)
-    return Block(model_id, sunspec.to_registers(model.get_mb()))
+    return Block(model_id, to_registers(model.get_mb()))
 
 
 def link(device_type: str = "battery") -> DeviceLink:
@@ -33,7 +34,8 @@ def link(device_type: str = "battery") -> DeviceLink:
 
 
 RATED_10_KW = block(702, WMaxRtg=1000, W_SF=1)
-FREE = block(704, WSet_SF=0, WMaxLimPct_SF=-2)
+UNARMED = {"WSetRvrtTms": 0, "WMaxLimPctRvrtTms": 0}
+FREE = block(704, WSet_SF=0, WMaxLimPct_SF=-2, **UNARMED)
 
 
 @pytest.mark.parametrize("model_id", MODELS)
@@ -95,7 +97,8 @@ def test_a_frame_is_whole_or_refused_whatever_the_device_says_and_whatever_is_as
         return
     assert math.isfinite(power_kw)
     assert timer_s > 0
-    assert len(sent) == (11 if device_type == "battery" else 6)
+    timed = Block(704, words).raw(sunspec_control.steering(device_type).timer) is not None
+    assert len(sent) == (11 if device_type == "battery" else 6) - (0 if timed else 2)
     assert all(0 <= word <= 0xFFFF for word in sent)
 
 
@@ -104,7 +107,7 @@ def test_a_frame_is_whole_or_refused_whatever_the_device_says_and_whatever_is_as
 def test_a_set_point_comes_back_within_one_step_and_never_beyond_what_was_asked(
     power_kw: float, scale: int, timer_s: int
 ) -> None:
-    control = block(704, WSet_SF=scale)
+    control = block(704, WSet_SF=scale, **UNARMED)
     frame = sunspec_control.set_point_frame("battery", power_kw, timer_s, control, RATED_10_KW)
     written = apply(control, frame)
     state = sunspec_control.in_force("battery", written, RATED_10_KW)
@@ -135,7 +138,7 @@ def apply(control: Block, frame: sunspec.Frame) -> Block:
 def test_a_battery_gets_its_eleven_registers_in_one_frame() -> None:
     frame = sunspec_control.set_point_frame("battery", -3.21, 900, FREE, RATED_10_KW)
     theirs = device.Model(704)
-    theirs.set_mb(sunspec.to_bytes(apply(FREE, frame).registers))
+    theirs.set_mb(to_bytes(apply(FREE, frame).registers))
     assert theirs.WSetEna.value == 1
     assert theirs.WSetMod.value == 1
     assert theirs.WSet.value == -3210
@@ -181,14 +184,15 @@ def test_a_raw_value_that_means_no_value_is_refused() -> None:
 
 
 def test_a_missing_state_of_charge_is_never_read_as_empty() -> None:
-    assert sunspec_reading.stored_kwh(block(713, WHRtg=10_000, WH_SF=0, Pct_SF=0)) is None
-    assert sunspec_reading.stored_kwh(None) is None
-    assert sunspec_reading.stored_kwh(block(713, WHRtg=10_000, SoC=50, WH_SF=0, Pct_SF=0)) == 5.0
-    assert (
-        sunspec_reading.stored_kwh(block(713, WHRtg=10_000, SoC=50, SoH=80, WH_SF=0, Pct_SF=0))
-        == 4.0
-    )
-    assert sunspec_reading.stored_kwh(block(713, WHAvail=321, WH_SF=1)) == 3.21
+    def stored(**points: int) -> float | None:
+        return sunspec_reading.stored_kwh({713: block(713, **points)})
+
+    rated = {"WHRtg": 10_000, "WH_SF": 0, "Pct_SF": 0}
+    assert stored(**rated) is None
+    assert sunspec_reading.stored_kwh({}) is None
+    assert stored(**rated, SoC=50) == 5.0
+    assert stored(**rated, SoC=50, SoH=80) == 4.0
+    assert stored(WHAvail=321, WH_SF=1) == 3.21
 
 
 def test_a_reading_says_who_has_the_control_and_what_is_broken() -> None:

@@ -4,7 +4,8 @@ Belongs here: the lease and who holds it. Does not: connections (`modbus_session
 
 A lease is an exclusive `flock` on a file an endpoint, so that the operating system gives it back
 when its holder dies. The file's first line is `<token> <pid> <owner>`; the token grows with each
-lease and tells which of two writers came later.
+lease and tells which of two writers came later. A lease can only be lost while it is held if its
+file is taken away; `Lease.check` finds that out before every write.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ class LeaseFileDamaged(Exception):  # noqa: N818 - names the state that was foun
     """The lease file does not hold what a lease writes; the text names it and the remedy."""
 
 
+class LeaseLost(Exception):  # noqa: N818 - names what happened
+    """The endpoint may be another's by now: nothing more may be written to it."""
+
+
 @dataclass(frozen=True)
 class Lease:
     """The right to speak to an endpoint, until `release` or the end of the process."""
@@ -38,6 +43,16 @@ class Lease:
     endpoint: str
     token: int
     descriptor: int
+    path: Path
+
+    def check(self) -> None:
+        """Raise `LeaseLost` unless the file that others would lock still bears our token."""
+        if not _is_at(self.descriptor, self.path):
+            raise LeaseLost(
+                f"the lease file of {self.endpoint} was taken away: another may write there now"
+            )
+        if not _first_line(self.descriptor).startswith(f"{self.token} {os.getpid()} "):
+            raise LeaseLost(f"{_holder(self.descriptor)} has the lease of {self.endpoint} now")
 
     def release(self) -> None:
         """Give the endpoint back. Called once."""
@@ -70,9 +85,8 @@ class Leases:
         made), `LeaseFileDamaged` when the token in the file can't be read.
         """
         path = self._directory / f"{quote(endpoint, safe='')}.lease"
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = await _locked(path, endpoint, timeout_s)
         try:
-            await _lock(descriptor, endpoint, timeout_s)
             token = _last_token(descriptor, path) + 1
             line = f"{token} {os.getpid()} {self._owner}\n".encode()
             os.pwrite(descriptor, line, 0)
@@ -80,7 +94,28 @@ class Leases:
         except BaseException:
             os.close(descriptor)
             raise
-        return Lease(endpoint, token, descriptor)
+        return Lease(endpoint, token, descriptor, path)
+
+
+async def _locked(path: Path, endpoint: str, timeout_s: float) -> int:
+    """Return a descriptor that holds the lock on the file that is at `path` now."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            await _lock(descriptor, endpoint, timeout_s)
+            if _is_at(descriptor, path):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # the file was replaced while we waited for the old one
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 async def _lock(descriptor: int, endpoint: str, timeout_s: float) -> None:

@@ -1,80 +1,66 @@
-"""The Modbus/SunSpec driver: many devices behind many endpoints, in one call.
+"""The Modbus driver: many devices behind many endpoints, in one call.
 
-Belongs here: who is asked when, what is refused before it is sent, and what an answer means for
-a command. Does not: the wire (`modbus_session`), registers (`sunspec_*`), leases (`leases`).
-
-A call takes an endpoint's lease, opens one connection, asks its units one after another and
-gives both back: a device that serves a single client is free for the next process at once.
+Belongs here: what is refused before it is sent, the order of a device's writes, and what an answer
+means for a command. Does not: endpoints (`modbus_visits`), the wire (`modbus_session`), what the
+registers mean (`sunspec_look` and, for a vendor's map, `register_map_look`).
 """
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import math
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from pymodbus.pdu.register_message import WriteMultipleRegistersRequest
 
-from vpp_pipeline.devices import sunspec, sunspec_control, sunspec_reading
-from vpp_pipeline.devices.leases import Lease, LeaseFileDamaged, LeaseHeld, Leases
+from vpp_pipeline.credentials import Credentials
+from vpp_pipeline.devices import register_map_look, sunspec_look
+from vpp_pipeline.devices.endpoint_health import EndpointHealth
+from vpp_pipeline.devices.leases import Lease, Leases
 from vpp_pipeline.devices.modbus_refusals import refusal_of, unwritable
-from vpp_pipeline.devices.modbus_session import (
-    EndpointLost,
-    LinkError,
-    Models,
-    Refusal,
-    Session,
-    open_session,
-)
+from vpp_pipeline.devices.modbus_session import EndpointLost, LinkError, Refusal, Session
+from vpp_pipeline.devices.modbus_timers import TimersSeen
+from vpp_pipeline.devices.modbus_visits import Visits
 from vpp_pipeline.devices.protocol import CommandResult, Outcome, ReadBack, Unreachable
-from vpp_pipeline.devices.sunspec_control import CONTROL_MODEL, RATING_MODEL
-from vpp_pipeline.devices.sunspec_reading import (
-    HEARTBEAT_MODEL,
-    MEASUREMENT_MODEL,
-    STORAGE_MODEL,
-)
+from vpp_pipeline.devices.registers import NotEncodable
+from vpp_pipeline.devices.write_budget import BudgetSpent, WriteBudget
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
     from vpp_pipeline.clock import Clock
+    from vpp_pipeline.devices.modbus_look import Look, RegisterWrite
     from vpp_pipeline.devices.protocol import Command, DeviceLink, Reading
-    from vpp_pipeline.devices.sunspec import Block, Frame
 
-_REQUEST_TIMEOUT_S = 1.0
-_LEASE_SHARE = 0.8  # of a call's time, so that the holder can still be named
-_MOST_ENDPOINTS_AT_ONCE = 200  # two descriptors each; paho waits with select(), up to 1023
-_FINAL_EXCEPTIONS = frozenset({1, 2, 3})
-_TRANSIENT_EXCEPTIONS = frozenset({5, 6, 10, 11})
-
-_LAST_POINTS = {
-    MEASUREMENT_MODEL: "W_SF",
-    RATING_MODEL: "W_SF",
-    CONTROL_MODEL: "WSetPct_SF",
-    STORAGE_MODEL: "Pct_SF",
-    HEARTBEAT_MODEL: "DERHb",
-}
-_STEERING_MODELS = (RATING_MODEL, CONTROL_MODEL, HEARTBEAT_MODEL)
-
-T = TypeVar("T")
+_BUSY, _PATH_UNAVAILABLE = 6, 10
+_NOT_DONE = frozenset({_BUSY, _PATH_UNAVAILABLE})
+_TIMER_TOLERANCE_S = 2.0  # wall seconds a timer may outlive its command: a whole second and the way
 
 
 class ModbusDriver:
-    """SunSpec devices over Modbus TCP; a `devices.protocol.Driver`.
+    """Devices over Modbus TCP: SunSpec, or a vendor's register map; a `devices.protocol.Driver`.
 
-    `lease_dir` is shared by all processes that speak to these devices, `owner` is the name the
-    others are told, `clock` stamps the readings (SunSpec carries no time).
+    `shared_dir` holds leases and write budgets for all processes that speak to these devices,
+    `owner` is the name the others are told, `clock` stamps the readings (Modbus carries no time).
     """
 
-    def __init__(self, lease_dir: Path, owner: str, clock: Clock) -> None:
-        self._leases = Leases(lease_dir, owner)
+    def __init__(
+        self,
+        shared_dir: Path,
+        owner: str,
+        clock: Clock,
+        credentials: Credentials | None = None,
+        health: EndpointHealth | None = None,
+    ) -> None:
         self._clock = clock
-        self._discovered: dict[str, dict[int, Models]] = {}
-        self._lengths = {
-            model_id: sunspec.layout(model_id)[name].end for model_id, name in _LAST_POINTS.items()
-        }
+        self._budget = WriteBudget(shared_dir)
+        self._timers = TimersSeen()
+        self._visits = Visits(
+            Leases(shared_dir, owner), health or EndpointHealth(), credentials or Credentials()
+        )
 
     async def read(
         self, links: Sequence[DeviceLink], timeout_s: float
@@ -82,38 +68,33 @@ class ModbusDriver:
         """Read each device's measurements, stamped with their arrival."""
 
         async def ask(session: Session, _lease: Lease, index: int) -> Reading | Unreachable:
-            link = links[index]
-            blocks = await session.blocks(_unit_id(link), self._lengths)
-            if MEASUREMENT_MODEL not in blocks:
-                return Unreachable(
-                    link.device_id, f"the device has no SunSpec model {MEASUREMENT_MODEL} to read"
-                )
-            return sunspec_reading.to_reading(link, blocks, self._clock.now())
+            look = await _look_at(session, links[index], to_steer=False)
+            return look.reading(self._clock.now())
 
         def lost(index: int, reason: str) -> Reading | Unreachable:
             return Unreachable(links[index].device_id, reason)
 
-        answers = await self._visit(dict(enumerate(links)), timeout_s, ask, lost)
+        answers = await self._visits.ask(dict(enumerate(links)), timeout_s, ask, lost)
         return [answers[index] for index in range(len(links))]
 
     async def command(
         self, commands: Sequence[tuple[DeviceLink, Command]], now: datetime, timeout_s: float
     ) -> list[CommandResult]:
-        """Write each set-point and its timer as one frame; Modbus obeys at once, so at `valid_from`.
+        """Write each set-point and its timer; Modbus obeys at once, so at `valid_from`.
 
-        The timer is what is left until `valid_until` when the frame is built, in whole seconds.
+        SunSpec takes both as one frame, a vendor's map its frames in order. The timer is what is
+        left until `valid_until` when the frames are built. The same set-point again is a refresh.
         Refused (nothing sent): what is not writable, not finite, beyond a nameplate, without a
-        scale factor, under local control, early by more than 2 s, or over.
+        scale factor, under local control, early by more than 2 s, or over, and what a register in
+        flash has no write left for.
         """
         started = self._clock.now()
 
-        def frame(index: int, control: Block, rating: Block | None) -> Frame:
-            link, command = commands[index]
+        def writes(index: int, look: Look) -> list[RegisterWrite]:
+            command = commands[index][1]
             moment = now + (self._clock.now() - started)
             timer_s = math.floor((command.valid_until - moment).total_seconds())
-            return sunspec_control.set_point_frame(
-                link.device_type, command.power_kw, timer_s, control, rating
-            )
+            return look.set_point(command.power_kw, timer_s)
 
         links = [link for link, _ in commands]
         refusals = {
@@ -122,28 +103,30 @@ class ModbusDriver:
             if (reason := refusal_of(link, command, now))
         }
         ids = [command.command_id for _, command in commands]
-        return await self._write(links, ids, refusals, timeout_s, frame, release=False)
+        return await self._write(links, ids, refusals, timeout_s, writes, release=False)
 
     async def read_back(
         self, commands: Sequence[tuple[DeviceLink, Command]], timeout_s: float
     ) -> list[ReadBack | Unreachable]:
         """Compare the raw registers in each device with the encoding of its command.
 
-        A set-point without an armed timer does not match: it would outlive its command.
+        A set-point whose timer is not armed, or runs longer than the command, does not match: it
+        would outlive it. A device without a timer says so in `has_timer`.
         """
 
         async def ask(session: Session, _lease: Lease, index: int) -> ReadBack | Unreachable:
             link, command = commands[index]
-            blocks = await self._steering_blocks(session, link)
-            if CONTROL_MODEL not in blocks:
-                return Unreachable(link.device_id, _no_control())
-            return _compare(link, command, blocks[CONTROL_MODEL], blocks.get(RATING_MODEL))
+            asked_at = self._clock.now()
+            look = await _look_at(session, link, to_steer=True)
+            left_s = (command.valid_until - asked_at).total_seconds()
+            back = look.read_back(command, left_s + _TIMER_TOLERANCE_S * self._clock.rate)
+            return self._timers.judged(back, asked_at)
 
         def lost(index: int, reason: str) -> ReadBack | Unreachable:
             return Unreachable(commands[index][0].device_id, reason)
 
         links = {index: link for index, (link, _) in enumerate(commands)}
-        answers = await self._visit(links, timeout_s, ask, lost)
+        answers = await self._visits.ask(links, timeout_s, ask, lost)
         return [answers[index] for index in range(len(commands))]
 
     async def release(self, links: Sequence[DeviceLink], timeout_s: float) -> list[CommandResult]:
@@ -152,14 +135,14 @@ class ModbusDriver:
         A result has no command id. ACKED says the registers were read back cleared.
         """
 
-        def frame(index: int, control: Block, _rating: Block | None) -> Frame:
-            return sunspec_control.release_frame(links[index].device_type, control)
+        def writes(_index: int, look: Look) -> list[RegisterWrite]:
+            return look.release()
 
         refusals = {
             index: reason for index, link in enumerate(links) if (reason := unwritable(link))
         }
         ids = [""] * len(links)
-        return await self._write(links, ids, refusals, timeout_s, frame, release=True)
+        return await self._write(links, ids, refusals, timeout_s, writes, release=True)
 
     async def close(self) -> None:
         """Do nothing: every call gives back its connections and leases before it ends."""
@@ -170,123 +153,128 @@ class ModbusDriver:
         ids: Sequence[str],
         refusals: Mapping[int, str],
         timeout_s: float,
-        frame_of: Callable[[int, Block, Block | None], Frame],
+        writes_of: Callable[[int, Look], list[RegisterWrite]],
         *,
         release: bool,
     ) -> list[CommandResult]:
-        sent: dict[int, str] = {}
+        senders: dict[int, _Sender] = {}
 
         def result(index: int, outcome: Outcome, detail: str) -> CommandResult:
-            return CommandResult(ids[index], outcome, sent.get(index, ""), detail)
+            sender = senders.get(index)
+            if sender is None:
+                return CommandResult(ids[index], outcome, "", detail)
+            sent, answers = " ".join(sender.sent), " ".join(sender.answers)
+            return CommandResult(ids[index], outcome, sent, detail, answers, sender.lease.token)
 
         def lost(index: int, reason: str) -> CommandResult:
-            return result(index, Outcome.UNKNOWN if index in sent else Outcome.FAILED, reason)
+            sender = senders.get(index)
+            outcome = Outcome.UNKNOWN if sender and sender.sent else Outcome.FAILED
+            return result(index, outcome, reason)
 
         async def ask(session: Session, lease: Lease, index: int) -> CommandResult:
             link = links[index]
-            blocks = await self._steering_blocks(session, link)
-            if sunspec_reading.is_local(blocks.get(HEARTBEAT_MODEL)):
-                return result(index, Outcome.REJECTED, "somebody on site has the control (LOCAL)")
-            if CONTROL_MODEL not in blocks:
-                return result(index, Outcome.REJECTED, _no_control())
-            try:
-                frame = frame_of(index, blocks[CONTROL_MODEL], blocks.get(RATING_MODEL))
-                registers = list(frame.registers)
-            except sunspec.NotEncodable as error:
-                return result(index, Outcome.REJECTED, str(error))
-            models = await session.models(_unit_id(link))
-            request = WriteMultipleRegistersRequest(
-                address=models[CONTROL_MODEL].address + frame.offset,
-                registers=registers,
-                dev_id=_unit_id(link),
+            sender = senders[index] = _Sender(session, lease, _unit_id(link))
+            look = await _look_at(session, link, to_steer=True)
+            outcome, detail = await self._give(
+                link, look, sender, lambda: writes_of(index, look), release=release
             )
-            sent[index] = (bytes([request.function_code]) + request.encode()).hex()
-            try:
-                await session.write(request)
-            except EndpointLost:
-                del sent[index]
-                raise
-            except Refusal as refusal:
-                return result(index, _outcome(refusal), str(refusal))
-            if release and (left := await self._left_over(session, link, frame)):
-                return result(index, Outcome.UNKNOWN, f"accepted, but not released: {left}")
-            return result(index, Outcome.ACKED, f"under lease {lease.token}")
+            if release and outcome is Outcome.ACKED:
+                left = (await _look_at(session, link, to_steer=True)).left_over()
+                if left:
+                    outcome, detail = Outcome.UNKNOWN, f"accepted, but not released: {left}"
+            return result(index, outcome, detail)
 
         visited = {index: link for index, link in enumerate(links) if index not in refusals}
-        answers = await self._visit(visited, timeout_s, ask, lost)
+        answers = await self._visits.ask(visited, timeout_s, ask, lost)
         return [
             answers[index] if index in answers else result(index, Outcome.REJECTED, refusals[index])
             for index in range(len(links))
         ]
 
-    async def _steering_blocks(self, session: Session, link: DeviceLink) -> dict[int, Block]:
-        lengths = {model_id: self._lengths[model_id] for model_id in _STEERING_MODELS}
-        return await session.blocks(_unit_id(link), lengths)
-
-    async def _left_over(self, session: Session, link: DeviceLink, frame: Frame) -> str:
-        control = (await self._steering_blocks(session, link))[CONTROL_MODEL]
-        way = sunspec_control.steering(link.device_type)
-        return "; ".join(sunspec_control.differences(frame, control, (*way.kept, way.timer)))
-
-    async def _visit(
+    async def _give(
         self,
-        links: Mapping[int, DeviceLink],
-        timeout_s: float,
-        ask: Callable[[Session, Lease, int], Awaitable[T]],
-        lost: Callable[[int, str], T],
-    ) -> dict[int, T]:
-        """Ask every device: endpoints side by side, the devices behind one in turn."""
-        answers: dict[int, T] = {}
-        room = asyncio.Semaphore(_MOST_ENDPOINTS_AT_ONCE)
+        link: DeviceLink,
+        look: Look,
+        sender: _Sender,
+        writes_of: Callable[[], list[RegisterWrite]],
+        *,
+        release: bool,
+    ) -> tuple[Outcome, str]:
+        """Send a device its writes, all or none; return what is known then, and why."""
+        if reason := look.refusal():
+            return Outcome.REJECTED, reason
+        try:
+            writes = writes_of()
+            self._spend(link, writes, release=release)
+        except (NotEncodable, BudgetSpent) as error:
+            return Outcome.REJECTED, str(error)
+        self._timers.forget(link.device_id)
+        try:
+            await sender.send(writes)
+        except Refusal as refusal:
+            if len(sender.sent) == 1:
+                return _outcome(refusal), str(refusal)
+            if release:
+                return Outcome.UNKNOWN, f"only half released: {refusal}"
+            return await self._undo(sender, look, refusal)
+        return Outcome.ACKED, ""
 
-        async def visit(endpoint: str, indexes: Sequence[int]) -> None:
+    async def _undo(self, sender: _Sender, look: Look, refusal: Refusal) -> tuple[Outcome, str]:
+        """Release a device that took only some of the frames of a set-point."""
+        begun = f"{refusal}, after {len(sender.sent) - 1} frames"
+        try:
+            await sender.send(look.release())
+        except (NotEncodable, Refusal) as error:
+            return Outcome.UNKNOWN, f"{begun}; not released: {error}"
+        return _outcome(refusal), f"{begun}: released again"
+
+    def _spend(self, link: DeviceLink, writes: Sequence[RegisterWrite], *, release: bool) -> None:
+        """Count the writes to flash. Raises `BudgetSpent`, but never keeps a device from release."""
+        in_flash = {
+            address: limit for write in writes for address, limit in write.daily_writes.items()
+        }
+        if not in_flash:
+            return
+        device, today = f"{link.endpoint} {link.unit_id}", self._clock.now().date()
+        with contextlib.suppress(BudgetSpent) if release else contextlib.nullcontext():
+            self._budget.take(device, in_flash, today)
+
+
+@dataclass(frozen=True)
+class _Sender:
+    """The way to one device within a visit, and what went out and came back on it, in hex."""
+
+    session: Session
+    lease: Lease
+    unit_id: int
+    sent: list[str] = field(default_factory=list)
+    answers: list[str] = field(default_factory=list)
+
+    async def send(self, writes: Sequence[RegisterWrite]) -> None:
+        """Send frame after frame, each under our lease.
+
+        Raises `Refusal` or another `LinkError`, `LeaseLost`.
+        """
+        for write in writes:
+            request = WriteMultipleRegistersRequest(
+                address=write.address, registers=list(write.registers), dev_id=self.unit_id
+            )
+            self.lease.check()
+            self.sent.append((bytes([request.function_code]) + request.encode()).hex())
             try:
-                async with (
-                    room,
-                    await self._leases.acquire(endpoint, timeout_s * _LEASE_SHARE) as lease,
-                ):
-                    session = await open_session(
-                        endpoint,
-                        self._discovered.setdefault(endpoint, {}),
-                        min(_REQUEST_TIMEOUT_S, timeout_s),
-                    )
-                    try:
-                        for index in indexes:
-                            try:
-                                answers[index] = await ask(session, lease, index)
-                            except EndpointLost:
-                                raise
-                            except LinkError as error:
-                                answers[index] = lost(index, str(error))
-                    finally:
-                        session.close()
-            except (LeaseHeld, LeaseFileDamaged, EndpointLost) as error:
-                answers.update(
-                    (index, lost(index, str(error))) for index in indexes if index not in answers
-                )
-
-        endpoints: dict[str, list[int]] = {}
-        for index, link in links.items():
-            endpoints.setdefault(link.endpoint, []).append(index)
-        visits = [asyncio.create_task(visit(*entry)) for entry in endpoints.items()]
-        if visits:
-            await _within(visits, timeout_s)
-        for index in links:
-            if index not in answers:
-                answers[index] = lost(index, f"no answer within the call's {timeout_s} s")
-        return answers
+                self.answers.append(await self.session.write(request))
+            except EndpointLost:
+                self.sent.pop()
+                raise
+            except Refusal as refusal:
+                self.answers.append(refusal.answer)
+                raise
 
 
-async def _within(visits: Sequence[asyncio.Task[None]], timeout_s: float) -> None:
-    """Wait for the visits, end those that take longer, and let a defect in one be seen."""
-    try:
-        done, _ = await asyncio.wait(visits, timeout=timeout_s)
-    finally:
-        for visit in visits:
-            visit.cancel()
-        await asyncio.gather(*visits, return_exceptions=True)
-    for visit in done:
-        visit.result()
+async def _look_at(session: Session, link: DeviceLink, *, to_steer: bool) -> Look:
+    if link.register_map is None:
+        return await sunspec_look.look_at(session, link, _unit_id(link), to_steer=to_steer)
+    return await register_map_look.look_at(session, link, _unit_id(link), to_steer=to_steer)
 
 
 def _unit_id(link: DeviceLink) -> int:
@@ -295,36 +283,13 @@ def _unit_id(link: DeviceLink) -> int:
     return link.unit_id
 
 
-def _no_control() -> str:
-    return f"the device has no SunSpec model {CONTROL_MODEL}: its active power can't be steered"
-
-
 def _outcome(refusal: Refusal) -> Outcome:
-    """Tell what a Modbus exception to a write leaves known."""
-    if refusal.code in _FINAL_EXCEPTIONS:
+    """Tell what a refused write leaves known.
+
+    Of the exceptions that may be tried again, only two say that nothing was done: busy (6), and a
+    gateway without a path (10). Acknowledged (5) means that the device is still at it, and behind
+    a gateway's silent target (11), as after a failure (4), the write may have arrived.
+    """
+    if refusal.is_final:
         return Outcome.REJECTED
-    return Outcome.FAILED if refusal.code in _TRANSIENT_EXCEPTIONS else Outcome.UNKNOWN
-
-
-def _compare(link: DeviceLink, command: Command, control: Block, rating: Block | None) -> ReadBack:
-    way = sunspec_control.steering(link.device_type)
-    state = sunspec_control.in_force(link.device_type, control, rating)
-    points = sunspec.layout(CONTROL_MODEL)
-    window = control.registers[points[way.enable].offset : points[way.remaining].end]
-    try:
-        frame = sunspec_control.set_point_frame(
-            link.device_type, command.power_kw, 1, control, rating
-        )
-        unlike = sunspec_control.differences(frame, control, way.kept)
-    except sunspec.NotEncodable as error:
-        unlike = [str(error)]
-    if not state.timer_armed:
-        unlike.append("no reversion timer is armed")
-    return ReadBack(
-        device_id=link.device_id,
-        matches=not unlike,
-        setpoint_kw=state.setpoint_kw,
-        raw=sunspec.to_bytes(window).hex(),
-        timer_remaining_s=state.remaining_s if state.enabled else None,
-        detail="; ".join(unlike),
-    )
+    return Outcome.FAILED if refusal.code in _NOT_DONE else Outcome.UNKNOWN

@@ -1,29 +1,37 @@
 """One Modbus connection to one endpoint: requests, discovery, whole SunSpec blocks.
 
-Belongs here: what can go wrong on the wire, named. Does not: what registers mean (`sunspec_*`),
-many endpoints at once (`modbus`), leases (`leases`).
+Belongs here: what can go wrong on the wire, named. Does not: what registers mean (`sunspec_*`,
+`register_map_look`), many endpoints at once (`modbus_visits`), leases (`leases`).
+
+Modbus has no session of its own, so an answer proves itself: unit, function, and for a write
+address and count must be those of the request. What does not is no answer.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pymodbus.client import AsyncModbusTcpClient
-from pymodbus.constants import ExcCodes
-from pymodbus.exceptions import ModbusException
+from pymodbus.client import AsyncModbusTcpClient, AsyncModbusTlsClient
+from pymodbus.exceptions import ConnectionException, ModbusException
 from pymodbus.pdu import ExceptionResponse, ModbusPDU
 from pymodbus.pdu.register_message import (
     ReadHoldingRegistersRequest,
+    ReadInputRegistersRequest,
     WriteMultipleRegistersRequest,
 )
 
 from vpp_pipeline.devices import sunspec
 from vpp_pipeline.devices.sunspec import Block
+from vpp_pipeline.devices.tls import in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    import ssl
+    from collections.abc import Callable, Mapping, Sequence
+
+    from vpp_pipeline.devices.register_map import Table
 
 # Every failure is told by a result; without a handler pymodbus would print it to stderr as well.
 logging.getLogger("pymodbus").addHandler(logging.NullHandler())
@@ -33,9 +41,8 @@ _MOST_REGISTERS = 125  # a Modbus read
 _MOST_MODELS = 100  # a longer chain is no SunSpec map
 _TIMEOUTS_UNTIL_CLOSE = 2
 _BUFFER_BYTES = 4096
-_NOT_THERE = frozenset(
-    {ExcCodes.ILLEGAL_FUNCTION, ExcCodes.ILLEGAL_ADDRESS, ExcCodes.ILLEGAL_VALUE}
-)
+_FINAL_EXCEPTIONS = frozenset({1, 2, 3})
+_GATEWAY_EXCEPTIONS = frozenset({10, 11})
 _EXCEPTIONS = {
     1: "illegal function",
     2: "illegal address",
@@ -63,9 +70,20 @@ class EndpointLost(LinkError):  # noqa: N818 - names what happened
 class Refusal(LinkError):  # noqa: N818 - names what happened
     """The device, or the gateway before it, answered with a Modbus exception."""
 
-    def __init__(self, code: int, what: str) -> None:
+    def __init__(self, function: int, code: int, what: str) -> None:
         super().__init__(f"Modbus exception {code} ({_EXCEPTIONS.get(code, 'unknown')}) on {what}")
         self.code = code
+        self.answer = bytes([function, code]).hex()
+
+    @property
+    def is_final(self) -> bool:
+        """Whether asking again would be refused again: function, address or value are wrong."""
+        return self.code in _FINAL_EXCEPTIONS
+
+    @property
+    def is_of_gateway(self) -> bool:
+        """Whether it is a gateway that speaks, for a unit that did not answer."""
+        return self.code in _GATEWAY_EXCEPTIONS
 
 
 @dataclass(frozen=True)
@@ -91,40 +109,79 @@ class Session:
     endpoint: str
     discovered: dict[int, Models]
     timeouts: int = field(default=0, init=False)
+    answered: bool = field(default=False, init=False)
+    """Whether anything was answered, be it a refusal."""
+    _waits: bool = field(default=False, init=False)
 
-    async def models(self, unit_id: int) -> Models:
-        """Return the models of a unit, from the device the first time. Raises `LinkError`."""
+    async def models(self, unit_id: int, base: int | None) -> Models:
+        """Return the SunSpec models of a unit, from the device the first time.
+
+        `base` is where its map is looked for first. Raises `LinkError`.
+        """
         if unit_id not in self.discovered:
-            self.discovered[unit_id] = await self._discover(unit_id)
+            self.discovered[unit_id] = await self._discover(unit_id, base)
         return self.discovered[unit_id]
 
-    async def blocks(self, unit_id: int, lengths: Mapping[int, int]) -> dict[int, Block]:
+    async def blocks(
+        self, unit_id: int, lengths: Mapping[int, int], base: int | None
+    ) -> dict[int, Block]:
         """Read those of the models that the unit has, `lengths` registers of each, fewest requests.
 
         Raises `LinkError`.
         """
         try:
-            return await self._blocks(unit_id, lengths)
+            return await self._blocks(unit_id, lengths, base)
         except (_Moved, Refusal) as error:
-            if isinstance(error, Refusal) and error.code not in _NOT_THERE:
+            if isinstance(error, Refusal) and not error.is_final:
                 raise
         self.discovered.pop(unit_id, None)
         try:
-            return await self._blocks(unit_id, lengths)
+            return await self._blocks(unit_id, lengths, base)
         except _Moved as error:
             raise LinkError(f"{error}, even after it was discovered again") from error
 
-    async def write(self, request: WriteMultipleRegistersRequest) -> None:
-        """Send a write. Raises `LinkError`: `Refusal` if the device said no."""
+    async def read(
+        self, unit_id: int, address: int, count: int, table: Table = "holding"
+    ) -> list[int]:
+        """Read registers. Raises `LinkError`."""
+        what = f"the read of {count} registers at {address}"
+        message = ReadHoldingRegistersRequest if table == "holding" else ReadInputRegistersRequest
+        request = message(address=address, count=count, dev_id=unit_id)
+        registers = list((await self._execute(request, what)).registers)
+        if len(registers) != count:
+            raise LinkError(f"{self.endpoint} answered {what} with {len(registers)} of them")
+        return registers
+
+    async def write(self, request: WriteMultipleRegistersRequest) -> str:
+        """Send a write; return the answer in hex. Raises `LinkError`: `Refusal` if it is no."""
         what = f"the write of {request.count} registers at {request.address}"
-        await self._execute(request, what)
+        response = await self._execute(request, what)
+        if (response.address, response.count) != (request.address, request.count):
+            raise LinkError(
+                f"{self.endpoint} answered {what} for {response.count} at {response.address}"
+            )
+        return (bytes([response.function_code]) + response.encode()).hex()
 
     def close(self) -> None:
         """Close the connection."""
         self.client.close()
 
-    async def _blocks(self, unit_id: int, lengths: Mapping[int, int]) -> dict[int, Block]:
-        models = await self.models(unit_id)
+    def lost(self) -> None:
+        """Let a request that waits know that its connection is gone."""
+        if self._waits and not (waiting := self.client.ctx.response_future).done():
+            waiting.set_exception(ConnectionException("the connection was closed"))
+
+    def _closed(self) -> str:
+        if self.answered or not isinstance(self.client, AsyncModbusTlsClient):
+            return ", and closed the connection"
+        return (
+            ", but closed the TLS connection: it may ask for our certificate (cert_file, key_file)"
+        )
+
+    async def _blocks(
+        self, unit_id: int, lengths: Mapping[int, int], base: int | None
+    ) -> dict[int, Block]:
+        models = await self.models(unit_id, base)
         wanted = sorted(
             (
                 placed.address,
@@ -136,7 +193,7 @@ class Session:
         )
         registers: dict[int, int] = {}
         for address, count in _spans([(address, count) for address, count, _ in wanted]):
-            words = await self._read(unit_id, address, count)
+            words = await self.read(unit_id, address, count)
             registers.update(enumerate(words, address))
         blocks: dict[int, Block] = {}
         for address, count, model_id in wanted:
@@ -146,16 +203,16 @@ class Session:
             blocks[model_id] = block
         return blocks
 
-    async def _discover(self, unit_id: int) -> Models:
-        for base in BASE_ADDRESSES:
+    async def _discover(self, unit_id: int, base: int | None) -> Models:
+        for start in sorted(BASE_ADDRESSES, key=lambda one: one != base):
             try:
-                marker = await self._read(unit_id, base, len(sunspec.MARKER))
+                marker = await self.read(unit_id, start, len(sunspec.MARKER))
             except Refusal as refusal:
-                if refusal.code not in _NOT_THERE:
+                if not refusal.is_final:
                     raise
                 continue
             if tuple(marker) == sunspec.MARKER:
-                return await self._walk(unit_id, base + len(sunspec.MARKER))
+                return await self._walk(unit_id, start + len(sunspec.MARKER))
         raise LinkError(
             f"unit {unit_id} at {self.endpoint} has no SunSpec map at "
             f"{', '.join(map(str, BASE_ADDRESSES))}; check its unit id and address"
@@ -164,42 +221,41 @@ class Session:
     async def _walk(self, unit_id: int, address: int) -> Models:
         models: Models = {}
         for _ in range(_MOST_MODELS):
-            (model_id,) = await self._read(unit_id, address, 1)
+            (model_id,) = await self.read(unit_id, address, 1)
             if model_id == sunspec.END_MODEL:
                 return models
             # Some devices give the end model no length: it is read apart from the id.
-            (length,) = await self._read(unit_id, address + 1, 1)
+            (length,) = await self.read(unit_id, address + 1, 1)
             models.setdefault(model_id, Placed(address, length))
             address += sunspec.HEADER_LENGTH + length
         raise LinkError(f"unit {unit_id} at {self.endpoint} ends its SunSpec map nowhere")
-
-    async def _read(self, unit_id: int, address: int, count: int) -> list[int]:
-        what = f"the read of {count} registers at {address}"
-        request = ReadHoldingRegistersRequest(address=address, count=count, dev_id=unit_id)
-        registers = list((await self._execute(request, what)).registers)
-        if len(registers) != count:
-            raise LinkError(f"{self.endpoint} answered {what} with {len(registers)} of them")
-        return registers
 
     async def _execute(self, request: ModbusPDU, what: str) -> ModbusPDU:
         if not self.client.connected:
             raise EndpointLost(
                 f"the connection to {self.endpoint} is closed; the next call reopens it"
             )
+        self._waits = True
         try:
             response: ModbusPDU = await self.client.execute(
                 no_response_expected=False, request=request
             )
         except (ModbusException, OSError) as error:
             self.timeouts += 1
+            closed = "" if self.client.connected else self._closed()
             if self.timeouts >= _TIMEOUTS_UNTIL_CLOSE:
                 self.client.close()
             raise NoAnswer(
-                f"unit {request.dev_id} at {self.endpoint} did not answer {what}"
+                f"unit {request.dev_id} at {self.endpoint} did not answer {what}{closed}"
             ) from error
+        finally:
+            self._waits = False
         self.timeouts = 0
+        self.answered = True
         if isinstance(response, ExceptionResponse):
-            raise Refusal(response.exception_code, f"{what} of unit {request.dev_id}")
+            raise Refusal(
+                response.function_code, response.exception_code, f"{what} of unit {request.dev_id}"
+            )
         if response.function_code != request.function_code:
             raise LinkError(
                 f"{self.endpoint} answered {what} with function {response.function_code}"
@@ -212,23 +268,58 @@ class _Moved(Exception):  # noqa: N818 - names what happened
 
 
 async def open_session(
-    endpoint: str, discovered: dict[int, Models], request_timeout_s: float
+    endpoint: str,
+    discovered: dict[int, Models],
+    request_timeout_s: float,
+    tls: ssl.SSLContext | None = None,
 ) -> Session:
-    """Connect to `host:port`. Raises `EndpointLost` where nobody answers."""
+    """Connect to `host:port`, over TLS with a context. Raises `EndpointLost` and tells why."""
     host, _, port = endpoint.rpartition(":")
     if not host or not port.isdecimal():
         raise EndpointLost(f"endpoint {endpoint!r} is no host:port; correct the fleet's connection")
-    client = AsyncModbusTcpClient(
-        host, port=int(port), timeout=request_timeout_s, retries=0, reconnect_delay=0
-    )
+
+    def told(connected: bool) -> None:
+        if not connected:
+            session.lost()
+
+    client = _client(host, int(port), request_timeout_s, tls, told)
+    session = Session(client, endpoint, discovered)
     # pymodbus throws away what is longer than one frame: a late answer and the one after it.
     client.ctx.max_buffer_size = _BUFFER_BYTES
-    if not await client.connect():
+    try:
+        # What `client.connect` does, without swallowing the reason.
+        async with asyncio.timeout(request_timeout_s):
+            await client.ctx.call_create()
+    except OSError as error:
         client.close()
+        if tls is not None and (reason := in_words(str(error))):
+            raise EndpointLost(f"no TLS connection to {endpoint}: {reason}") from error
         raise EndpointLost(
             f"{endpoint} refuses the connection or is not there; check power, network and port"
+        ) from error
+    return session
+
+
+def _client(
+    host: str,
+    port: int,
+    timeout_s: float,
+    tls: ssl.SSLContext | None,
+    told: Callable[[bool], None],
+) -> AsyncModbusTcpClient:
+    if tls is None:
+        return AsyncModbusTcpClient(
+            host, port=port, timeout=timeout_s, retries=0, reconnect_delay=0, trace_connect=told
         )
-    return Session(client, endpoint, discovered)
+    return AsyncModbusTlsClient(
+        host,
+        sslctx=tls,
+        port=port,
+        timeout=timeout_s,
+        retries=0,
+        reconnect_delay=0,
+        trace_connect=told,
+    )
 
 
 def _spans(pieces: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -17,17 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from sunspec2 import device, mb
 
+from vpp_pipeline.devices.registers import NotEncodable, to_bytes, to_registers, whole_steps
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 MARKER = (0x5375, 0x6E53)  # "SunS"
 END_MODEL = 0xFFFF
 HEADER_LENGTH = 2  # ID and L, which a model's own length leaves out
 _LARGEST_SCALE = 10
-
-
-class NotEncodable(ValueError):  # noqa: N818 - names what the value is
-    """A value that the registers can't say; the text names point, value and why."""
 
 
 @dataclass(frozen=True)
@@ -153,20 +151,5 @@ def scaled(raw: int, scale: int) -> float:
 
 
 def unscaled(value: float, scale: int) -> int:
-    """Return the raw number for a finite value, rounded towards zero: never more than asked.
-
-    A millionth of a step is granted, so that 4.35 kW are 4350 W whatever a double makes of it.
-    """
-    steps = abs(value) / 10**scale if scale >= 0 else abs(value) * 10**-scale
-    raw = int(steps + 1e-6)
-    return -raw if value < 0 else raw
-
-
-def to_registers(data: bytes) -> tuple[int, ...]:
-    """Return big-endian bytes as 16-bit registers."""
-    return struct.unpack(f">{len(data) // 2}H", data)
-
-
-def to_bytes(registers: Sequence[int]) -> bytes:
-    """Return 16-bit registers as big-endian bytes."""
-    return struct.pack(f">{len(registers)}H", *registers)
+    """Return the raw number for a finite value, rounded towards zero: never more than asked."""
+    return whole_steps(value, 10**scale) if scale >= 0 else whole_steps(value * 10**-scale, 1)

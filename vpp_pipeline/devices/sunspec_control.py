@@ -1,10 +1,11 @@
-"""Set-points in SunSpec model 704: the frame that commands, and what a device says is in force.
+"""Set-points in SunSpec: the frame that commands, and what a device says is in force.
 
-Belongs here: the two ways to steer active power and their failsafe timer. Does not: register
-layouts (`sunspec`), connections (`modbus_session`), whether a command may be sent (`modbus`).
+Belongs here: the ways to steer active power and their failsafe timer. Does not: register layouts
+(`sunspec`), connections (`modbus_session`), whether a command may be sent (`modbus`).
 
-A store or a CHP gets `WSet` in watts (positive injects, as model 701 measures it); PV and wind
-get `WMaxLimPct`, a share of the nameplate `WMaxRtg` (model 702).
+Model 704: a store or a CHP gets `WSet` in watts (positive injects, as model 701 measures it); PV
+and wind get `WMaxLimPct`, a share of the nameplate. Older inverters have model 123 instead, whose
+`WMaxLimPct` is a share of `WMax` (model 121) or, without that, of `WRtg` (model 120).
 """
 
 from __future__ import annotations
@@ -14,36 +15,44 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vpp_pipeline.devices import sunspec
+from vpp_pipeline.devices.registers import NotEncodable
 
 if TYPE_CHECKING:
     from vpp_pipeline.devices.sunspec import Block, Frame
 
-RATING_MODEL = 702
-CONTROL_MODEL = 704
+RATING_MODEL, LEGACY_RATING_MODEL, LEGACY_SETTING_MODEL = 702, 120, 121
+CONTROL_MODEL, LEGACY_CONTROL_MODEL = 704, 123
 CURTAILED_TYPES = frozenset({"pv", "wind"})
 UNSTEERED_TYPES = frozenset({"load"})
 ENABLED, DISABLED = 1, 0
 WATTS = 1  # WSetMod
 _W_PER_KW = 1000
 _FULL_PCT = 100
+_RATINGS = {
+    RATING_MODEL: "WMaxRtg",
+    LEGACY_SETTING_MODEL: "WMax",
+    LEGACY_RATING_MODEL: "WRtg",
+}
 
 
 @dataclass(frozen=True)
 class Steering:
-    """The points of one way to steer active power, in register order."""
+    """The points of one way to steer active power; `names` are in register order."""
 
+    model_id: int
     enable: str
     value: str
     scale: str
-    revert_enable: str
     timer: str
-    remaining: str
     names: tuple[str, ...]
     kept: tuple[str, ...]
     """What a device must still say when it obeys; the timer runs, unused points may change."""
+    revert_enable: str = ""  # none
+    remaining: str = ""  # none
 
 
 SET = Steering(
+    model_id=CONTROL_MODEL,
     enable="WSetEna",
     value="WSet",
     scale="WSet_SF",
@@ -63,6 +72,7 @@ SET = Steering(
     kept=("WSetEna", "WSetMod", "WSet", "WSetEnaRvrt"),
 )
 LIMIT = Steering(
+    model_id=CONTROL_MODEL,
     enable="WMaxLimPctEna",
     value="WMaxLimPct",
     scale="WMaxLimPct_SF",
@@ -78,6 +88,21 @@ LIMIT = Steering(
     ),
     kept=("WMaxLimPctEna", "WMaxLimPct", "WMaxLimPctEnaRvrt"),
 )
+LEGACY_LIMIT = Steering(
+    model_id=LEGACY_CONTROL_MODEL,
+    enable="WMaxLim_Ena",
+    value="WMaxLimPct",
+    scale="WMaxLimPct_SF",
+    timer="WMaxLimPct_RvrtTms",
+    names=(
+        "WMaxLimPct",
+        "WMaxLimPct_WinTms",
+        "WMaxLimPct_RvrtTms",
+        "WMaxLimPct_RmpTms",
+        "WMaxLim_Ena",
+    ),
+    kept=("WMaxLim_Ena", "WMaxLimPct"),
+)
 
 
 @dataclass(frozen=True)
@@ -90,8 +115,18 @@ class InForce:
     remaining_s: float | None
 
 
-def steering(device_type: str) -> Steering:
-    """Return how a device of this type is steered."""
+def steering(device_type: str, model_id: int = CONTROL_MODEL) -> Steering:
+    """Return how a device of this type is steered by that model.
+
+    Raises `NotEncodable` where it can't be: model 123 only limits what is injected.
+    """
+    if model_id == LEGACY_CONTROL_MODEL:
+        if device_type not in CURTAILED_TYPES:
+            raise NotEncodable(
+                f"SunSpec model {LEGACY_CONTROL_MODEL} limits what PV and wind inject, it steers no"
+                f" {device_type}: the device has no model {CONTROL_MODEL}; name its register map"
+            )
+        return LEGACY_LIMIT
     return LIMIT if device_type in CURTAILED_TYPES else SET
 
 
@@ -100,27 +135,29 @@ def set_point_frame(
 ) -> Frame:
     """Return the one frame that enables a set-point and arms its reversion timer.
 
-    `control` is model 704 as just read (its scale factors), `rating` model 702 where there is
-    one. Raises `NotEncodable` for a power that is not finite, beyond the device's rating or
-    without a scale factor, and for a timer of no second: that one would never run out.
+    `control` is model 704 or 123 as just read (its scale factors), `rating` model 702, 121 or 120
+    where there is one. A timer that the device does not implement is left out. Raises
+    `NotEncodable` for a power that is not finite, beyond the device's rating or without a scale
+    factor, and for a timer of no second: that one would never run out.
     """
     if not math.isfinite(power_kw):
-        raise sunspec.NotEncodable(f"power_kw {power_kw} is not a finite number")
+        raise NotEncodable(f"power_kw {power_kw} is not a finite number")
     if timer_s < 1:
-        raise sunspec.NotEncodable(f"a timer of {timer_s} s would hold the set-point for ever")
+        raise NotEncodable(f"a timer of {timer_s} s would hold the set-point for ever")
+    way = steering(device_type, control.model_id)
     check_rating(power_kw, rating)
-    if steering(device_type) is SET:
-        watts = sunspec.unscaled(power_kw * _W_PER_KW, _scale(control, "WSet"))
-        return _set_frame(ENABLED, watts, timer_s)
+    if way is SET:
+        raw = sunspec.unscaled(power_kw * _W_PER_KW, _scale(control, way))
+        return _frame(way, control, {"WSetEna": ENABLED, "WSetMod": WATTS, "WSet": raw}, timer_s)
     rated_kw = rated_power_kw(rating)
     if rated_kw is None:
-        raise sunspec.NotEncodable(
-            "WMaxRtg of model 702 or its scale factor is not implemented: "
+        names = " or ".join(f"{name} of model {model}" for model, name in _RATINGS.items())
+        raise NotEncodable(
+            f"{names}, or its scale factor, is not implemented: "
             "a share of an unknown nameplate says nothing"
         )
-    scale = _scale(control, "WMaxLimPct")
     share_pct = min(power_kw / rated_kw * _FULL_PCT, _FULL_PCT)
-    return _limit_frame(ENABLED, sunspec.unscaled(share_pct, scale), timer_s, scale)
+    return _limit_frame(way, control, ENABLED, share_pct, timer_s)
 
 
 def release_frame(device_type: str, control: Block) -> Frame:
@@ -128,23 +165,48 @@ def release_frame(device_type: str, control: Block) -> Frame:
 
     Raises `NotEncodable` where the scale factor of a limit is missing.
     """
-    if steering(device_type) is SET:
-        return _set_frame(DISABLED, 0, 0)
-    scale = _scale(control, "WMaxLimPct")
-    return _limit_frame(DISABLED, sunspec.unscaled(_FULL_PCT, scale), 0, scale)
+    way = steering(device_type, control.model_id)
+    if way is SET:
+        return _frame(way, control, {"WSetEna": DISABLED, "WSetMod": WATTS, "WSet": 0}, 0)
+    return _limit_frame(way, control, DISABLED, _FULL_PCT, 0)
 
 
 def in_force(device_type: str, control: Block, rating: Block | None) -> InForce:
-    """Return what model 704 says is in force; a set-point that can't be read is None."""
-    way = steering(device_type)
+    """Return what the control model says is in force; a set-point that can't be read is None."""
+    way = steering(device_type, control.model_id)
     enabled = control.raw(way.enable) == ENABLED
-    remaining_s = control.raw(way.remaining)
+    remaining_s = control.raw(way.remaining) if way.remaining else None
     return InForce(
         enabled=enabled,
         setpoint_kw=_setpoint_kw(way, control, rating) if enabled else None,
         timer_armed=bool(control.raw(way.timer)),
         remaining_s=None if remaining_s is None else float(remaining_s),
     )
+
+
+def has_timer(device_type: str, control: Block) -> bool:
+    """Tell whether a set-point here ends by itself when nobody refreshes it.
+
+    A timer that is not implemented does not, nor does one that is armed and, where the model has
+    a point for it, not seen to run. Model 123 has none: its timer is believed.
+    """
+    way = steering(device_type, control.model_id)
+    timer_s = control.raw(way.timer)
+    if timer_s is None:
+        return False
+    in_use = control.raw(way.enable) == ENABLED and timer_s > 0
+    return not (in_use and way.remaining) or bool(control.raw(way.remaining))
+
+
+def others_in_force(device_type: str, control: Block) -> list[str]:
+    """Return, in words, what else in the control model bounds the power: left over, or another's."""
+    way = steering(device_type, control.model_id)
+    if control.model_id != CONTROL_MODEL:
+        return []
+    other = LIMIT if way is SET else SET
+    if control.raw(other.enable) != ENABLED:
+        return []
+    return [f"{other.enable} is on as well, with {other.value} {control.raw(other.value)}"]
 
 
 def differences(frame: Frame, control: Block, names: tuple[str, ...]) -> list[str]:
@@ -157,8 +219,8 @@ def differences(frame: Frame, control: Block, names: tuple[str, ...]) -> list[st
 
 
 def rated_power_kw(rating: Block | None) -> float | None:
-    """Return WMaxRtg in kW; None where it, its scale factor or model 702 is missing, or it is 0."""
-    watts = rating.value("WMaxRtg") if rating is not None else None
+    """Return the nameplate in kW; None where it, its scale factor or its model is missing, or 0."""
+    watts = rating.value(_RATINGS[rating.model_id]) if rating is not None else None
     return watts / _W_PER_KW if watts else None
 
 
@@ -169,51 +231,52 @@ def check_rating(power_kw: float, rating: Block | None) -> None:
     """
     if rating is None:
         return
-    directed = "WChaRteMaxRtg" if power_kw < 0 else "WDisChaRteMaxRtg"
-    name = directed if rating.value(directed) is not None else "WMaxRtg"
+    name = _RATINGS[rating.model_id]
+    if rating.model_id == RATING_MODEL:
+        directed = "WChaRteMaxRtg" if power_kw < 0 else "WDisChaRteMaxRtg"
+        name = directed if rating.value(directed) is not None else name
     watts, scale = rating.value(name), rating.scale(name)
     if watts is None or scale is None:
         return
     step_w = sunspec.scaled(1, scale)
     if abs(power_kw) * _W_PER_KW > watts + step_w:
-        raise sunspec.NotEncodable(
+        raise NotEncodable(
             f"power_kw {power_kw} is beyond the device's {name} of {watts / _W_PER_KW} kW"
         )
 
 
-def _scale(control: Block, name: str) -> int:
-    scale = control.scale(name)
+def _scale(control: Block, way: Steering) -> int:
+    scale = control.scale(way.value)
     if scale is None:
-        raise sunspec.NotEncodable(
-            f"the scale factor of {name} is not implemented: no number means a power"
+        raise NotEncodable(
+            f"the scale factor of {way.value} is not implemented: no number means a power"
         )
     return scale
 
 
-def _set_frame(enable: int, watts: int, timer_s: int) -> Frame:
-    return _frame(SET, {"WSetEna": enable, "WSetMod": WATTS, "WSet": watts, "WSetRvrtTms": timer_s})
+def _limit_frame(
+    way: Steering, control: Block, enable: int, share_pct: float, timer_s: int
+) -> Frame:
+    scale = _scale(control, way)
+    values = {way.enable: enable, way.value: sunspec.unscaled(share_pct, scale)}
+    if way is LIMIT:
+        values["WMaxLimPctRvrt"] = sunspec.unscaled(_FULL_PCT, scale)
+    return _frame(way, control, values, timer_s)
 
 
-def _limit_frame(enable: int, share: int, timer_s: int, scale: int) -> Frame:
-    return _frame(
-        LIMIT,
-        {
-            "WMaxLimPctEna": enable,
-            "WMaxLimPct": share,
-            "WMaxLimPctRvrt": sunspec.unscaled(_FULL_PCT, scale),
-            "WMaxLimPctRvrtTms": timer_s,
-        },
-    )
-
-
-def _frame(way: Steering, values: dict[str, int]) -> Frame:
-    return sunspec.Frame(CONTROL_MODEL, tuple((name, values.get(name, 0)) for name in way.names))
+def _frame(way: Steering, control: Block, values: dict[str, int], timer_s: int) -> Frame:
+    """Return the points of `way`; those without a value are 0, as is a timer amid the others."""
+    names = way.names
+    if control.raw(way.timer) is None:
+        names, timer_s = (names[:-1], 0) if names[-1] == way.timer else (names, 0)
+    told = values | {way.timer: timer_s}
+    return sunspec.Frame(way.model_id, tuple((name, told.get(name, 0)) for name in names))
 
 
 def _setpoint_kw(way: Steering, control: Block, rating: Block | None) -> float | None:
     if way is SET and control.raw("WSetMod") == WATTS:
         watts = control.value("WSet")
         return None if watts is None else watts / _W_PER_KW
-    share_pct = control.value(way.value if way is LIMIT else "WSetPct")
+    share_pct = control.value("WSetPct" if way is SET else way.value)
     rated_kw = rated_power_kw(rating)
     return None if share_pct is None or rated_kw is None else share_pct / _FULL_PCT * rated_kw

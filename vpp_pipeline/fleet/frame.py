@@ -38,6 +38,7 @@ class DeviceFrame(dy.Schema):
     endpoint = dy.String(nullable=True)  # host:port, URL, charge point; null until a simulator told
     unit_id = dy.Int64(nullable=True)  # Modbus unit, OCPP connector
     register_map = dy.String(nullable=True)  # Modbus: a vendor's map; null is SunSpec
+    base_address = dy.Int64(nullable=True)  # Modbus: where a SunSpec map is looked for first
     tls = dy.Bool()
     credentials = dy.String(nullable=True)  # their name, never a secret
     live = dy.Bool()
@@ -119,6 +120,7 @@ def frame_of(table: pl.DataFrame) -> dy.DataFrame[DeviceFrame]:
         ),
         unit_id=pl.coalesce("connection_unit_id", "connection_connector_id"),
         register_map=pl.col("connection_register_map"),
+        base_address=pl.col("connection_base_address"),
         tls=pl.col("connection_tls").fill_null(value=False),
         credentials=pl.col("connection_credentials"),
         simulated=simulated,
@@ -165,17 +167,26 @@ def told_endpoints(
 ) -> dy.DataFrame[DeviceFrame]:
     """Return the devices with the addresses that a simulator has told, or null where it has not.
 
-    `endpoints` maps a device to `{"endpoint": host:port or URL, "unit_id": Modbus unit or None}`;
-    real devices keep their own.
+    `endpoints` maps a device to `{"endpoint": host:port or URL}` and where it has them its
+    `unit_id` (Modbus) and the name of its `credentials`; real devices keep their own.
     """
     told = pl.DataFrame(
-        [(name, told["endpoint"], told.get("unit_id")) for name, told in endpoints.items()],
-        schema={"device_id": pl.String, "told": pl.String, "told_unit": pl.Int64},
+        [
+            (name, told["endpoint"], told.get("unit_id"), told.get("credentials"))
+            for name, told in endpoints.items()
+        ],
+        schema={
+            "device_id": pl.String,
+            "told": pl.String,
+            "told_unit": pl.Int64,
+            "told_credentials": pl.String,
+        },
         orient="row",
     )
     merged = devices.join(told, on="device_id", how="left", maintain_order="left").with_columns(
         endpoint=pl.when("simulated").then("told").otherwise("endpoint"),
         unit_id=pl.when("simulated").then("told_unit").otherwise("unit_id"),
+        credentials=pl.when("simulated").then("told_credentials").otherwise("credentials"),
     )
     return DeviceFrame.validate(merged.select(devices.columns))
 

@@ -16,6 +16,7 @@ from pymodbus.constants import ExcCodes
 from sunspec2 import device
 
 from vpp_pipeline.devices import sunspec, sunspec_control, sunspec_reading
+from vpp_pipeline.devices.registers import NotEncodable, to_registers
 from vpp_pipeline.devices.sunspec import Block
 from vpp_pipeline.devices.sunspec_control import (
     CONTROL_MODEL,
@@ -69,7 +70,7 @@ class UnitRegisters:
         self._registers = list(sunspec.MARKER)
         for model_id in _models(unit):
             self._first[model_id] = len(self._registers)
-            self._registers += sunspec.to_registers(device.Model(model_id).get_mb())
+            self._registers += to_registers(device.Model(model_id).get_mb())
         self._registers += [sunspec.END_MODEL, 0]
         self._steering = self._span(CONTROL_MODEL, self._way.names)
         self._writable = self._steering | self._span(HEARTBEAT_MODEL, ("ControllerHb",))
@@ -204,6 +205,7 @@ class UnitRegisters:
         if CONTROL_MODEL in self._first:
             scale = 0 if self._way is SET else _PERCENT_SCALE
             self._put(CONTROL_MODEL, self._way.scale, scale)
+            self._put(CONTROL_MODEL, self._way.timer, 0)
             control = self._block(CONTROL_MODEL, self._registers)
             frame = sunspec_control.release_frame(unit.device_type, control)
             for name, raw in frame.values:
@@ -222,14 +224,14 @@ class UnitRegisters:
         """Write a point; what its type can't hold is not implemented, as a device would say."""
         words = sunspec.not_implemented(model_id, name)
         if raw is not None:
-            with contextlib.suppress(sunspec.NotEncodable):
+            with contextlib.suppress(NotEncodable):
                 words = sunspec.pack(model_id, name, raw)
         self._write_words(model_id, name, words)
 
     def _put_text(self, name: str, text: str) -> None:
         size = sunspec.layout(COMMON_MODEL)[name].length * 2
         padded = text.encode()[:size].ljust(size, b"\0")
-        self._write_words(COMMON_MODEL, name, sunspec.to_registers(padded))
+        self._write_words(COMMON_MODEL, name, to_registers(padded))
 
     def _write_words(self, model_id: int, name: str, words: Sequence[int]) -> None:
         start = self._first[model_id] + sunspec.layout(model_id)[name].offset

@@ -1,0 +1,177 @@
+"""A SunSpec device as its models say it is.
+
+Belongs here: which models are read for what, and the driver's questions answered from them. Does
+not: the points' meaning (`sunspec_control`, `sunspec_reading`), requests (`modbus_session`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+from vpp_pipeline.devices import sunspec, sunspec_control, sunspec_reading
+from vpp_pipeline.devices.modbus_look import RegisterWrite
+from vpp_pipeline.devices.modbus_session import LinkError, Models, Session
+from vpp_pipeline.devices.protocol import ReadBack
+from vpp_pipeline.devices.registers import NotEncodable, to_bytes
+from vpp_pipeline.devices.sunspec_control import (
+    CONTROL_MODEL,
+    LEGACY_CONTROL_MODEL,
+    LEGACY_RATING_MODEL,
+    LEGACY_SETTING_MODEL,
+    RATING_MODEL,
+)
+from vpp_pipeline.devices.sunspec_reading import (
+    HEARTBEAT_MODEL,
+    LEGACY_MEASUREMENT_MODELS,
+    LEGACY_STORAGE_MODEL,
+    MEASUREMENT_MODEL,
+    STORAGE_MODEL,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from vpp_pipeline.devices.protocol import Command, DeviceLink, Reading
+    from vpp_pipeline.devices.sunspec import Block, Frame
+
+_STEERING = {
+    RATING_MODEL: "W_SF",
+    CONTROL_MODEL: "WSetPct_SF",
+    HEARTBEAT_MODEL: "DERHb",
+    LEGACY_RATING_MODEL: "WHRtg_SF",
+    LEGACY_SETTING_MODEL: "WMax_SF",
+    LEGACY_CONTROL_MODEL: "WMaxLimPct_SF",
+}
+_READING = _STEERING | {
+    MEASUREMENT_MODEL: "W_SF",
+    STORAGE_MODEL: "Pct_SF",
+    LEGACY_STORAGE_MODEL: "ChaState_SF",
+    **dict.fromkeys(LEGACY_MEASUREMENT_MODELS, "St"),
+}
+"""The last point needed of each model."""
+
+
+@dataclass(frozen=True)
+class SunspecLook:
+    """A SunSpec device's models as just read; a `modbus_look.Look`."""
+
+    link: DeviceLink
+    models: Models
+    blocks: Mapping[int, Block]
+
+    def reading(self, at: datetime) -> Reading:
+        """Return what is measured; the store's content where there is one."""
+        if sunspec_reading.measurement(self.blocks) is None:
+            raise LinkError(
+                f"the device has no SunSpec model {MEASUREMENT_MODEL}, 101, 102 or 103 to read"
+            )
+        return sunspec_reading.to_reading(self.link, self.blocks, at)
+
+    def refusal(self) -> str:
+        """Return why the device can't be steered now, or nothing."""
+        if sunspec_reading.is_local(self.blocks.get(HEARTBEAT_MODEL)):
+            return "somebody on site has the control (LOCAL)"
+        return "" if self._control else _no_control()
+
+    def set_point(self, power_kw: float, timer_s: int) -> list[RegisterWrite]:
+        """Return the one frame of the set-point and its timer."""
+        control, rating = self._steered_by()
+        return self._write(
+            sunspec_control.set_point_frame(
+                self.link.device_type, power_kw, timer_s, control, rating
+            )
+        )
+
+    def release(self) -> list[RegisterWrite]:
+        """Return the one frame that disables the set-point and clears it."""
+        return self._write(self._release_frame())
+
+    def read_back(self, command: Command, longest_s: float) -> ReadBack:
+        """Compare raw registers with the encoding of the command.
+
+        A timer that is there and not armed does not match, nor does one that runs longer than the
+        command: the set-point would outlive it.
+        """
+        control, rating = self._steered_by()
+        kind = self.link.device_type
+        try:
+            way = sunspec_control.steering(kind, control.model_id)
+        except NotEncodable as error:
+            raise LinkError(str(error)) from error
+        state = sunspec_control.in_force(kind, control, rating)
+        has_timer = sunspec_control.has_timer(kind, control)
+        try:
+            frame = sunspec_control.set_point_frame(kind, command.power_kw, 1, control, rating)
+            unlike = sunspec_control.differences(frame, control, way.kept)
+        except NotEncodable as error:
+            unlike = [str(error)]
+        if control.raw(way.timer) == 0:
+            unlike.append("no reversion timer is armed")
+        runs = state.enabled and state.timer_armed and has_timer
+        remaining_s = state.remaining_s if runs else None
+        if remaining_s is not None and remaining_s > longest_s:
+            unlike.append(f"its timer runs {remaining_s:g} s, the command {longest_s:g} s at most")
+        told = [] if has_timer else [f"{way.timer} does not run: nothing ends this by itself"]
+        points = sunspec.layout(control.model_id)
+        window = control.registers[points[way.names[0]].offset : points[way.names[-1]].end + 2]
+        return ReadBack(
+            device_id=self.link.device_id,
+            matches=not unlike,
+            setpoint_kw=state.setpoint_kw,
+            raw=to_bytes(window).hex(),
+            timer_remaining_s=remaining_s,
+            has_timer=has_timer,
+            detail="; ".join(
+                [*unlike, *told, *sunspec_control.others_in_force(kind, control)],
+            ),
+        )
+
+    def left_over(self) -> str:
+        """Return which of the release's registers say something else."""
+        frame = self._release_frame()
+        control, _ = self._steered_by()
+        way = sunspec_control.steering(self.link.device_type, control.model_id)
+        return "; ".join(sunspec_control.differences(frame, control, (*way.kept, way.timer)))
+
+    @property
+    def _control(self) -> Block | None:
+        return sunspec_reading.control(self.blocks)
+
+    def _steered_by(self) -> tuple[Block, Block | None]:
+        control = self._control
+        if control is None:
+            raise LinkError(_no_control())
+        return control, sunspec_reading.rating(self.blocks)
+
+    def _release_frame(self) -> Frame:
+        control, _ = self._steered_by()
+        return sunspec_control.release_frame(self.link.device_type, control)
+
+    def _write(self, frame: Frame) -> list[RegisterWrite]:
+        address = self.models[frame.model_id].address + frame.offset
+        return [RegisterWrite(address, frame.registers)]
+
+
+async def look_at(
+    session: Session, link: DeviceLink, unit_id: int, *, to_steer: bool
+) -> SunspecLook:
+    """Read what is needed `to_steer` the device, or all that it measures. Raises `LinkError`."""
+    lengths = _lengths(to_steer=to_steer)
+    blocks = await session.blocks(unit_id, lengths, link.base_address)
+    return SunspecLook(link, await session.models(unit_id, link.base_address), blocks)
+
+
+@cache
+def _lengths(*, to_steer: bool) -> dict[int, int]:
+    wanted = _STEERING if to_steer else _READING
+    return {model_id: sunspec.layout(model_id)[name].end for model_id, name in wanted.items()}
+
+
+def _no_control() -> str:
+    return (
+        f"the device has no SunSpec model {CONTROL_MODEL} or {LEGACY_CONTROL_MODEL}: its active"
+        " power can't be steered"
+    )
