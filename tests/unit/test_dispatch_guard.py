@@ -3,7 +3,8 @@ from datetime import datetime, timedelta
 
 import polars as pl
 import pytest
-from dispatch_cases import ALL, START, devices, fleet_telemetry, telemetry
+from dispatch_cases import ALL, START, fleet_telemetry, telemetry
+from dispatch_cases import devices as registered
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +13,10 @@ from vpp_pipeline.dispatch.orders import standing
 from vpp_pipeline.dispatch.schemas import Commands
 
 RULES = GuardSettings(max_age=timedelta(minutes=5), max_clock_lead=timedelta(minutes=1))
+
+
+def devices() -> pl.DataFrame:
+    return registered().with_columns(live=True)
 
 
 def wish(**kw_by_device: float | None) -> pl.DataFrame:

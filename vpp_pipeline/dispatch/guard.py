@@ -1,7 +1,8 @@
-"""The last look before the wire: no set-point outside what a device can do now gets through.
+"""The last look before the wire: no set-point outside what a device may do now gets through.
 
-Belongs here: the one function between plan and wire. Does not: the plan's own limits
-(`optimization`), whether a device may be written at all (`links`), storing or sending.
+Belongs here: the one function between plan and wire. Does not: what telemetry is worth
+(`evidence`), sharing a site's limit (`site_limits`), the plan's own limits (`optimization`),
+storing or sending.
 """
 
 from __future__ import annotations
@@ -13,26 +14,14 @@ import polars as pl
 
 from vpp_pipeline.delivery_day import STEP
 from vpp_pipeline.dispatch.commands import CAPPED_TYPES
+from vpp_pipeline.dispatch.evidence import evidence
 from vpp_pipeline.dispatch.schemas import GuardedCommands
+from vpp_pipeline.dispatch.site_limits import within_site_limits
 
 _PLAUSIBLE_OVERFILL = 1.02  # a meter's error; beyond it the reading is poisoned
 _SHORTEST_H = 1 / 60  # the power a store allows over the rest of an interval stays finite
 _HOUR_US = 3_600_000_000
 _SLACK_KW = 1e-9  # float noise in a bound is no reason to report a change
-
-_NAMEPLATE = [
-    "device_id",
-    "device_type",
-    "controllable",
-    "max_inject_kw",
-    "max_draw_kw",
-    "min_active_kw",
-    "energy_capacity_kwh",
-    "min_energy_kwh",
-    "max_energy_kwh",
-    "charge_efficiency",
-    "discharge_efficiency",
-]
 
 
 @dataclass(frozen=True)
@@ -53,95 +42,85 @@ def guard(  # noqa: PLR0917 - the one gate names every input it judges by
 ) -> pl.DataFrame:
     """Return `commands` (columns of `Commands`) as `GuardedCommands`, in the same order.
 
-    `setpoint_kw` is clamped to nameplate ∩ store ∩ vehicle: a store can't discharge below its
-    minimum nor charge above its maximum by the interval's end, a charger without a vehicle gets
-    0, a power below the device's smallest active one becomes 0. Before the interval has begun,
-    the store may still move at nameplate power until it does.
+    An override that `standing` (columns `orders.STANDING`) has for a device replaces the plan's
+    wish. `setpoint_kw` is then brought within nameplate ∩ vehicle ∩ store ∩ reported power ∩
+    grid limit ∩ ramp ∩ the site's limits; every one of these contains 0, so that a set-point only
+    ever comes nearer to 0, and a power below the device's smallest active one becomes 0. A store
+    can't discharge below its minimum nor charge above its maximum by the interval's end; before
+    the interval has begun it may still move at nameplate power until it does. A ramp allows what
+    can be reached from the measured power by the interval's end; towards 0 it holds nothing back.
+    `guard_reason` names whatever changed the set-point.
 
-    Refused (set-point 0, `refused` true) is what can't be judged: no finite set-point, an
-    unknown or uncontrollable device, telemetry that is missing, older than `max_age`, from the
-    future or behind a frozen heartbeat, a device that is local, faulty or offline, a store whose
-    content is missing or impossible. `states` are telemetry rows known at `now`; of several rows
-    a device the latest counts, and the earlier ones tell whether its heartbeat still moves.
+    Refused (set-point 0, `refused` true) is what may not be sent or can't be judged: a stopped
+    device, one whose orders are unknown, one that is unknown, read-only or uncontrollable, a
+    command that is over or not the only one of its device, no finite set-point, telemetry that is
+    not `evidence`, a device that is local, faulty or offline, a store whose content is missing or
+    impossible.
+
+    `commands` are what is about to be sent, at most one a device. All else at a site counts as
+    `site_limits.within_site_limits` tells: with its power in `states` and, where that is given,
+    its `setpoint_kw` in force, which may not show in its power yet. `states` are telemetry rows
+    known at `now`; of several a device the latest counts, and the earlier ones tell whether its
+    heartbeat still moves.
     """
+    plant = evidence(devices, states, now, settings.max_age, settings.max_clock_lead)
     facts = (
-        commands.join(devices.select(_NAMEPLATE), on="device_id", how="left", maintain_order="left")
-        .join(_latest(states), on="device_id", how="left", maintain_order="left")
+        commands.join(plant, on="device_id", how="left", maintain_order="left")
         .join(standing, on="device_id", how="left", maintain_order="left")
         .with_columns(
-            device_type=pl.col("device_type").cast(pl.String),
             wish_kw=pl.coalesce("override_kw", "setpoint_kw"),
-            held_kwh=pl.when(pl.col("energy_kwh").is_finite()).then("energy_kwh"),
+            alone=pl.len().over("device_id") == 1,
+        )
+        .with_columns(refusal=_refusal(now), kw=pl.col("wish_kw"), reason=pl.col("override_words"))
+    )
+    bounded = _bounded(facts, now).with_columns(
+        refusal=pl.coalesce(
+            "refusal",
+            pl.when(~_within_nameplate()).then(pl.lit("the device's nameplate is not a number")),
         )
     )
-    guarded = (
-        facts.with_columns(refusal=_refusal(now, settings))
-        .with_columns(**_bounds(now))
-        .with_columns(clamped_kw=pl.col("wish_kw").clip("low_kw", "high_kw"))
-        .with_columns(
-            clamped_kw=pl.when(pl.col("clamped_kw").abs() < pl.col("min_active_kw"))
-            .then(0.0)
-            .otherwise("clamped_kw")
-        )
-        .with_columns(refused=pl.col("refusal").is_not_null() | ~_within_nameplate())
-        .with_columns(
-            setpoint_kw=pl.when("refused").then(0.0).otherwise("clamped_kw"),
-            guard_reason=pl.when("refused")
-            .then(pl.col("refusal").fill_null("the device's nameplate is not a number"))
-            .otherwise(_change()),
-        )
-    )
-    return guarded.select(GuardedCommands.column_names())
-
-
-def _latest(states: pl.DataFrame) -> pl.DataFrame:
-    """One row a device: its latest reading, and since when its heartbeat has stood still."""
+    admitted = bounded.filter(pl.col("refusal").is_null())
+    shared = within_site_limits(admitted, plant, standing)
     return (
-        states.select(
-            "device_id",
-            "measured_at",
-            "energy_kwh",
-            "plugged_in",
-            "heartbeat",
-            status=pl.col("status").cast(pl.String),
-        )
-        .drop_nulls(["device_id", "measured_at"])
-        .sort("measured_at", maintain_order=True)
+        bounded.join(shared, on="command_id", how="left", maintain_order="left")
+        .with_columns(refused=pl.col("refusal").is_not_null() | ~_finite("shared_kw"))
         .with_columns(
-            still=pl.col("heartbeat") == pl.col("heartbeat").last().over("device_id"),
+            setpoint_kw=pl.when("refused").then(0.0).otherwise("shared_kw"),
+            guard_reason=pl.when("refused")
+            .then(pl.col("refusal").fill_null("the site's limits are not a number"))
+            .otherwise(pl.concat_str("reason", "site_reason", separator="; ", ignore_nulls=True)),
         )
-        .group_by("device_id", maintain_order=True)
-        .agg(
-            pl.col("measured_at", "energy_kwh", "plugged_in", "status").last(),
-            alive_at=pl.col("measured_at").filter(pl.col("still")).min(),
-        )
-        .with_columns(alive_at=pl.col("alive_at").fill_null(pl.col("measured_at")))
+        .select(GuardedCommands.column_names())
     )
 
 
-def _refusal(now: datetime, settings: GuardSettings) -> pl.Expr:
-    """Why a row can't be judged, with the remedy; null where it can."""
+def _refusal(now: datetime) -> pl.Expr:
+    """Why a row may not be sent or can't be judged, with the remedy; null where it can."""
     battery = pl.col("device_type") == "battery"
     charger = pl.col("device_type") == "ev_charger"
     full = pl.col("energy_capacity_kwh") * _PLAUSIBLE_OVERFILL
     impossible = ~pl.col("held_kwh").is_between(0.0, full).fill_null(value=False)
     return (
-        pl.when(pl.col("stopped").fill_null(value=True))
-        .then(pl.col("stop_words").fill_null("nothing is known of the orders for the device"))
-        .when(~_finite("wish_kw"))
-        .then(pl.lit("the set-point is not a finite number: plan again"))
-        .when(pl.col("device_type").is_null())
+        pl.when(pl.col("device_type").is_null())
         .then(pl.lit("the device is not in the registry: add it there or plan again"))
+        .when(pl.col("stopped").is_null())
+        .then(pl.lit("nothing is known of the orders for the device: read the order book"))
+        .when("stopped")
+        .then(pl.col("stop_words").fill_null("kill switch"))
         .when(~pl.col("controllable"))
         .then(pl.lit("the device can't be controlled: take it out of the plan"))
-        .when(pl.col("measured_at").is_null())
-        .then(pl.lit("no telemetry: check the device's connection"))
-        .when(pl.col("measured_at") > now + settings.max_clock_lead)
-        .then(pl.format("telemetry from the future, {}: set the device's clock", "measured_at"))
-        .when(pl.col("measured_at") < now - settings.max_age)
-        .then(pl.format("stale telemetry, from {}: check the device's connection", "measured_at"))
-        .when(pl.col("alive_at") < now - settings.max_age)
-        .then(pl.format("heartbeat frozen since {}: restart the device's gateway", "alive_at"))
+        .when(~pl.col("writable").fill_null(value=False))
+        .then(pl.lit("read-only: mark the device `live: true` to command it"))
+        .when(~pl.col("alone"))
+        .then(pl.lit("several commands for one device: plan again"))
+        .when((pl.col("valid_until") <= now).fill_null(value=True))
+        .then(pl.lit("the command is over: plan again"))
+        .when(~_finite("wish_kw"))
+        .then(pl.lit("the set-point is not a finite number: plan again"))
+        .when(pl.col("doubt").is_not_null())
+        .then("doubt")
+        .when(pl.col("status") == "local")
+        .then(pl.lit("local control at the device: wait until it is given back"))
         .when(pl.col("status").ne_missing("ok"))
         .then(
             pl.format(
@@ -159,59 +138,88 @@ def _refusal(now: datetime, settings: GuardSettings) -> pl.Expr:
     )
 
 
-def _bounds(now: datetime) -> dict[str, pl.Expr]:
-    """`low_kw` <= 0 <= `high_kw`: nameplate ∩ store ∩ vehicle."""
-    store = pl.col("device_type").is_in(["battery", "ev_charger"])
+def _bounded(facts: pl.DataFrame, now: datetime) -> pl.DataFrame:
+    """Bring `kw` within each bound in turn, and add to `reason` those that changed it."""
+    words = pl.lit("beyond the nameplate")
+    bounds = [
+        (-pl.col("max_draw_kw"), pl.col("max_inject_kw"), words, words),
+        *_live_bounds(now),
+        (pl.col("low_kw"), pl.col("high_kw"), pl.col("low_words"), pl.col("high_words")),
+        _ramp_bound(now),
+    ]
+    for low, high, low_words, high_words in bounds:
+        least, most = low.fill_nan(0.0), high.fill_nan(0.0)
+        facts = _changed(
+            facts,
+            pl.when(pl.col("kw") < least).then(least).when(pl.col("kw") > most).then(most),
+            pl.when(pl.col("kw") < least).then(low_words).otherwise(high_words),
+        )
+    return _changed(
+        facts,
+        pl.when(pl.col("kw").abs() < pl.col("min_active_kw")).then(0.0),
+        pl.format("below the smallest active power of {} kW", "min_active_kw"),
+    )
+
+
+def _changed(facts: pl.DataFrame, kw: pl.Expr, words: pl.Expr) -> pl.DataFrame:
+    """Set `kw` where it is not null, and tell it in `words` where that is more than noise."""
+    told = pl.when((kw - pl.col("kw")).abs() > _SLACK_KW).then(words)
+    return facts.with_columns(
+        kw=pl.coalesce(kw, "kw"),
+        reason=pl.concat_str("reason", told, separator="; ", ignore_nulls=True).replace("", None),
+    )
+
+
+_Bound = tuple[pl.Expr, pl.Expr, pl.Expr, pl.Expr]
+
+
+def _live_bounds(now: datetime) -> list[_Bound]:
+    """Vehicle, store and reported power. A null does not bind."""
+    kind = pl.col("device_type")
+    store = kind.is_in(["battery", "ev_charger"])
+    absent = (kind == "ev_charger") & ~pl.col("plugged_in")
     start = pl.max_horizontal(pl.col("interval_start"), pl.lit(now).cast(pl.Datetime("us", "UTC")))
-    rest_h = _hours(pl.col("interval_start") + STEP - start).clip(_SHORTEST_H)
+    rest_h = _rest_h(start)
     until_start_h = _hours(start - pl.lit(now))
-    absent = (pl.col("device_type") == "ev_charger") & ~pl.col("plugged_in")
     charge_efficiency = pl.col("charge_efficiency")
     discharge_efficiency = pl.col("discharge_efficiency")
     most_kwh = pl.col("held_kwh") + pl.col("max_draw_kw") * charge_efficiency * until_start_h
     least_kwh = pl.col("held_kwh") - pl.col("max_inject_kw") / discharge_efficiency * until_start_h
     out_kw = (most_kwh - pl.col("min_energy_kwh")).clip(0) * discharge_efficiency / rest_h
     in_kw = (pl.col("max_energy_kwh") - least_kwh).clip(0) / charge_efficiency / rest_h
-    return {
-        "high_kw": pl.when(absent)
-        .then(0.0)
-        .when(store)
-        .then(pl.min_horizontal("max_inject_kw", out_kw))
-        .otherwise("max_inject_kw"),
-        "low_kw": pl.when(absent | pl.col("device_type").is_in(CAPPED_TYPES))
-        .then(0.0)
-        .when(store)
-        .then(-pl.min_horizontal("max_draw_kw", in_kw))
-        .otherwise(-pl.col("max_draw_kw")),
-    }
+    holds = pl.format(
+        "holds {} kWh of {} to {}",
+        pl.col("held_kwh").round(3),
+        "min_energy_kwh",
+        "max_energy_kwh",
+    )
+    vehicle = pl.lit("no vehicle is plugged in")
+    nothing = pl.when(absent).then(0.0)
+    able_kw = pl.when(~kind.is_in(CAPPED_TYPES)).then("available_kw")
+    able = pl.format("the device can give or take at most {} kW", pl.col("available_kw").round(3))
+    return [
+        (nothing, nothing, vehicle, vehicle),
+        (pl.when(store).then(-in_kw), pl.when(store).then(out_kw), holds, holds),
+        (-able_kw, able_kw, able, able),
+    ]
+
+
+def _ramp_bound(now: datetime) -> _Bound:
+    """What can be reached by the interval's end from the measured power, unknown taken as 0."""
+    from_kw = pl.col("measured_kw").fill_null(0.0)
+    reach_kw = pl.col("ramp_kw_per_min") * _rest_h(pl.lit(now)) * 60
+    words = pl.format("ramps {} kW a minute from {} kW", "ramp_kw_per_min", from_kw.round(3))
+    return (from_kw - reach_kw).clip(None, 0), (from_kw + reach_kw).clip(0), words, words
+
+
+def _rest_h(start: pl.Expr) -> pl.Expr:
+    return _hours(pl.col("interval_start") + STEP - start).clip(_SHORTEST_H)
 
 
 def _within_nameplate() -> pl.Expr:
     """Whatever came before, nothing else leaves: null and NaN are not within."""
-    within = _finite("clamped_kw") & pl.col("clamped_kw").is_between(
-        -pl.col("max_draw_kw"), pl.col("max_inject_kw")
-    )
+    within = _finite("kw") & pl.col("kw").is_between(-pl.col("max_draw_kw"), "max_inject_kw")
     return within.fill_null(value=False)
-
-
-def _change() -> pl.Expr:
-    """What the guard changed, in words; empty where nothing."""
-    beyond = ~pl.col("wish_kw").is_between(-pl.col("max_draw_kw"), pl.col("max_inject_kw"))
-    return (
-        pl.when((pl.col("clamped_kw") - pl.col("wish_kw")).abs() <= _SLACK_KW)
-        .then(pl.lit(""))
-        .when((pl.col("device_type") == "ev_charger") & ~pl.col("plugged_in"))
-        .then(pl.lit("no vehicle is plugged in"))
-        .when((pl.col("clamped_kw") == 0) & pl.col("wish_kw").is_between("low_kw", "high_kw"))
-        .then(pl.format("below the smallest active power of {} kW", "min_active_kw"))
-        .when(beyond)
-        .then(pl.lit("beyond the nameplate"))
-        .when(pl.col("device_type").is_in(CAPPED_TYPES))
-        .then(pl.lit("a cap can't be below 0 kW"))
-        .otherwise(
-            pl.format("holds {} kWh of {} to {}", "held_kwh", "min_energy_kwh", "max_energy_kwh")
-        )
-    )
 
 
 def _finite(column: str) -> pl.Expr:

@@ -199,7 +199,7 @@ def scopes(devices: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-_GIVEN = {
+_GIVEN: dict[str, pl.DataType | type[pl.DataType]] = {
     "order_id": pl.String,
     "kind": pl.String,
     "scope": pl.String,
@@ -212,7 +212,7 @@ _GIVEN = {
     "words": pl.String,
 }
 
-_JOINED = {
+_JOINED: dict[str, pl.DataType | type[pl.DataType]] = {
     "stop_words": pl.String,
     "stop_id": pl.String,
     "override_kw": pl.Float64,

@@ -1,0 +1,171 @@
+"""What a site may draw and inject, shared out over the commands for its devices.
+
+Belongs here: the balance of a site at its grid connection. Does not: what a device may do by
+itself (`guard`), where a grid limit comes from (`orders`).
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from vpp_pipeline.dispatch.commands import CAPPED_TYPES
+
+_SURE_TYPES = ("battery", "chp")
+_NOISE_KW = 1e-6
+_SLACK_KW = 1e-9
+
+_BESIDES = ["besides_low_kw", "besides_high_kw"]
+
+
+def within_site_limits(
+    commands: pl.DataFrame, plant: pl.DataFrame, standing: pl.DataFrame
+) -> pl.DataFrame:
+    """Return `command_id`, `shared_kw` and `site_reason` (null where nothing changed).
+
+    `commands` has `kw` within each device's own bounds and the columns of `plant` (`evidence`, a
+    row for every device); `standing` has the sites' grid limits. The site's net power stays
+    within its connection's limits and those.
+
+    The rest of the site counts from the lower to the higher of its measured power and its
+    set-point in force, at its nameplate's worst side where neither can be trusted. Of the commands,
+    a draw counts against the draw limit and an injection against the injection limit; only a
+    battery or a CHP is sure enough to make room for the other direction. PV and wind count as
+    injection up to their cap, never against the draw limit.
+
+    What is too much is taken off the commands of that direction pro rata; caps first come down to
+    what PV and wind could give now, which costs nothing. Where the rest of the site alone is
+    beyond a limit, what remains of that direction is 0.
+    """
+    rows = (
+        commands.join(_sites(plant, standing), on="site_id", how="left", maintain_order="left")
+        .join(_besides(commands, plant), on="site_id", how="left", maintain_order="left")
+        .with_columns(pl.col(_BESIDES).fill_null(0.0))
+        .with_columns(
+            surplus_low=pl.col("besides_low_kw") - pl.col("least_kw"),
+            room_high=pl.col("most_kw") - pl.col("besides_high_kw"),
+            draw=(-pl.col("kw")).clip(0),
+            expected=pl.when(pl.col("device_type").is_in(CAPPED_TYPES))
+            .then(pl.min_horizontal("kw", "available_kw"))
+            .otherwise("kw")
+            .clip(0),
+            sure=pl.col("device_type").is_in(_SURE_TYPES),
+        )
+        .with_columns(headroom=pl.col("kw").clip(0) - pl.col("expected"))
+    )
+    draw, expected = _of_site("draw"), _of_site("expected")
+    sure_draw = (pl.col("draw") * pl.col("sure")).sum().over("site_id")
+    sure_inject = (pl.col("expected") * pl.col("sure")).sum().over("site_id")
+    keep_draw = _share(pl.col("surplus_low") + sure_inject, draw)
+    keep_inject = _share(pl.col("room_high") + sure_draw * keep_draw, expected)
+    options = rows.with_columns(
+        netted=_kept(keep_draw, keep_inject, pl.col("room_high") + sure_draw * keep_draw),
+        apart=_kept(
+            _share(pl.col("surplus_low"), draw),
+            _share(pl.col("room_high"), expected),
+            pl.col("room_high"),
+        ),
+    )
+    return options.with_columns(
+        shared_kw=pl.when(_holds("netted")).then("netted").otherwise("apart")
+    ).select("command_id", "shared_kw", _reason().alias("site_reason"))
+
+
+def _sites(plant: pl.DataFrame, standing: pl.DataFrame) -> pl.DataFrame:
+    """A row a site: the least and the most its net power may be, and by whose word."""
+    grid_low, grid_high = pl.col("site_low_kw").fill_nan(0.0), pl.col("site_high_kw").fill_nan(0.0)
+    own_low, own_high = -pl.col("site_import_limit_kw"), pl.col("site_export_limit_kw")
+    connection = pl.lit("the grid connection")
+    return (
+        plant.select("device_id", "site_id", "site_import_limit_kw", "site_export_limit_kw")
+        .join(standing, on="device_id", how="left")
+        .group_by("site_id")
+        .agg(
+            pl.col("site_import_limit_kw", "site_export_limit_kw").first(),
+            grid_low.max(),
+            grid_high.min(),
+            pl.col("site_low_words", "site_high_words").drop_nulls().first(),
+        )
+        .select(
+            "site_id",
+            least_kw=pl.max_horizontal(own_low, "site_low_kw"),
+            most_kw=pl.min_horizontal(own_high, "site_high_kw"),
+            least_words=pl.when(grid_low >= own_low).then("site_low_words").otherwise(connection),
+            most_words=pl.when(grid_high <= own_high).then("site_high_words").otherwise(connection),
+        )
+    )
+
+
+def _besides(commands: pl.DataFrame, plant: pl.DataFrame) -> pl.DataFrame:
+    """A row a site: between what and what the devices without a command leave its net power."""
+    capped = pl.col("device_type").is_in(CAPPED_TYPES)
+    moving = (pl.col("status") != "offline") & pl.col("measured_kw").is_not_null()
+    ordered_kw = (
+        pl.when(capped & pl.col("in_force_kw").is_not_null())
+        .then(pl.min_horizontal("in_force_kw", "available_kw"))
+        .when(~capped & pl.col("plugged_in").ne_missing(other=False))
+        .then("in_force_kw")
+    )
+    return (
+        plant.join(commands, on="device_id", how="anti")
+        .with_columns(ordered_kw=ordered_kw)
+        .group_by("site_id")
+        .agg(
+            besides_low_kw=pl.when(moving)
+            .then(pl.min_horizontal("measured_kw", pl.when(~capped).then("ordered_kw")))
+            .otherwise(-pl.col("max_draw_kw"))
+            .sum(),
+            besides_high_kw=pl.when(moving)
+            .then(pl.max_horizontal("measured_kw", "ordered_kw"))
+            .otherwise("max_inject_kw")
+            .sum(),
+        )
+    )
+
+
+def _of_site(column: str) -> pl.Expr:
+    return pl.col(column).sum().over("site_id")
+
+
+def _share(room_kw: pl.Expr, asked_kw: pl.Expr) -> pl.Expr:
+    """The part of what is asked that there is room for, 0 to 1."""
+    return pl.when(asked_kw > room_kw).then((room_kw / asked_kw).clip(0, 1)).otherwise(1.0)
+
+
+def _kept(keep_draw: pl.Expr, keep_inject: pl.Expr, room_kw: pl.Expr) -> pl.Expr:
+    """The set-points after each direction kept its share; injection has `room_kw` in all."""
+    left_kw = room_kw - _of_site("expected") * keep_inject
+    keep_headroom = _share(left_kw, _of_site("headroom"))
+    kw = (
+        pl.when(pl.col("kw") < 0)
+        .then(pl.col("kw") * keep_draw)
+        .otherwise(pl.col("expected") * keep_inject + pl.col("headroom") * keep_headroom)
+    )
+    return pl.when(kw.abs() < pl.col("min_active_kw")).then(0.0).otherwise(kw)
+
+
+def _holds(column: str) -> pl.Expr:
+    """Whether both limits of the site hold if its commands are this column."""
+    kw, sure = pl.col(column), pl.col("sure")
+    lowest = kw.clip(None, 0) + kw.clip(0) * sure
+    highest = kw.clip(0) + kw.clip(None, 0) * sure
+    return (lowest.sum().over("site_id") + pl.col("surplus_low") >= -_NOISE_KW) & (
+        highest.sum().over("site_id") - pl.col("room_high") <= _NOISE_KW
+    )
+
+
+def _reason() -> pl.Expr:
+    draws = pl.format(
+        "the site may draw {} kW by {}, and {} kW are drawn besides",
+        (-pl.col("least_kw")).round(3),
+        "least_words",
+        (-pl.col("besides_low_kw")).round(3),
+    )
+    injects = pl.format(
+        "the site may inject {} kW by {}, and {} kW are injected besides",
+        pl.col("most_kw").round(3),
+        "most_words",
+        pl.col("besides_high_kw").round(3),
+    )
+    return pl.when((pl.col("shared_kw") - pl.col("kw")).abs() > _SLACK_KW).then(
+        pl.when(pl.col("kw") < 0).then(draws).otherwise(injects)
+    )
