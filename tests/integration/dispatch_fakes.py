@@ -27,9 +27,11 @@ from vpp_pipeline.devices.protocol import (
 )
 from vpp_pipeline.devices.schemas import Telemetry
 from vpp_pipeline.dispatch.commands import DueCommands, PlanRef, due_commands
+from vpp_pipeline.dispatch.dispatcher import Dispatcher, PushSettings
+from vpp_pipeline.dispatch.holds import Holds
 from vpp_pipeline.dispatch.ledger import Ledger
 from vpp_pipeline.dispatch.order_book import OrderBook
-from vpp_pipeline.dispatch.push import Dispatcher, PushSettings, push
+from vpp_pipeline.dispatch.push import push
 from vpp_pipeline.fleet.frame import device_frame
 from vpp_pipeline.fleet.model import (
     Battery,
@@ -177,6 +179,7 @@ class Bench:
         self.clock = ManualClock(now)
         self.ledger = Ledger(Warehouse(directory / "warehouse"))
         self.orders = OrderBook(directory / "orders")
+        self.holds = Holds(directory / "orders")
         self.devices = plant()
         (directory / "devices").mkdir(exist_ok=True)
         self.drivers = {
@@ -197,6 +200,7 @@ class Bench:
             clock=self.clock,
             read_states=lambda: healthy(self.devices, self.clock.now(), self.energy_kwh),
             orders=self.orders,
+            holds=self.holds,
             actor="test",
             settings=settings,
         )
@@ -207,7 +211,7 @@ class Bench:
         return dict(self.ledger.states(START).select("device_id", "state").rows())
 
     def events(self, device_id: str) -> list[str]:
-        return self.ledger.history(device_id, START)["state"].to_list()
+        return self.ledger.history(device_id, START + timedelta(minutes=10))["state"].to_list()
 
     def applications(self) -> dict[str, int]:
         return {

@@ -13,10 +13,12 @@ from vpp_pipeline.defs.metadata import owners, table
 from vpp_pipeline.defs.partitions import delivery_days
 from vpp_pipeline.defs.planning import device_schedules
 from vpp_pipeline.dispatch.commands import DueCommands, PlanRef, due_commands
+from vpp_pipeline.dispatch.dispatcher import Dispatcher, PushSettings
 from vpp_pipeline.dispatch.guard import GuardSettings
+from vpp_pipeline.dispatch.holds import Holds
 from vpp_pipeline.dispatch.ledger import Ledger
 from vpp_pipeline.dispatch.order_book import OrderBook
-from vpp_pipeline.dispatch.push import Dispatcher, PushSettings, push
+from vpp_pipeline.dispatch.push import push
 from vpp_pipeline.dispatch.report import PushReport
 from vpp_pipeline.runtime import Runtime
 
@@ -96,6 +98,7 @@ def _dispatcher(actor: str, runtime: Runtime) -> Dispatcher:
         runtime.clock,
         lambda: runtime.latest_telemetry(runtime.clock.now()),
         OrderBook(runtime.settings.order_dir),
+        Holds(runtime.settings.order_dir),
         actor,
         PushSettings(guard=GuardSettings(max_age=_STATES_MAX_AGE)),
     )

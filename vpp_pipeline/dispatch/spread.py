@@ -96,8 +96,8 @@ def spread(commands: pl.DataFrame, earliest: datetime, settings: SpreadSettings)
     the ones before it by their steps over the ramp, and by the window's share: so the steps that
     begin within a span T sum to at most ramp · T and one step more, and what urgent ones take of
     it others wait for. Without a step there is nothing to wait for. The order of devices is
-    theirs alone. A start after `earliest + LATEST` stands for one that this interval has no
-    room for, see `remainder`; it is never beyond the interval's validity.
+    theirs alone. A start after `earliest + LATEST` is one that this interval has no room for; it is
+    never beyond the command's validity.
     """
     moves = pl.col("step_kw") > 0
     waiting = moves & ~pl.col("urgent")
@@ -134,8 +134,3 @@ def spread(commands: pl.DataFrame, earliest: datetime, settings: SpreadSettings)
         )
         .drop("after")
     )
-
-
-def remainder(earliest: datetime) -> pl.Expr:
-    """Tell of each command whether the ramp leaves it no room after `earliest`."""
-    return pl.col("valid_from") > earliest + LATEST

@@ -1,0 +1,212 @@
+"""One interval's dealings with ledger and devices: store, send, store the answer; look, store.
+
+Belongs here: how a batch is claimed, sent and read back, so that a kill at any point leaves the
+ledger true. Does not: which commands and when (`push`, `recheck`), what may be sent (`guard`,
+`admission`), what an answer means (`judgement`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from vpp_pipeline.clock import SteadyClock
+from vpp_pipeline.delivery_day import STEP
+from vpp_pipeline.devices.failsafe import has_failsafe
+from vpp_pipeline.devices.protocol import CommandResult, Outcome, Unreachable
+from vpp_pipeline.dispatch.admission import authorised, refusal
+from vpp_pipeline.dispatch.batches import ask_all
+from vpp_pipeline.dispatch.guard import guard
+from vpp_pipeline.dispatch.judgement import answers_frame
+from vpp_pipeline.dispatch.ledger import events
+from vpp_pipeline.dispatch.lifecycle import State
+from vpp_pipeline.dispatch.links import device_links
+from vpp_pipeline.dispatch.schemas import Commands
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from vpp_pipeline.dispatch.dispatcher import Dispatcher
+
+_ANSWERS = {
+    "command_id": pl.String,
+    "outcome": pl.String,
+    "wire": pl.String,
+    "words": pl.String,
+    "answer": pl.String,
+    "fence": pl.Int64,
+}
+
+
+class Exchange:
+    """The devices of a fleet and the ledger, as one process deals with them for one interval.
+
+    Its `clock` counts from the moment this was made: nobody's setting of the machine's clock
+    moves a deadline.
+    """
+
+    def __init__(
+        self, dispatcher: Dispatcher, devices: pl.DataFrame, interval_start: datetime
+    ) -> None:
+        self._with = dispatcher
+        self._devices = devices
+        self.clock = SteadyClock(dispatcher.clock)
+        self.start = interval_start
+        self.end = interval_start + STEP
+        links = device_links(devices)
+        self._links = {link.device_id: link for link in links}
+        self._wires = pl.DataFrame(
+            [(link.device_id, link.protocol, link.writable, has_failsafe(link)) for link in links],
+            schema={
+                "device_id": pl.String,
+                "protocol": pl.String,
+                "writable": pl.Boolean,
+                "has_failsafe": pl.Boolean,
+            },
+            orient="row",
+        )
+
+    def wired(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Add `protocol`, `writable` and `has_failsafe`; null for a device without an address."""
+        return rows.join(self._wires, on="device_id", how="left", maintain_order="left")
+
+    async def guarded(self, commands: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return `commands` after the guard, with their authority, and the telemetry it saw.
+
+        Telemetry and orders are read anew; before the interval, the orders of its start count.
+        """
+        now = self.clock.now()
+        telemetry = await asyncio.to_thread(self._with.read_states)
+        standing = await asyncio.to_thread(
+            self._with.orders.standing, self._devices, max(now, self.start)
+        )
+        guarded = guard(
+            commands.select(Commands.column_names()),
+            self._devices,
+            telemetry,
+            standing,
+            now,
+            self._with.settings.guard,
+        )
+        return authorised(guarded, standing), telemetry
+
+    async def send(self, rows: pl.DataFrame) -> None:
+        """Send `rows` (wired rows of `Ledger.states` with `left_over`), or say why not.
+
+        The guard looks again; what passes is claimed in the ledger before it is sent, and a
+        device without a timer is noted as held.
+        """
+        judged = await self._judged(rows)
+        told = {"authority": pl.col("authority"), "order_id": pl.col("order_id")}
+        await self.record(
+            judged.filter(pl.col("refusal").is_not_null()),
+            State.REJECTED,
+            detail=pl.col("refusal"),
+            **told,
+        )
+        admitted = judged.filter(pl.col("refusal").is_null())
+        await self._hold(admitted)
+        refused = await self.record(
+            admitted,
+            State.SENT,
+            detail=pl.col("note"),
+            requested_kw=pl.col("offered_kw"),
+            old_kw=pl.col("old_kw"),
+            **told,
+        )
+        claimed = admitted.join(refused, on="command_id", how="anti", maintain_order="left")
+        now, timeout_s = self.clock.now(), self._timeout_s()
+        results = await ask_all(
+            claimed,
+            self._links,
+            self._with.drivers,
+            ask=lambda driver, pairs: driver.command(pairs, now, timeout_s),
+            without_answer=lambda pair, why: CommandResult(
+                pair[1].command_id, Outcome.UNKNOWN, "", why
+            ),
+            timeout_s=timeout_s,
+        )
+        answers = pl.DataFrame(
+            [
+                (id_, r.outcome.value, r.sent, r.detail, r.answer, r.fence)
+                for id_, r in results.items()
+            ],
+            schema=_ANSWERS,
+            orient="row",
+        )
+        await self.record(
+            answers,
+            pl.col("outcome"),
+            detail=pl.col("words"),
+            sent=pl.col("wire"),
+            acknowledged=pl.col("answer"),
+            fence=pl.col("fence"),
+        )
+
+    async def read_back(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Ask the devices of `rows` what is in force; return those asked, and their answers."""
+        asked = self.wired(rows).filter(pl.col("protocol").is_in(list(self._with.drivers)))
+        timeout_s = self._timeout_s()
+        answers = await ask_all(
+            asked,
+            self._links,
+            self._with.drivers,
+            ask=lambda driver, pairs: driver.read_back(pairs, timeout_s),
+            without_answer=lambda pair, why: Unreachable(pair[0].device_id, why),
+            timeout_s=timeout_s,
+        )
+        return asked, answers_frame(answers)
+
+    async def record(
+        self, rows: pl.DataFrame, state: State | pl.Expr, **told: str | pl.Expr
+    ) -> pl.DataFrame:
+        """Store one event a row in one transaction; return those the ledger refused."""
+        if rows.is_empty():
+            return rows
+        batch = events(rows, state, self.clock.now(), self._with.actor, **told)
+        return await asyncio.to_thread(self._with.ledger.record_events, batch)
+
+    async def sleep_until(self, moment: datetime) -> None:
+        """Wait, and let everything else in this process go on."""
+        await asyncio.to_thread(self.clock.sleep_until, moment)
+
+    async def _judged(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Add the guard's `offered_kw` and `note`, `authority`, `order_id`, `old_kw`, `refusal`."""
+        wish = rows.with_columns(setpoint_kw=pl.coalesce("offered_kw", "planned_kw"))
+        guarded, telemetry = await self.guarded(wish)
+        before = (
+            telemetry.drop_nulls(["device_id", "measured_at"])
+            .sort("measured_at")
+            .unique("device_id", keep="last")
+            .select("device_id", old_kw="setpoint_kw")
+        )
+        return (
+            rows.drop("offered_kw", "authority", "order_id")
+            .join(
+                guarded.select(
+                    "command_id",
+                    "refused",
+                    "authority",
+                    "order_id",
+                    offered_kw="setpoint_kw",
+                    note="guard_reason",
+                ),
+                on="command_id",
+                maintain_order="left",
+            )
+            .join(before, on="device_id", how="left", maintain_order="left")
+            .with_columns(
+                refusal=refusal(self._with.drivers, self._with.settings.spread.ramp_kw_per_min)
+            )
+        )
+
+    async def _hold(self, admitted: pl.DataFrame) -> None:
+        held = admitted.filter(~pl.col("has_failsafe")).select("device_id", "valid_until")
+        if not held.is_empty():
+            await asyncio.to_thread(self._with.holds.hold, dict(held.iter_rows()))
+
+    def _timeout_s(self) -> float:
+        left_s = (self.end - self.clock.now()).total_seconds() / self.clock.rate
+        return max(0.0, min(self._with.settings.timeout_s, left_s))
