@@ -171,10 +171,19 @@ class RegisterMap(_Record):
 @cache
 def register_map(name: str) -> RegisterMap:
     """Return the shipped map of that name. Raises `MapError`."""
-    known = sorted(one.name.removesuffix(".yaml") for one in _FOLDER.iterdir() if _is_map(one.name))
-    if name not in known:
-        raise MapError(f"no register map is called {name!r}; there are {', '.join(known)}")
+    if name not in _names():
+        raise MapError(f"no register map is called {name!r}; there are {', '.join(_names())}")
     return parse(f"{name}.yaml", (_FOLDER / f"{name}.yaml").read_text())
+
+
+@cache
+def maps_with_a_timer() -> frozenset[str]:
+    """Return the names of the maps whose device ends a set-point by itself. Raises `MapError`."""
+    return frozenset(
+        name
+        for name in _names()
+        if (set_point := register_map(name).set_point) is not None and set_point.has_timer
+    )
 
 
 def parse(file: str, text: str) -> RegisterMap:
@@ -191,8 +200,9 @@ def parse(file: str, text: str) -> RegisterMap:
         raise MapError(f"{file}: {faults}") from None
 
 
-def _is_map(name: str) -> bool:
-    return name.endswith(".yaml")
+def _names() -> list[str]:
+    files_there = (one.name for one in _FOLDER.iterdir())
+    return sorted(name.removesuffix(".yaml") for name in files_there if name.endswith(".yaml"))
 
 
 def _holds(writes: tuple[Write, ...], what: str) -> int:
