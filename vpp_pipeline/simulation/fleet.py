@@ -28,6 +28,8 @@ from vpp_pipeline.simulation.broker import Broker, BrokerError, start_broker
 from vpp_pipeline.simulation.command_queue import SimulatedDevice
 from vpp_pipeline.simulation.http_devices import HttpDevices
 from vpp_pipeline.simulation.mqtt_devices import MqttDevices
+from vpp_pipeline.simulation.ocpp_charge_point import CONNECTOR_ID, SimulatedCharger
+from vpp_pipeline.simulation.ocpp_devices import OcppDevices
 from vpp_pipeline.simulation.plant import Plant
 from vpp_pipeline.simulation.sunspec_registers import SunspecUnit
 from vpp_pipeline.simulation.sunspec_server import SunspecGateways
@@ -53,7 +55,8 @@ _LAST_BROKER_ENDS_S = 3.0
 class SimulatedFleet:
     """The simulated devices of a DeviceFrame, from 5 to some thousands in one process.
 
-    `plant` takes outages. Real devices in the frame are left alone.
+    `plant` takes outages. Real devices in the frame are left alone. Charge points call the central
+    system whose address stands in the file `central_system`, whenever it is there.
     """
 
     def __init__(
@@ -63,12 +66,15 @@ class SimulatedFleet:
         clock: Clock,
         rng: np.random.Generator,
         directory: Path,
+        *,
+        central_system: Path | None = None,
     ) -> None:
         self._devices = devices.filter("simulated")
         self._directory = directory
         self.plant = Plant(self._devices, world, clock, rng)
         self._mqtt = MqttDevices(self._nameplates("mqtt"), self.plant)
         self._http = HttpDevices(self._nameplates("http"), self.plant)
+        self._ocpp = OcppDevices(self._chargers(), self.plant, central_system)
         self._broker: Broker | None = None
         self._running = ExitStack()
         self._stopping = threading.Event()
@@ -101,15 +107,21 @@ class SimulatedFleet:
         self.plant.advance()
         self._mqtt.tick()
         self._http.tick()
+        self._ocpp.tick()
 
     def publish_telemetry(self) -> None:
-        """Let every MQTT device publish its measurements."""
+        """Let every MQTT device and charge point tell its measurements."""
         self._mqtt.publish_telemetry()
+        self._ocpp.publish_telemetry()
 
     def save(self) -> None:
         """Write the state from which a later start goes on."""
         # Commands first: one that arrives in between is obeyed, never taken for obeyed.
-        held = {"mqtt": self._mqtt.state(), "http": self._http.state()}
+        held = {
+            "mqtt": self._mqtt.state(),
+            "http": self._http.state(),
+            "ocpp": self._ocpp.state(),
+        }
         _write(self._directory / "state.json", {"plant": self.plant.state(), "commands": held})
 
     def stop(self) -> None:
@@ -137,6 +149,11 @@ class SimulatedFleet:
             by_protocol["http"] = self._http.start(_kept(before.get("http")) or 0)
             running.callback(self._http.stop)
             ports["http"] = _port(by_protocol["http"])
+        if self._of("ocpp").height:
+            self._ocpp.start()
+            running.callback(self._ocpp.stop)
+            for device_id in self._of("ocpp")["device_id"]:
+                endpoints[device_id] = {"endpoint": device_id, "unit_id": CONNECTOR_ID}
         for protocol, endpoint in by_protocol.items():
             for device_id in self._of(protocol)["device_id"]:
                 endpoints[device_id] = {"endpoint": endpoint, "unit_id": None}
@@ -170,6 +187,10 @@ class SimulatedFleet:
     def _nameplates(self, protocol: str) -> list[SimulatedDevice]:
         columns = ("device_id", "max_inject_kw", "max_draw_kw", "controllable")
         return [SimulatedDevice(*row) for row in self._of(protocol).select(columns).iter_rows()]
+
+    def _chargers(self) -> list[SimulatedCharger]:
+        columns = ("device_id", "max_draw_kw", "energy_capacity_kwh")
+        return [SimulatedCharger(*row) for row in self._of("ocpp").select(columns).iter_rows()]
 
     def _gateways(self) -> SunspecGateways:
         is_battery = pl.col("device_type").cast(pl.String) == "battery"
@@ -205,6 +226,7 @@ class SimulatedFleet:
             self.plant.restore(saved["plant"])
             self._mqtt.restore(saved["commands"]["mqtt"])
             self._http.restore(saved["commands"]["http"])
+            self._ocpp.restore(saved["commands"]["ocpp"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path} can't be gone on from ({error}); delete it to begin afresh"
