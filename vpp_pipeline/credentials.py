@@ -30,7 +30,7 @@ from urllib.parse import quote
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 _PREFIX = "VPP_CREDENTIAL_"
 _FILE_VARIABLE = "VPP_CREDENTIALS_FILE"
@@ -141,18 +141,26 @@ class Credentials:
 def redact_logs(credentials: Credentials) -> None:
     """From now on keep the secrets of `credentials` out of every log record of this process."""
     make = logging.getLogRecordFactory()
-    formatter = logging.Formatter()
+    before = make.make if isinstance(make, _RedactedRecords) else make
+    logging.setLogRecordFactory(_RedactedRecords(before, credentials))
 
-    def made(*args: Any, **kwargs: Any) -> logging.LogRecord:
-        record = make(*args, **kwargs)
+
+@dataclass(frozen=True)
+class _RedactedRecords:
+    """A factory of log records that show no secret."""
+
+    make: Callable[..., logging.LogRecord]
+    credentials: Credentials
+
+    def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = self.make(*args, **kwargs)
+        redact = self.credentials.redact
         with suppress(TypeError, ValueError):  # ill-formed: logging itself tells of it
-            record.msg, record.args = credentials.redact(record.getMessage()), None
+            record.msg, record.args = redact(record.getMessage()), None
         if record.exc_info:
-            record.exc_text = credentials.redact(formatter.formatException(record.exc_info))
+            record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
             record.exc_info = None
         return record
-
-    logging.setLogRecordFactory(made)
 
 
 def write_credentials(path: Path, tables: Mapping[str, Mapping[str, str]]) -> None:
@@ -173,7 +181,7 @@ def write_credentials(path: Path, tables: Mapping[str, Mapping[str, str]]) -> No
 
 
 def _key(name: str) -> str:
-    return name.upper().replace("-", "_")
+    return name.upper().replace("-", "_").replace(" ", "_")
 
 
 def _tables(path: Path) -> dict[str, dict[str, Any]]:

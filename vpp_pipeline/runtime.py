@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from vpp_pipeline.credentials import Credentials, redact_logs
 from vpp_pipeline.devices.endpoint_health import EndpointHealth
 from vpp_pipeline.devices.http import HttpDriver
 from vpp_pipeline.devices.modbus import ModbusDriver
@@ -107,12 +108,21 @@ class Runtime:
             .unique("device_id", keep="last", maintain_order=True)
         )
 
+    def credentials(self) -> Credentials:
+        """Return what this process may show to devices and brokers, read anew."""
+        return Credentials.read(generated=self.settings.generated_credentials_file)
+
     def drivers(self, owner: str) -> dict[str, Driver]:
-        """Return a fresh driver for each protocol; the caller closes them."""
+        """Return a fresh driver for each protocol; the caller closes them.
+
+        What they show to devices and brokers is kept out of this process's logs.
+        """
         health = EndpointHealth()
+        credentials = self.credentials()
+        redact_logs(credentials)
         return {
-            "modbus": ModbusDriver(self.settings.lease_dir, owner, self.clock),
-            "mqtt": MqttDriver(owner, self.clock),
+            "modbus": ModbusDriver(self.settings.lease_dir, owner, self.clock, credentials, health),
+            "mqtt": MqttDriver(owner, self.clock, credentials, health),
             "http": HttpDriver(self.clock, health),
             "ocpp": OcppDriver(self.settings.charge_point_dir / "commands.sock", self.clock),
         }

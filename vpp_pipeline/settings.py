@@ -95,6 +95,11 @@ class Settings:
         return self.simulation_dir / "endpoints.json"
 
     @property
+    def generated_credentials_file(self) -> Path:
+        """The credentials that the simulated fleet made for those who come to it."""
+        return self.simulation_dir / "credentials.toml"
+
+    @property
     def charge_point_dir(self) -> Path:
         """The central system of the charge points: its address and its command channel."""
         return self.home / "charge-points"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from vpp_pipeline.clock import ManualClock
+from vpp_pipeline.credentials import Credential, Credentials
 from vpp_pipeline.devices.mqtt import MqttDriver
 from vpp_pipeline.devices.mqtt_client import (
     BrokerAddress,
@@ -150,11 +151,17 @@ class Peer:
                 return message
 
 
+def account(directory: Path, role: str) -> Credential:
+    """What a simulated fleet in `directory` has given to one role."""
+    known = Credentials.read({}, generated=directory / "credentials.toml")
+    return known.named("simulated-broker", role)
+
+
 @contextmanager
-def peer(endpoint: str, *kinds: str) -> Iterator[Peer]:
+def peer(endpoint: str, *kinds: str, credential: Credential | None = None) -> Iterator[Peer]:
     heard: queue.Queue[MQTTMessage] = queue.Queue()
     client = open_client(
-        BrokerAddress(endpoint),
+        BrokerAddress(endpoint, credential=credential),
         "peer",
         [topic("+", kind) for kind in kinds],
         Handlers(lambda _client, message: heard.put(message)),

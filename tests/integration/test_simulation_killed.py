@@ -16,10 +16,11 @@ from pathlib import Path
 
 import polars as pl
 import simulation_child
-from devices_mqtt_bench import PATIENCE_S, need_mosquitto, peer, wait_until
+from devices_mqtt_bench import PATIENCE_S, account, need_mosquitto, peer, wait_until
 from simulation_child import DEVICES, START
 
 from vpp_pipeline.clock import ScaledClock
+from vpp_pipeline.credentials import Credentials
 from vpp_pipeline.devices.http import HttpDriver
 from vpp_pipeline.devices.mqtt import MqttDriver
 from vpp_pipeline.devices.protocol import Command, Outcome, Reading
@@ -57,7 +58,9 @@ def steerable(directory, protocol):
 
 def asked(directory, protocol, clock, question):
     async def session():
-        driver = MqttDriver("tests", clock) if protocol == "mqtt" else HttpDriver(clock)
+        known = Credentials.read({}, generated=directory / "credentials.toml")
+        mqtt = MqttDriver("dispatcher", clock, known)
+        driver = mqtt if protocol == "mqtt" else HttpDriver(clock)
         try:
             return await question(driver, steerable(directory, protocol))
         finally:
@@ -160,16 +163,20 @@ def test_what_a_dead_fleet_retained_is_not_taken_for_a_living_device(tmp_path):
     alive = set(DEVICES.filter(pl.col("protocol").cast(pl.String) == "mqtt")["device_id"])
     with simulator(tmp_path, anchor):
         mqtt = steerable(tmp_path, "mqtt")
-        with peer(mqtt.endpoint) as stranger:
+        with peer(mqtt.endpoint, credential=account(tmp_path, "devices")) as stranger:
             stranger.say("sold-last-year", "state", '{"status": "ok"}', retain=True)
         database = tmp_path / "broker" / "mosquitto.db"
         wait_until(
             lambda: database.exists() and b"sold-last-year" in database.read_bytes(), "the autosave"
         )
 
-    with simulator(tmp_path, anchor), peer(mqtt.endpoint, "state", "probe") as listener:
-        listener.say("x", "probe", "?")
+    dispatcher = account(tmp_path, "dispatcher")
+    with (
+        simulator(tmp_path, anchor),
+        peer(mqtt.endpoint, "state", "get", credential=dispatcher) as listener,
+    ):
+        listener.say("x", "get", "?")
         heard = []
-        while not heard or not heard[-1].endswith("/probe"):
+        while not heard or not heard[-1].endswith("/get"):
             heard.append(listener.heard.get(timeout=PATIENCE_S).topic)
         assert {name.split("/")[2] for name in heard[:-1]} <= alive

@@ -7,6 +7,7 @@ import json
 import queue
 import socket
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -15,10 +16,12 @@ import polars as pl
 import pytest
 
 from vpp_pipeline.clock import ManualClock, ScaledClock
+from vpp_pipeline.credentials import Credentials
 from vpp_pipeline.devices.http import HttpDriver
 from vpp_pipeline.devices.modbus import ModbusDriver
 from vpp_pipeline.devices.mqtt import MqttDriver
-from vpp_pipeline.devices.protocol import Command, DeviceLink, Outcome, Reading
+from vpp_pipeline.devices.protocol import Command, Outcome, Reading
+from vpp_pipeline.dispatch.links import device_links
 from vpp_pipeline.fleet.frame import device_frame, with_endpoints
 from vpp_pipeline.fleet.model import (
     Battery,
@@ -86,26 +89,14 @@ def running(tmp_path):
 def links(directory, protocol):
     told = json.loads((directory / "endpoints.json").read_text())
     rows = with_endpoints(DEVICES, told).filter(pl.col("protocol").cast(pl.String) == protocol)
-    columns = ["device_id", "device_type", "endpoint", "unit_id", "max_inject_kw", "max_draw_kw"]
-    return [
-        DeviceLink(
-            device_id=row["device_id"],
-            device_type=row["device_type"],
-            protocol=protocol,
-            endpoint=row["endpoint"],
-            unit_id=row["unit_id"],
-            max_inject_kw=row["max_inject_kw"],
-            max_draw_kw=row["max_draw_kw"],
-            writable=True,
-        )
-        for row in rows.select(columns).to_dicts()
-    ]
+    return [replace(link, writable=True) for link in device_links(rows)]
 
 
 def driver(protocol, directory, clock):
     if protocol == "modbus":
         return ModbusDriver(directory / "leases", "test", clock)
-    return MqttDriver("test", clock) if protocol == "mqtt" else HttpDriver(clock)
+    known = Credentials.read({}, generated=directory / "credentials.toml")
+    return MqttDriver("dispatcher", clock, known) if protocol == "mqtt" else HttpDriver(clock)
 
 
 def ask(protocol, directory, clock, question):
@@ -271,6 +262,11 @@ def test_a_ticking_fleet_moves_and_tells_by_itself(tmp_path):
     broker = fleet.start(ticking=True)["load"]["endpoint"]
     heard: queue.Queue[dict[str, object]] = queue.Queue()
     client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+    viewer = Credentials.read({}, generated=tmp_path / "credentials.toml").named(
+        "simulated-broker", "viewer"
+    )
+    assert viewer.password is not None
+    client.username_pw_set(viewer.user, viewer.password.get_secret_value())
     client.on_connect = lambda c, *_: c.subscribe("vpp/v1/load/tele")
     client.on_message = lambda _c, _u, message: heard.put(json.loads(message.payload))
     host, _, port = broker.rpartition(":")

@@ -12,11 +12,12 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-from devices_mqtt_bench import PATIENCE_S, need_mosquitto, peer, wait_until
+from devices_mqtt_bench import PATIENCE_S, account, need_mosquitto, peer, wait_until
 from sunspec2.modbus.client import SunSpecModbusClientDeviceTCP
 
 from vpp_pipeline.clock import ManualClock
 from vpp_pipeline.collector import poll
+from vpp_pipeline.credentials import Credentials
 from vpp_pipeline.devices.http import HttpDriver
 from vpp_pipeline.devices.modbus import ModbusDriver
 from vpp_pipeline.devices.mqtt import MqttDriver
@@ -109,9 +110,10 @@ def test_every_one_of_2000_devices_answers_its_driver(started, tmp_path):
     need_mosquitto()
     fleet, links = started(device_frame(sample_fleet(2000, seed=1)))
     clock = fleet.plant.clock
+    known = Credentials.read({}, generated=tmp_path / "credentials.toml")
 
     async def ask():
-        mqtt = {"mqtt": MqttDriver("test", clock)}
+        mqtt = {"mqtt": MqttDriver("test", clock, known)}
         # Fleet and drivers share this process' file descriptors, of which paho can wait for the
         # first 1,024: the gateways' turn comes when MQTT has its own.
         others = {
@@ -146,7 +148,9 @@ def test_vpp_simulate_at_300_times_keeps_its_timers_and_tells_the_right_time(tmp
             wait_until(lambda: endpoints.exists() or simulator.poll() is not None, "its addresses")
             links = device_links(with_endpoints(DEMO, json.loads(endpoints.read_text())))
             charger = next(link for link in links if link.device_id == "office-charger-1")
-            with peer(charger.endpoint, "tele", "state", "ack") as listener:
+            dispatcher = account(settings.simulation_dir, "dispatcher")
+            told_kinds = ("tele", "state", "ack")
+            with peer(charger.endpoint, *told_kinds, credential=dispatcher) as listener:
                 begin = clock.now() + timedelta(minutes=5)
                 end = begin + 2 * QUARTER
                 command = {

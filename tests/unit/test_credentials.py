@@ -177,6 +177,15 @@ def test_no_log_record_holds_a_secret(logs: None, caplog: pytest.LogCaptureFixtu
     assert SECRET not in "".join(str(vars(record)) for record in caplog.records)
 
 
+def test_newer_credentials_take_the_place_of_the_last(
+    logs: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    redact_logs(of(password="before-before"))
+    redact_logs(of(password=SECRET))
+    logging.getLogger("x").warning("%s and before-before", SECRET)
+    assert caplog.messages == ["********** and before-before"]
+
+
 def test_a_record_with_too_many_arguments_is_left_to_logging(
     logs: None, caplog: pytest.LogCaptureFixture
 ) -> None:

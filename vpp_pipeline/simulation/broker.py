@@ -1,6 +1,7 @@
 """An MQTT broker of our own on the loopback: mosquitto where installed, else amqtt.
 
-Belongs here: starting, finding and stopping it. Does not: clients or topics. Run as a module
+Belongs here: starting, finding and stopping it. Does not: clients or topics, who may do what on
+it (`broker_access`; amqtt knows no roles and lets in anybody on this machine). Run as a module
 (`python -m vpp_pipeline.simulation.broker PORT`) it is the amqtt broker itself.
 
 Both brokers live as long as their standard input is open. This process holds the other end, so
@@ -25,6 +26,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from vpp_pipeline.simulation.broker_access import BrokerAccess
+
+_LOG = logging.getLogger(__name__)
 HOST = "127.0.0.1"
 _START_TIMEOUT_S = 15.0
 _STOP_TIMEOUT_S = 5.0
@@ -32,7 +36,6 @@ _STOP_TIMEOUT_S = 5.0
 # Saved every other second: saving on each change was measured at 20 ms a message.
 _MOSQUITTO_CONFIG = """\
 listener {port} {host}
-allow_anonymous true
 set_tcp_nodelay true
 max_queued_messages 100000
 max_inflight_messages 1000
@@ -66,6 +69,8 @@ class Broker:
     port: int
     kind: str
     process: subprocess.Popen[bytes]
+    asks_who: bool
+    """Whether it lets in only those with an account, each to its own topics."""
 
     @property
     def endpoint(self) -> str:
@@ -83,10 +88,12 @@ class Broker:
             self.process.wait()
 
 
-def start_broker(directory: Path, port: int | None = None) -> Broker:
+def start_broker(
+    directory: Path, port: int | None = None, access: BrokerAccess | None = None
+) -> Broker:
     """Start a broker on 127.0.0.1 that keeps its state in `directory`, and wait until it accepts.
 
-    Without `port` it takes a free one. mosquitto comes back with its retained messages; amqtt
+    Without `port` it takes a free one; without `access` it lets in anybody. mosquitto comes back with its retained messages; amqtt
     keeps none. Raises `BrokerError`, also when `port` is in use.
     """
     directory = directory.resolve()
@@ -95,12 +102,20 @@ def start_broker(directory: Path, port: int | None = None) -> Broker:
     mosquitto = find_mosquitto()
     if mosquitto:
         config = _MOSQUITTO_CONFIG.format(host=HOST, port=port, directory=directory)
+        rules = access.write(directory) if access else ["allow_anonymous true"]
+        config += "\n".join([*rules, ""])
         if os.getuid() == 0:
             config += "user root\n"  # else it changes to an account that can't write here
         (directory / "mosquitto.conf").write_text(config)
         server = [mosquitto, "-c", str(directory / "mosquitto.conf")]
         command = ["/bin/sh", "-c", _WHILE_STDIN_IS_OPEN, "sh", *server]
     else:
+        if access:
+            _LOG.warning(
+                "mosquitto is not installed: the amqtt broker on port %s LETS IN ANYBODY on this"
+                " machine, without password or role; install mosquitto",
+                port,
+            )
         command = [sys.executable, "-m", "vpp_pipeline.simulation.broker", str(port)]
     log = directory / "broker.log"
     with log.open("wb") as output:
@@ -111,7 +126,8 @@ def start_broker(directory: Path, port: int | None = None) -> Broker:
             stderr=output,
             start_new_session=True,  # Ctrl-C is for us; the broker ends after its clients
         )
-    broker = Broker(HOST, port, "mosquitto" if mosquitto else "amqtt", process)
+    kind = "mosquitto" if mosquitto else "amqtt"
+    broker = Broker(HOST, port, kind, process, asks_who=bool(mosquitto and access))
     if not _accepts(broker):
         broker.stop()
         raise BrokerError(

@@ -3,8 +3,8 @@
 Belongs here: starting, stepping and stopping all of it, its addresses and its state on disk.
 Does not: physics (`plant`), wire formats (`sunspec_server`, `mqtt_devices`, `http_devices`).
 
-A directory holds `endpoints.json` (`{device_id: {"endpoint", "unit_id"}}`), `ports.json` and
-`state.json`, so that a fleet that starts again has the same addresses and goes on where it was,
+A directory holds `endpoints.json` (`{device_id: {"endpoint", "unit_id", "credentials"}}`),
+`credentials.toml` (for those who come to its broker), `ports.json` and `state.json`, so that a fleet that starts again has the same addresses and goes on where it was,
 with the commands that its devices hold. Killed, it loses a second of them at most.
 """
 
@@ -23,8 +23,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import polars as pl
 
+from vpp_pipeline.credentials import Credentials
 from vpp_pipeline.devices.mqtt_client import BrokerAddress
 from vpp_pipeline.simulation.broker import Broker, BrokerError, start_broker
+from vpp_pipeline.simulation.broker_access import SIMULATED_BROKER, generated_access
 from vpp_pipeline.simulation.command_queue import SimulatedDevice
 from vpp_pipeline.simulation.http_devices import HttpDevices
 from vpp_pipeline.simulation.mqtt_devices import MqttDevices
@@ -49,6 +51,7 @@ _TELEMETRY_EVERY = timedelta(minutes=1)
 _TELEMETRY_TICKS = 20
 _SAVE_TICKS = 20
 _HOST = "127.0.0.1"
+CREDENTIALS_FILE = "credentials.toml"
 _LAST_BROKER_ENDS_S = 3.0
 
 
@@ -71,6 +74,7 @@ class SimulatedFleet:
     ) -> None:
         self._devices = devices.filter("simulated")
         self._directory = directory
+        self._credentials_file = directory / CREDENTIALS_FILE
         self.plant = Plant(self._devices, world, clock, rng)
         self._mqtt = MqttDevices(self._nameplates("mqtt"), self.plant)
         self._http = HttpDevices(self._nameplates("http"), self.plant)
@@ -136,7 +140,7 @@ class SimulatedFleet:
         if self._of("mqtt").height:  # first: its client can't use file descriptors above 1,023
             broker = self._start_broker(_kept(before.get("broker"), _LAST_BROKER_ENDS_S))
             running.callback(self._stop_broker)
-            self._mqtt.start(BrokerAddress(broker.endpoint))
+            self._mqtt.start(self._address(broker))
             running.callback(self._mqtt.stop)
             by_protocol["mqtt"], ports["broker"] = broker.endpoint, broker.port
         if self._of("modbus").height:
@@ -157,6 +161,9 @@ class SimulatedFleet:
         for protocol, endpoint in by_protocol.items():
             for device_id in self._of(protocol)["device_id"]:
                 endpoints[device_id] = {"endpoint": endpoint, "unit_id": None}
+        if self._broker is not None and self._broker.asks_who:
+            for device_id in self._of("mqtt")["device_id"]:
+                endpoints[device_id]["credentials"] = SIMULATED_BROKER
         _write(self._directory / "ports.json", ports)
         return endpoints
 
@@ -164,8 +171,16 @@ class SimulatedFleet:
         """Start without what the last one retained: every device tells its state anew."""
         directory = self._directory / "broker"
         (directory / "mosquitto.db").unlink(missing_ok=True)
-        self._broker = start_broker(directory, port)
+        access = generated_access(self._credentials_file)
+        self._broker = start_broker(directory, port, access)
         return self._broker
+
+    def _address(self, broker: Broker) -> BrokerAddress:
+        if not broker.asks_who:
+            return BrokerAddress(broker.endpoint)
+        known = Credentials.read({}, generated=self._credentials_file)
+        credential = known.named(SIMULATED_BROKER, "devices")
+        return BrokerAddress(broker.endpoint, credential=credential)
 
     def _stop_broker(self) -> None:
         if self._broker is not None:
