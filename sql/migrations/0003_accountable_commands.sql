@@ -14,7 +14,7 @@ ALTER TABLE command_events ADD COLUMN order_id VARCHAR;
 ALTER TABLE command_events ADD COLUMN old_kw DOUBLE;             -- in force before, as the device told
 ALTER TABLE command_events ADD COLUMN requested_kw DOUBLE;       -- after the guard, as it is sent
 ALTER TABLE command_events ADD COLUMN acknowledged VARCHAR NOT NULL DEFAULT '';  -- its bytes or words
-ALTER TABLE command_events ADD COLUMN fence BIGINT;              -- the token of the sender's lease
+ALTER TABLE command_events ADD COLUMN fence BIGINT;              -- token of the lease it stands under
 UPDATE command_events
 SET requested_kw = CAST(sent ->> '$.power_kw' AS DOUBLE)
 WHERE state = 'SENT' AND sent <> '';

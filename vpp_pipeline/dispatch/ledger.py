@@ -8,12 +8,13 @@ or has been superseded. Does not: what the states mean (`lifecycle`), when they 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from vpp_pipeline.dispatch.lifecycle import FINAL, PROVEN_BY_READ_BACK, TRANSITIONS, State
-from vpp_pipeline.dispatch.schemas import Events, Intents
+from vpp_pipeline.dispatch.release_record import release_commands, release_events
+from vpp_pipeline.dispatch.schemas import Events, whole_events, whole_intents
 
 if TYPE_CHECKING:
     from vpp_pipeline.warehouse.store import Connection, Warehouse
@@ -30,19 +31,7 @@ _PROVEN = pl.DataFrame(
 
 _REACH = timedelta(days=3)  # no command lives longer: its older events need not be read
 
-_OF_A_PLAN: dict[str, Any] = {"kind": "set_point", "authority": "plan", "order_id": None}
 _SUPERSEDED = pl.format("superseded by plan version {}", "newest")
-_UNTOLD: dict[str, Any] = {
-    "authority": None,
-    "order_id": None,
-    "detail": "",
-    "old_kw": None,
-    "requested_kw": None,
-    "sent": "",
-    "acknowledged": "",
-    "read_back": "",
-    "fence": None,
-}
 
 
 class Ledger:
@@ -59,21 +48,11 @@ class Ledger:
         One whose device has a newer plan's command for the same quarter-hour is REJECTED in the
         same transaction.
         """
-        told = commands.with_columns(
-            pl.lit(value).alias(name)
-            for name, value in _OF_A_PLAN.items()
-            if name not in commands.columns
-        )
-        intents = Intents.validate(told.select(Intents.column_names()), cast=True).with_columns(
-            pl.col("kind").cast(pl.String)
-        )
+        intents = whole_intents(commands)
         with self._warehouse.write() as connection:
-            known = connection.frame(
-                "dispatch_known_commands",
-                frames={"named": intents.select("command_id", "interval_start")},
-            )
+            known = _known(connection, intents)
             new = intents.join(known, on="command_id", how="anti", maintain_order="left")
-            connection.append("commands", new.with_columns(created_at=pl.lit(at)))
+            _store(connection, new.with_columns(created_at=pl.lit(at)))
             _append(connection, events(new, State.PLANNED, at, actor))
             superseded = connection.frame("dispatch_superseded", frames={"named": new})
             _append(connection, events(superseded, State.REJECTED, at, actor, detail=_SUPERSEDED))
@@ -88,7 +67,7 @@ class Ledger:
         read-back proves, without it; and a claim (SENT) under an older lease than one of the
         device's others. A claim for which a newer plan has a command is REJECTED instead.
         """
-        rows = Events.validate(batch, cast=True).with_columns(pl.col("state").cast(pl.String))
+        rows = whole_events(batch).with_columns(pl.col("state").cast(pl.String))
         since = rows.select(pl.col("at").min() - _REACH).item()
         with self._warehouse.write() as connection:
             known = connection.frame(
@@ -107,6 +86,17 @@ class Ledger:
             )
             _append(connection, for_a_newer.select(Events.column_names()))
         return judged.filter(pl.col("refusal").is_not_null()).drop("superseded")
+
+    def record_releases(self, releases: pl.DataFrame) -> None:
+        """Copy what was released without the ledger (columns of `RELEASES`), each attempt once."""
+        commands = release_commands(releases)
+        with self._warehouse.write() as connection:
+            known = _known(connection, commands)
+            new = commands.join(known, on="command_id", how="anti", maintain_order="left")
+            _store(connection, new.with_columns(created_at="valid_from"))
+            for batch in release_events(releases):
+                rows = batch.join(new, on="command_id", how="semi", maintain_order="left")
+                _append(connection, rows)
 
     def states(self, interval_start: datetime) -> pl.DataFrame:
         """Return the interval's commands with `state`, `state_at`, `detail` and `offered_kw`.
@@ -156,16 +146,27 @@ def events(
 
     `told` are the other columns of `Events`, where there is something to tell.
     """
-    return commands.select(
-        command_id="command_id",
-        state=state if isinstance(state, pl.Expr) else pl.lit(state.value),
-        at=pl.lit(at).cast(pl.Datetime("us", "UTC")),
-        actor=pl.lit(actor),
-        **{
-            name: value if isinstance(value, pl.Expr) else pl.lit(value)
-            for name, value in (_UNTOLD | told).items()
-        },
+    return whole_events(
+        commands.select(
+            command_id="command_id",
+            state=state if isinstance(state, pl.Expr) else pl.lit(state.value),
+            at=pl.lit(at),
+            actor=pl.lit(actor),
+            **{
+                name: value if isinstance(value, pl.Expr) else pl.lit(value)
+                for name, value in told.items()
+            },
+        )
     )
+
+
+def _known(connection: Connection, commands: pl.DataFrame) -> pl.DataFrame:
+    named = commands.select("command_id", "interval_start")
+    return connection.frame("dispatch_known_commands", frames={"named": named})
+
+
+def _store(connection: Connection, commands: pl.DataFrame) -> None:
+    connection.append("commands", commands.with_columns(pl.col("kind").cast(pl.String)))
 
 
 def _judged(rows: pl.DataFrame, known: pl.DataFrame, rivals: pl.DataFrame) -> pl.DataFrame:
@@ -204,5 +205,5 @@ def _judged(rows: pl.DataFrame, known: pl.DataFrame, rivals: pl.DataFrame) -> pl
 
 def _append(connection: Connection, rows: pl.DataFrame) -> None:
     if not rows.is_empty():
-        numbered = rows.with_row_index("position")
+        numbered = rows.with_columns(pl.col("state").cast(pl.String)).with_row_index("position")
         connection.execute("dispatch_append_events", frames={"events": numbered})

@@ -88,4 +88,34 @@ class Events(dy.Schema):
     sent = dy.String()  # bytes or payload
     acknowledged = dy.String()  # the device's answer, its bytes or words
     read_back = dy.String()  # raw registers or report
-    fence = dy.Int64(nullable=True)  # the token of the lease under which it was sent
+    fence = dy.Int64(nullable=True)  # token of the lease that it was sent or answered under
+
+
+_OF_A_PLAN: dict[str, Any] = {"kind": "set_point", "authority": "plan", "order_id": None}
+_UNTOLD: dict[str, Any] = {
+    "authority": None,
+    "order_id": None,
+    "detail": "",
+    "old_kw": None,
+    "requested_kw": None,
+    "sent": "",
+    "acknowledged": "",
+    "read_back": "",
+    "fence": None,
+}
+
+
+def whole_intents(commands: pl.DataFrame) -> dy.DataFrame[Intents]:
+    """Return `commands` as `Intents`: set-points of their plan, where they do not say otherwise."""
+    return Intents.validate(_with(_OF_A_PLAN, commands).select(Intents.column_names()), cast=True)
+
+
+def whole_events(batch: pl.DataFrame) -> dy.DataFrame[Events]:
+    """Return `batch` as `Events`: without a word where it has no column."""
+    return Events.validate(_with(_UNTOLD, batch).select(Events.column_names()), cast=True)
+
+
+def _with(defaults: dict[str, Any], frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.with_columns(
+        pl.lit(value).alias(name) for name, value in defaults.items() if name not in frame.columns
+    )

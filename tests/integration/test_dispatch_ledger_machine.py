@@ -1,0 +1,176 @@
+"""The ledger on a real database, under two runs that crash: its promises hold at every step.
+
+`HYPOTHESIS_PROFILE=thorough` takes many more steps.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pytest
+from dispatch_fakes import BEFORE, START, due, plant
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from vpp_pipeline.delivery_day import STEP
+from vpp_pipeline.dispatch.commands import PlanRef
+from vpp_pipeline.dispatch.ledger import Ledger, events
+from vpp_pipeline.dispatch.lifecycle import FINAL, PROVEN_BY_READ_BACK, TRANSITIONS, State
+from vpp_pipeline.warehouse.store import Warehouse
+
+THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
+DEVICES = plant(1).head(2)
+NAMES = DEVICES["device_id"].to_list()
+VERSIONS = [1, 2]
+COMMANDS = {
+    version: due(DEVICES, plan=PlanRef(f"plan-{version}", version)).commands for version in VERSIONS
+}
+ALL = """
+SELECT command_events.*, device_id, plan_version
+FROM command_events JOIN commands USING (command_id)
+ORDER BY event_id
+"""
+RUNS = st.sampled_from(["run-1", "run-2"])
+SOME = st.sets(st.sampled_from(NAMES), min_size=1)
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Two runs record what they will; the last states and all rows are checked after each step."""
+
+    template: Path  # a migrated database, copied for each example
+
+    @initialize()
+    def open(self) -> None:
+        self.home = Path(tempfile.mkdtemp(prefix="ledger-"))
+        shutil.copy(self.template, self.home / "vpp.duckdb")
+        self.ledger = Ledger(Warehouse(self.home))
+        self.seen = self.rows()
+        self.fence = {"run-1": 1, "run-2": 2}
+
+    def teardown(self) -> None:
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    @rule(version=st.sampled_from(VERSIONS), run=RUNS)
+    def intend(self, version: int, run: str) -> None:
+        known = set(self.states())
+        told = self.ledger.record_intents(COMMANDS[version], BEFORE, run)
+        assert set(told["command_id"]) == known & set(COMMANDS[version]["command_id"])
+
+    @rule(version=st.sampled_from(VERSIONS), names=SOME, run=RUNS, leased=st.booleans())
+    def claim(self, version: int, names: set[str], run: str, leased: bool) -> None:
+        fence = self.fence[run] if leased else None
+        self.record(version, names, State.SENT, run, requested_kw=1.0, fence=fence)
+
+    @rule(
+        version=st.sampled_from(VERSIONS),
+        names=SOME,
+        run=RUNS,
+        state=st.sampled_from(State),
+        raw=st.sampled_from(["", "0x0A"]),
+    )
+    def tell(self, version: int, names: set[str], run: str, state: State, raw: str) -> None:
+        self.record(version, names, state, run, read_back=raw)
+
+    @rule()
+    def crash(self) -> None:
+        self.ledger = Ledger(Warehouse(self.home))
+
+    @rule()
+    def end_what_is_overdue(self) -> None:
+        now = START + STEP
+        overdue = self.ledger.overdue(now)
+        assert self.ledger.record_events(events(overdue, State.EXPIRED, now, "run-1")).is_empty()
+        assert set(self.states().values()) <= FINAL
+
+    @rule()
+    def copy_the_release_log(self) -> None:
+        releases = pl.DataFrame(
+            {
+                "device_id": NAMES,
+                "at": [BEFORE, START],
+                "actor": ["watchdog", "anna"],
+                "why": "its set-point ran out",
+                "outcome": ["ACKED", "UNKNOWN"],
+                "sent": "0x00",
+                "detail": "",
+            },
+            schema_overrides={"at": pl.Datetime("us", "UTC")},
+        )
+        self.ledger.record_releases(releases)
+        states = self.states()
+        assert [s for id_, s in states.items() if ".release." in id_] == ["VERIFIED", "EXPIRED"]
+
+    def record(self, version: int, names: set[str], state: State, run: str, **told: object) -> None:
+        """Record a batch, and hold what is refused against what should have been."""
+        batch = COMMANDS[version].filter(pl.col("device_id").is_in(list(names)))
+        before = self.states()
+        refused = self.ledger.record_events(events(batch, state, START, run, **told))
+        after = self.states()
+        newer = {name for name in NAMES if any(id_.startswith(f"{name}.v2.") for id_ in before)}
+        claims = self.seen.filter(pl.col("state") == "SENT").group_by("device_id")
+        fences = dict(claims.agg(pl.col("fence").max().fill_null(0)).rows())
+        for id_, device_id in batch.select("command_id", "device_id").iter_rows():
+            was = before.get(id_)
+            legal = was is not None and state in TRANSITIONS[State(was)]
+            proven = (was, state) not in PROVEN_BY_READ_BACK or told.get("read_back")
+            superseded = state is State.SENT and version == 1 and device_id in newer
+            fence = told.get("fence")
+            fenced = fence is not None and fence < fences.get(device_id, 0)
+            if not (legal and proven):
+                assert after.get(id_) == was
+            elif superseded:
+                assert after[id_] == State.REJECTED
+            elif fenced:
+                assert after[id_] == was
+            else:
+                assert after[id_] == state
+                continue
+            assert id_ in refused["command_id"]
+
+    def rows(self) -> pl.DataFrame:
+        with duckdb.connect(self.home / "vpp.duckdb", read_only=True) as session:
+            return session.sql(ALL).pl()
+
+    def states(self) -> dict[str, str]:
+        return dict(self.rows().select("command_id", "state").rows())
+
+    @invariant()
+    def nothing_stored_was_changed(self) -> None:
+        rows = self.rows()
+        assert rows.head(self.seen.height).equals(self.seen)
+        self.seen = rows
+
+    @invariant()
+    def every_history_is_sound(self) -> None:
+        for history in self.seen.partition_by("command_id", maintain_order=True):
+            states = history["state"].to_list()
+            assert states[0] == State.PLANNED
+            assert states.count("PLANNED") == 1
+            for before, (after, raw) in zip(
+                states, history.select("state", "read_back").rows()[1:], strict=False
+            ):
+                assert State(after) in TRANSITIONS[State(before)]
+                assert after != "SENT" or before in {"PLANNED", "FAILED"}
+                assert raw or (before, after) not in PROVEN_BY_READ_BACK
+                assert before not in FINAL or after in {"VERIFIED", "OVERRIDDEN"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _new_warehouse(tmp_path_factory):
+    LedgerMachine.template = tmp_path_factory.mktemp("new") / "vpp.duckdb"
+    with Warehouse(LedgerMachine.template.parent).read():
+        pass
+
+
+TestInvariant19LedgerMachine = LedgerMachine.TestCase
+TestInvariant19LedgerMachine.settings = settings(
+    max_examples=200 if THOROUGH else 4,
+    stateful_step_count=40 if THOROUGH else 12,
+    deadline=None,
+)
