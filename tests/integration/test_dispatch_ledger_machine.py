@@ -88,24 +88,6 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.ledger.record_events(events(overdue, State.EXPIRED, now, "run-1")).is_empty()
         assert set(self.states().values()) <= FINAL
 
-    @rule()
-    def copy_the_release_log(self) -> None:
-        releases = pl.DataFrame(
-            {
-                "device_id": NAMES,
-                "at": [BEFORE, START],
-                "actor": ["watchdog", "anna"],
-                "why": "its set-point ran out",
-                "outcome": ["ACKED", "UNKNOWN"],
-                "sent": "0x00",
-                "detail": "",
-            },
-            schema_overrides={"at": pl.Datetime("us", "UTC")},
-        )
-        self.ledger.record_releases(releases)
-        states = self.states()
-        assert [s for id_, s in states.items() if ".release." in id_] == ["VERIFIED", "EXPIRED"]
-
     def record(self, version: int, names: set[str], state: State, run: str, **told: object) -> None:
         """Record a batch, and hold what is refused against what should have been."""
         batch = COMMANDS[version].filter(pl.col("device_id").is_in(list(names)))

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from vpp_pipeline.dispatch.lifecycle import FINAL, PROVEN_BY_READ_BACK, TRANSITIONS, State
-from vpp_pipeline.dispatch.release_record import release_commands, release_events
 from vpp_pipeline.dispatch.schemas import Events, whole_events, whole_intents
 
 if TYPE_CHECKING:
@@ -50,9 +49,13 @@ class Ledger:
         """
         intents = whole_intents(commands)
         with self._warehouse.write() as connection:
-            known = _known(connection, intents)
+            known = connection.frame(
+                "dispatch_known_commands",
+                frames={"named": intents.select("command_id", "interval_start")},
+            )
             new = intents.join(known, on="command_id", how="anti", maintain_order="left")
-            _store(connection, new.with_columns(created_at=pl.lit(at)))
+            stored = new.with_columns(pl.col("kind").cast(pl.String), created_at=pl.lit(at))
+            connection.append("commands", stored)
             _append(connection, events(new, State.PLANNED, at, actor))
             superseded = connection.frame("dispatch_superseded", frames={"named": new})
             _append(connection, events(superseded, State.REJECTED, at, actor, detail=_SUPERSEDED))
@@ -87,17 +90,6 @@ class Ledger:
             _append(connection, for_a_newer.select(Events.column_names()))
         return judged.filter(pl.col("refusal").is_not_null()).drop("superseded")
 
-    def record_releases(self, releases: pl.DataFrame) -> None:
-        """Copy what was released without the ledger (columns of `RELEASES`), each attempt once."""
-        commands = release_commands(releases)
-        with self._warehouse.write() as connection:
-            known = _known(connection, commands)
-            new = commands.join(known, on="command_id", how="anti", maintain_order="left")
-            _store(connection, new.with_columns(created_at="valid_from"))
-            for batch in release_events(releases):
-                rows = batch.join(new, on="command_id", how="semi", maintain_order="left")
-                _append(connection, rows)
-
     def states(self, interval_start: datetime) -> pl.DataFrame:
         """Return the interval's commands with `state`, `state_at`, `detail` and `offered_kw`.
 
@@ -105,6 +97,16 @@ class Ledger:
         """
         with self._warehouse.read() as connection:
             return connection.frame("dispatch_states", interval_start=interval_start)
+
+    def newest(self, interval_start: datetime) -> pl.DataFrame:
+        """Return a row a device of `states`: its newest set-point, with `created_at`."""
+        with self._warehouse.read() as connection:
+            return connection.frame("dispatch_newest_commands", interval_start=interval_start)
+
+    def next_version(self) -> int:
+        """Return a plan version above that of every plan and command."""
+        with self._warehouse.read() as connection:
+            return int(connection.frame("dispatch_next_version")["plan_version"][0])
 
     def open_commands(self, interval_start: datetime) -> pl.DataFrame:
         """Return those of `states` that are in no final state."""
@@ -158,15 +160,6 @@ def events(
             },
         )
     )
-
-
-def _known(connection: Connection, commands: pl.DataFrame) -> pl.DataFrame:
-    named = commands.select("command_id", "interval_start")
-    return connection.frame("dispatch_known_commands", frames={"named": named})
-
-
-def _store(connection: Connection, commands: pl.DataFrame) -> None:
-    connection.append("commands", commands.with_columns(pl.col("kind").cast(pl.String)))
 
 
 def _judged(rows: pl.DataFrame, known: pl.DataFrame, rivals: pl.DataFrame) -> pl.DataFrame:

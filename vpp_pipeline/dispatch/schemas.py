@@ -1,7 +1,7 @@
 """The frames that dispatch makes.
 
 Belongs here: what a command, a guarded command, an intent and a ledger event are. Does not: the
-states' machine (`lifecycle`), how commands are made (`commands`, `releases`).
+states' machine (`lifecycle`), how they are made (`commands`, `releases`).
 """
 
 from __future__ import annotations
