@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from vpp_pipeline.devices.protocol import Outcome
 from vpp_pipeline.dispatch.holds import Holds
 from vpp_pipeline.dispatch.release import NO_ADDRESS, obeying, releasable, release_until_seen
-from vpp_pipeline.dispatch.release_log import Release, ReleaseLog
+from vpp_pipeline.dispatch.release_log import Cause, Release, ReleaseLog
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,11 +39,9 @@ def release_stopped(
     links, silent = releasable(devices)
     results = asyncio.run(_release(runtime.drivers("kill switch"), links, within_s, look_again_s))
     now, directory = runtime.clock.now(), runtime.settings.order_dir
+    cause = Cause("kill switch", order.order_id, order.words)
     ReleaseLog(directory).append(
-        [
-            Release(name, now, order.who, order.words, r.outcome.value, r.sent, r.detail)
-            for name, r in results.items()
-        ]
+        [Release.of(name, now, order.who, cause, result) for name, result in results.items()]
     )
     left = {name: r.detail for name, r in results.items() if r.outcome is not Outcome.ACKED}
     holds = Holds(directory)

@@ -17,7 +17,7 @@ from vpp_pipeline.dispatch.heartbeat import Heartbeat
 from vpp_pipeline.dispatch.holds import Holds, HoldsDamaged
 from vpp_pipeline.dispatch.order_book import OrderBook
 from vpp_pipeline.dispatch.release import NO_ADDRESS, obeying, releasable, release
-from vpp_pipeline.dispatch.release_log import Release, ReleaseLog
+from vpp_pipeline.dispatch.release_log import Cause, Release, ReleaseLog
 from vpp_pipeline.fleet.registry import RegistryError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from vpp_pipeline.devices.protocol import DeviceLink
+    from vpp_pipeline.devices.protocol import DeviceLink, Driver
     from vpp_pipeline.runtime import Runtime
 
 _LOG = logging.getLogger(__name__)
@@ -37,18 +37,22 @@ _TIMEOUT_S = 5.0  # of one attempt at all devices
 
 def must_rest(
     standing: pl.DataFrame, holds: Mapping[str, datetime], now: datetime
-) -> dict[str, str]:
+) -> dict[str, Cause]:
     """Return the devices that may obey no set-point at `now`, and why.
 
     `standing` is `orders.standing`, `holds` until when each device without a timer was commanded.
     """
     lapsed = {
-        device_id: f"its set-point ended at {until:%Y-%m-%d %H:%M:%S} UTC and it has no timer"
+        device_id: _of_watchdog(f"its set-point ended at {until:%Y-%m-%d %H:%M:%S} UTC")
         for device_id, until in holds.items()
         if until <= now
     }
-    stopped = standing.filter("stopped").select("device_id", "stop_words")
-    return lapsed | dict(stopped.iter_rows())
+    stops = standing.filter("stopped").select("device_id", "order_id", "stop_words")
+    return lapsed | {name: Cause("kill switch", *stop) for name, *stop in stops.iter_rows()}
+
+
+def _of_watchdog(words: str) -> Cause:
+    return Cause("watchdog", None, f"{words}, and it has no timer of its own")
 
 
 class Watchdog:
@@ -61,13 +65,13 @@ class Watchdog:
         directory = runtime.settings.order_dir
         self._book, self._holds = OrderBook(directory), Holds(directory)
         self._log = ReleaseLog(directory)
-        self._drivers = runtime.drivers("watchdog")
+        self._drivers: Mapping[str, Driver] = {}
         self._loop = asyncio.Runner()
         self._changed_at: tuple[int, ...] = ()
         self._devices: pl.DataFrame | None = None
         self._links: dict[str, DeviceLink] = {}
         self._silent: list[str] = []
-        self._resting: dict[str, str] = {}
+        self._resting: dict[str, Cause] = {}
         self._told: dict[str, str] = {}
 
     def __enter__(self) -> Self:
@@ -83,6 +87,7 @@ class Watchdog:
         A device that must rest is released once, and again whenever it is found to obey a
         set-point or was not seen at rest.
         """
+        self._drivers = self._drivers or self._runtime.drivers("watchdog")
         problems = self._read_fleet()
         if self._devices is None:
             return problems
@@ -92,7 +97,9 @@ class Watchdog:
         except (HoldsDamaged, OSError) as error:
             problems.append(str(error))
             holds = {}
-            doubtful = dict.fromkeys(no_failsafe(self._devices)["device_id"], str(error))
+            doubtful = dict.fromkeys(
+                no_failsafe(self._devices)["device_id"], _of_watchdog(str(error))
+            )
         why = doubtful | must_rest(self._book.standing(self._devices, now), holds, now)
         self._resting = {name: was for name, was in self._resting.items() if why.get(name) == was}
         results = self._loop.run(self._bring_to_rest(why))
@@ -102,7 +109,7 @@ class Watchdog:
         self._holds.let_go({name: until for name, until in holds.items() if name in seen})
         return [*problems, *self._not_at_rest(results, why, holds)]
 
-    async def _bring_to_rest(self, why: Mapping[str, str]) -> dict[str, CommandResult]:
+    async def _bring_to_rest(self, why: Mapping[str, Cause]) -> dict[str, CommandResult]:
         links = [self._links[name] for name in why if name in self._links]
         resting = [link for link in links if link.device_id in self._resting]
         moving = [link for link in links if link.device_id not in self._resting]
@@ -130,24 +137,24 @@ class Watchdog:
         _LOG.warning("watching %d devices; without a timer: %s", len(links), without)
         return []
 
-    def _note(self, results: Mapping[str, CommandResult], why: Mapping[str, str]) -> None:
-        """Log each release whose result is another than the last time."""
+    def _note(self, results: Mapping[str, CommandResult], why: Mapping[str, Cause]) -> None:
+        """Log what was released, and each failure once."""
         now = self._clock.now()
         told = {name: f"{why[name]}: {r.outcome} {r.detail}" for name, r in results.items()}
         new = [
-            Release(name, now, "watchdog", why[name], r.outcome.value, r.sent, r.detail)
-            for name, r in results.items()
-            if self._told.get(name) != told[name] or r.outcome is Outcome.ACKED
+            Release.of(name, now, "watchdog", why[name], result)
+            for name, result in results.items()
+            if self._told.get(name) != told[name] or result.outcome is Outcome.ACKED
         ]
         self._told = {name: words for name, words in (self._told | told).items() if name in why}
         for each in new:
             _LOG.warning(
-                "%s: release %s %s (%s)", each.device_id, each.outcome, each.detail, each.why
+                "%s: release %s %s: %s", each.device_id, each.outcome, each.detail, each.why
             )
         self._log.append(new)
 
     def _not_at_rest(
-        self, results: Mapping[str, CommandResult], why: Mapping[str, str], holds: Iterable[str]
+        self, results: Mapping[str, CommandResult], why: Mapping[str, Cause], holds: Iterable[str]
     ) -> list[str]:
         """Name the devices that must rest and were not seen to."""
         known = set(self._devices["device_id"]) if self._devices is not None else set()

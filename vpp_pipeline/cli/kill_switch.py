@@ -48,7 +48,15 @@ def stop(scope: str, home: Path | None, who: str, why: str, within_s: float) -> 
     complaints = Heartbeat(runtime.settings.order_dir).complaints(
         runtime.clock.now(), runtime.clock.rate
     )
-    left = release_stopped(runtime, order, devices, within_s, _UNDER_WAY_S if complaints else 0.0)
+    try:
+        left = release_stopped(
+            runtime, order, devices, within_s, _UNDER_WAY_S if complaints else 0.0
+        )
+    except (OSError, ValueError) as error:
+        raise click.ClickException(
+            f"the order stands, but not every release is known: {error}; put that right and stop"
+            " again, or switch the devices on site"
+        ) from error
     for device_id, words in left.items():
         click.echo(f"NOT released: {device_id}: {words}", err=True)
     links, silent = releasable(devices)

@@ -11,13 +11,15 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import polars as pl
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from vpp_pipeline.devices.protocol import CommandResult
 
 _UTC = pl.Datetime("us", "UTC")
 
@@ -26,13 +28,26 @@ RELEASES = pl.Schema(
         "device_id": pl.String(),
         "at": _UTC,
         "actor": pl.String(),
+        "authority": pl.String(),
+        "order_id": pl.String(),
         "why": pl.String(),
         "outcome": pl.String(),
         "sent": pl.String(),
+        "acknowledged": pl.String(),
         "detail": pl.String(),
+        "fence": pl.Int64(),
     }
 )
 """A release: of which device, by whom and why, and what came of it (`protocol.Outcome`)."""
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why a device must be at rest: on whose authority, by which order if one was given."""
+
+    authority: str
+    order_id: str | None
+    words: str
 
 
 @dataclass(frozen=True)
@@ -42,10 +57,33 @@ class Release:
     device_id: str
     at: datetime
     actor: str
+    authority: str
+    order_id: str | None
     why: str
     outcome: str
     sent: str
+    acknowledged: str
     detail: str
+    fence: int | None
+
+    @classmethod
+    def of(
+        cls, device_id: str, at: datetime, actor: str, cause: Cause, result: CommandResult
+    ) -> Self:
+        """Return what `actor` tried at `at`, and what came of it."""
+        return cls(
+            device_id=device_id,
+            at=at,
+            actor=actor,
+            authority=cause.authority,
+            order_id=cause.order_id,
+            why=cause.words,
+            outcome=result.outcome.value,
+            sent=result.sent,
+            acknowledged=result.answer,
+            detail=result.detail,
+            fence=result.fence,
+        )
 
 
 class ReleaseLog:
