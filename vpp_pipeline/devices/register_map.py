@@ -97,7 +97,10 @@ class Write(_Record):
 
 
 class Readings(_Record):
-    """What is measured. A store's content is `energy_kwh`, or `soc_pct` of `capacity_kwh`."""
+    """What is measured.
+
+    A store's content is `energy_kwh`, or `soc_pct` of `capacity_kwh`, else of the registry's.
+    """
 
     power_kw: Measure
     energy_kwh: Measure | None = None

@@ -59,6 +59,8 @@ class MapLook:
         given, states = self.map.readings, self.map.states
         energy_kwh = self._value(given.energy_kwh)
         soc_pct, capacity_kwh = self._value(given.soc_pct), self._value(given.capacity_kwh)
+        if given.capacity_kwh is None:
+            capacity_kwh = self.link.energy_capacity_kwh
         if energy_kwh is None and soc_pct is not None and capacity_kwh is not None:
             energy_kwh = soc_pct / _FULL_PCT * capacity_kwh
         heartbeat = self._value(given.heartbeat)

@@ -63,12 +63,15 @@ def to_bytes(registers: Sequence[int]) -> bytes:
 
 
 def whole_steps(value: float, step: float) -> int:
-    """Return how many whole steps a finite value is, rounded towards zero: never more than asked.
+    """Return how many whole steps a value is, rounded towards zero: never more than asked.
 
     A millionth of a step is granted, so that 4.35 kW are 4350 W whatever a double makes of it.
+    Raises `NotEncodable` for what is not finite.
     """
-    steps = int(abs(value) / step + 1e-6)
-    return -steps if value < 0 else steps
+    steps = abs(value) / step + 1e-6
+    if not math.isfinite(steps):
+        raise NotEncodable(f"{value} in steps of {step:g} is not a finite number")
+    return -int(steps) if value < 0 else int(steps)
 
 
 def _ordered(words: tuple[int, ...], order: WordOrder) -> tuple[int, ...]:
