@@ -47,6 +47,8 @@ class ScriptedDevice:
         self.fault: Fault = answer_honestly
         self.writes: list[tuple[int, tuple[int, ...]]] = []
         self.reads: list[tuple[int, int]] = []
+        self.silent_units: set[int] = set()
+        self.asked: list[int] = []
         self.endpoint = ""
         self.connections = 0
         self._handlers: set[asyncio.Task[None]] = set()
@@ -73,7 +75,8 @@ class ScriptedDevice:
             while True:
                 transaction, _, length, unit = struct.unpack(">HHHB", await reader.readexactly(7))
                 pdu = await reader.readexactly(length - 1)
-                answer = self._answer(pdu)
+                self.asked.append(unit)
+                answer = None if unit in self.silent_units else self._answer(pdu)
                 if answer is None:
                     continue
                 is_late = answer.startswith(LATE)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 _REQUEST_TIMEOUT_S = 1.0
 _LEASE_SHARE = 0.8  # of a call's time, so that the holder can still be named
+_REQUEST_SHARE = 0.5  # of a call's time, so that a silence is noted before the call is over
 _MOST_ENDPOINTS_AT_ONCE = 200  # two descriptors each; paho waits with select(), up to 1023
 
 T = TypeVar("T")
@@ -115,7 +116,7 @@ class Visits:
             return await open_session(
                 link.endpoint,
                 self._discovered.setdefault(link.endpoint, {}),
-                min(_REQUEST_TIMEOUT_S, timeout_s),
+                min(_REQUEST_TIMEOUT_S, timeout_s * _REQUEST_SHARE),
                 context,
             )
         except EndpointLost as error:
