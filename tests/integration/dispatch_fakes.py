@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from vpp_pipeline.clock import Clock, ManualClock
+from vpp_pipeline.devices.leases import Leases
 from vpp_pipeline.devices.protocol import (
     Command,
     CommandResult,
@@ -31,7 +32,9 @@ from vpp_pipeline.dispatch.dispatcher import Dispatcher, PushSettings
 from vpp_pipeline.dispatch.holds import Holds
 from vpp_pipeline.dispatch.ledger import Ledger
 from vpp_pipeline.dispatch.order_book import OrderBook
+from vpp_pipeline.dispatch.orders import Kind, Order
 from vpp_pipeline.dispatch.push import push
+from vpp_pipeline.dispatch.recheck import recheck
 from vpp_pipeline.fleet.frame import device_frame
 from vpp_pipeline.fleet.model import (
     Battery,
@@ -47,6 +50,7 @@ from vpp_pipeline.warehouse.store import Warehouse
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from vpp_pipeline.dispatch.recheck import RecheckReport
     from vpp_pipeline.dispatch.report import PushReport
 
 START = datetime(2026, 3, 1, 10, tzinfo=UTC)
@@ -129,6 +133,10 @@ class FileDriver:
         path = self._directory / device_id
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
+    def forget(self, device_id: str) -> None:
+        """Let the device fall back to its default."""
+        (self._directory / device_id).unlink()
+
     def stand(self, device_id: str, kw: float, command_id: str, until: datetime) -> None:
         """Give the device a set-point, whoever does it."""
         entry = {"kw": kw, "command_id": command_id, "until": until.isoformat()}
@@ -172,6 +180,25 @@ class FileDriver:
         """Nothing is open."""
 
 
+def answering(outcome: Outcome, *, times: int = 99):
+    """A driver's `command` that gives this answer some times, and delivers only then."""
+    left = [times]
+
+    def wrap(driver):
+        deliver = driver.command
+
+        async def command(commands, now, timeout_s):
+            if left[0] == 0:
+                return await deliver(commands, now, timeout_s)
+            left[0] -= 1
+            driver.commanded += [c for _, c in commands]
+            return [CommandResult(c.command_id, outcome, "", "as told") for _, c in commands]
+
+        driver.command = command
+
+    return wrap
+
+
 class Bench:
     """A warehouse, a clock, devices and a driver a protocol, in one directory."""
 
@@ -180,6 +207,7 @@ class Bench:
         self.ledger = Ledger(Warehouse(directory / "warehouse"))
         self.orders = OrderBook(directory / "orders")
         self.holds = Holds(directory / "orders")
+        self.leases = Leases(directory / "leases", "test")
         self.devices = plant()
         (directory / "devices").mkdir(exist_ok=True)
         self.drivers = {
@@ -194,21 +222,46 @@ class Bench:
         plan: PlanRef = PLAN,
         settings: PushSettings = SETTINGS,
     ) -> PushReport:
-        dispatcher = Dispatcher(
+        asked = due(self.devices, plan=plan) if what is None else what
+        return asyncio.run(push(self.dispatcher(settings), plan, asked, self.devices, START))
+
+    def recheck(self, after: timedelta) -> RecheckReport:
+        """Look again, so long after START."""
+        self.clock.sleep_until(START + after)
+        return asyncio.run(recheck(self.dispatcher(SETTINGS), self.devices))
+
+    def dispatcher(self, settings: PushSettings) -> Dispatcher:
+        return Dispatcher(
             ledger=self.ledger,
             drivers=self.drivers,
             clock=self.clock,
             read_states=lambda: healthy(self.devices, self.clock.now(), self.energy_kwh),
             orders=self.orders,
             holds=self.holds,
+            leases=self.leases,
             actor="test",
             settings=settings,
         )
-        asked = due(self.devices, plan=plan) if what is None else what
-        return asyncio.run(push(dispatcher, plan, asked, self.devices, START))
+
+    def give(self, kind: Kind, scope: str, **fields: object) -> Order:
+        """Give an order now; a timed one for two hours."""
+        if kind in {"override", "grid_limit"}:
+            fields = {"valid_until": self.clock.now() + timedelta(hours=2), **fields}
+        order = Order(
+            order_id=f"order-{len(self.orders.read())}",
+            kind=kind,
+            scope=scope,
+            who="op",
+            why="a test",
+            given_at=self.clock.now(),
+            **fields,
+        )
+        self.orders.give(order)
+        return order
 
     def states(self) -> dict[str, str]:
-        return dict(self.ledger.states(START).select("device_id", "state").rows())
+        """Return the state of each device's newest command."""
+        return dict(self.ledger.newest(START).select("device_id", "state").rows())
 
     def events(self, device_id: str) -> list[str]:
         return self.ledger.history(device_id, START + timedelta(minutes=10))["state"].to_list()

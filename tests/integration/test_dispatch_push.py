@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import polars as pl
 import pytest
-from dispatch_fakes import BEFORE, PLAN, START, Bench, due, plant
+from dispatch_fakes import BEFORE, PLAN, START, Bench, answering, due, plant
 
 from vpp_pipeline.devices.protocol import CommandResult, Outcome, Unreachable
 from vpp_pipeline.dispatch.commands import DueCommands, PlanRef
@@ -29,25 +29,6 @@ def bench(tmp_path, new_warehouse) -> Bench:
     (tmp_path / "warehouse").mkdir()
     shutil.copy(new_warehouse, tmp_path / "warehouse")
     return Bench(tmp_path)
-
-
-def answering(outcome: Outcome, *, times: int = 99):
-    """A driver's `command` that gives this answer some times, and delivers only then."""
-    left = [times]
-
-    def wrap(driver):
-        deliver = driver.command
-
-        async def command(commands, now, timeout_s):
-            if left[0] == 0:
-                return await deliver(commands, now, timeout_s)
-            left[0] -= 1
-            driver.commanded += [c for _, c in commands]
-            return [CommandResult(c.command_id, outcome, "", "as told") for _, c in commands]
-
-        driver.command = command
-
-    return wrap
 
 
 def test_every_device_is_verified(bench):

@@ -12,6 +12,7 @@ import polars as pl
 from vpp_pipeline.defs.metadata import owners, table
 from vpp_pipeline.defs.partitions import delivery_days
 from vpp_pipeline.defs.planning import device_schedules
+from vpp_pipeline.devices.leases import Leases
 from vpp_pipeline.dispatch.commands import DueCommands, PlanRef, due_commands
 from vpp_pipeline.dispatch.dispatcher import Dispatcher, PushSettings
 from vpp_pipeline.dispatch.guard import GuardSettings
@@ -99,6 +100,7 @@ def _dispatcher(actor: str, runtime: Runtime) -> Dispatcher:
         lambda: runtime.latest_telemetry(runtime.clock.now()),
         OrderBook(runtime.settings.order_dir),
         Holds(runtime.settings.order_dir),
+        Leases(runtime.settings.lease_dir, actor),
         actor,
         PushSettings(guard=GuardSettings(max_age=_STATES_MAX_AGE)),
     )

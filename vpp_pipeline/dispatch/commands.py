@@ -67,7 +67,7 @@ def due_commands(
         .with_columns(
             field=pl.when(capped).then(pl.lit("limit_kw")).otherwise(pl.lit("power_kw")),
             planned_kw=pl.when(capped).then("limit_kw").otherwise("power_kw"),
-            sequence=pl.lit(_sequence(interval_start), pl.Int64),
+            sequence=pl.lit(interval_number(interval_start), pl.Int64),
         )
         .with_columns(reason=_refusal())
         .sort("device_id")
@@ -95,7 +95,8 @@ def due_commands(
     return DueCommands(Commands.validate(commands), refused)
 
 
-def _sequence(interval_start: datetime) -> int:
+def interval_number(interval_start: datetime) -> int:
+    """Return the interval's number since the epoch: the `sequence` of its commands."""
     return int(interval_start.timestamp()) // int(STEP.total_seconds())
 
 

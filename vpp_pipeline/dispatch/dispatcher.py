@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from vpp_pipeline.clock import Clock
+    from vpp_pipeline.devices.leases import Leases
     from vpp_pipeline.devices.protocol import Driver
     from vpp_pipeline.dispatch.holds import Holds
     from vpp_pipeline.dispatch.ledger import Ledger
@@ -35,11 +36,15 @@ class PushSettings:
     timeout_s: float = 5.0  # of one batch of one protocol
     rounds: int = 4  # times each open command is read back, and sent again where it may be
     settle_s: float = 0.5  # before the first read-back; doubles each round
+    turn_s: float = 60.0  # how long another push of the interval is waited for
 
 
 @dataclass(frozen=True)
 class Dispatcher:
-    """What a push works with. `read_states` returns each device's latest telemetry."""
+    """What a push works with. `read_states` returns each device's latest telemetry.
+
+    Under a lease of `leases` an interval is pushed by one run at a time.
+    """
 
     ledger: Ledger
     drivers: Mapping[str, Driver]
@@ -47,5 +52,6 @@ class Dispatcher:
     read_states: Callable[[], pl.DataFrame]
     orders: OrderBook
     holds: Holds
+    leases: Leases
     actor: str
     settings: PushSettings = field(default_factory=PushSettings)

@@ -92,11 +92,12 @@ class Exchange:
         )
         return authorised(guarded, standing), telemetry
 
-    async def send(self, rows: pl.DataFrame) -> None:
+    async def send(self, rows: pl.DataFrame, fence: int | None) -> None:
         """Send `rows` (wired rows of `Ledger.states` with `left_over`), or say why not.
 
         The guard looks again; what passes is claimed in the ledger before it is sent, and a
-        device without a timer is noted as held.
+        device without a timer is noted as held. `fence` is the token of the lease that the sender
+        holds; the ledger refuses a claim under an older one.
         """
         judged = await self._judged(rows)
         told = {"authority": pl.col("authority"), "order_id": pl.col("order_id")}
@@ -114,6 +115,7 @@ class Exchange:
             detail=pl.col("note"),
             requested_kw=pl.col("offered_kw"),
             old_kw=pl.col("old_kw"),
+            fence=pl.lit(fence, pl.Int64),
             **told,
         )
         claimed = admitted.join(refused, on="command_id", how="anti", maintain_order="left")

@@ -71,9 +71,9 @@ def judge(
 
     VERIFIED needs a match and, where the device names a command, this one. After a lost answer
     the timer must cover half of the time left as well: an equal set-point of the interval before
-    would soon run out. A command in UNKNOWN that does not stand is FAILED: it may be sent again.
-    On the `last_look`, a set-point that is neither ours nor the one before is OVERRIDDEN,
-    and all others keep their state, with the device's words.
+    would soon run out. A command in UNKNOWN that does not stand is FAILED: it may be sent again,
+    but not over another's value. On the `last_look`, a set-point that is neither ours nor the
+    one before is OVERRIDDEN, and all others keep their state, with the device's words.
     """
     left_s = (pl.col("valid_until") - now).dt.total_microseconds() / 1e6
     doubtful = pl.col("state") == State.UNKNOWN.value
@@ -113,7 +113,7 @@ def judge(
             .then(pl.lit(State.APPLIED.value))
             .when(pl.lit(last_look) & pl.col("reachable") & foreign)
             .then(pl.lit(State.OVERRIDDEN.value))
-            .when(doubtful & pl.col("reachable"))
+            .when(doubtful & pl.col("reachable") & (pl.col("matches") | ~foreign))
             .then(pl.lit(State.FAILED.value))
             .when(pl.lit(last_look))
             .then("state"),

@@ -47,6 +47,9 @@ async def push(
     (`spread`): MQTT, HTTP and OCPP devices get theirs ahead, Modbus devices theirs in waves from
     the boundary on, and all are read back. What a device refused is not tried again; what failed
     is, after growing pauses. Nothing is sent for an interval that is over.
+
+    Of several runs one at a time pushes an interval: what a dead run may have sent is only doubted
+    once it is certain that it is dead. Raises `LeaseHeld` where another takes too long.
     """
     return await _Push(dispatcher, plan, due, devices, interval_start).run()
 
@@ -71,11 +74,20 @@ class _Push:
         self._start = interval_start
         self._end = self._exchange.end
         self._earliest = max(interval_start, self._clock.now())
+        self._fence: int | None = None  # the token of our turn, once it has come
         self._known: pl.DataFrame | None = None  # our commands' states, until the next write
 
     async def run(self) -> PushReport:
         await self._store_intents()
-        await self._settle_the_past()
+        await self._close_the_past()
+        turn = f"push-{self._start:%H%M}"  # few files, whose tokens grow from day to day
+        async with await self._with.leases.acquire(turn, self._settings.turn_s) as lease:
+            return await self._bring(lease.token)
+
+    async def _bring(self, fence: int) -> PushReport:
+        """Send what is open and verify it, under the lease whose token is `fence`."""
+        self._fence = fence
+        await self._doubt_the_dead()
         await self._offer(_CAN_WAIT)
         if self._clock.now() < self._start:
             await self._sleep_until(self._start)
@@ -112,8 +124,8 @@ class _Push:
             self._with.actor,
         )
 
-    async def _settle_the_past(self) -> None:
-        """Close what is over or superseded, and doubt what an earlier push was about to send."""
+    async def _close_the_past(self) -> None:
+        """Close what is over or superseded."""
         await self._expire()
         opened = await asyncio.to_thread(self._ledger.open_commands, self._start)
         older = opened.filter(pl.col("plan_version") < self._plan.plan_version).join(
@@ -126,6 +138,10 @@ class _Push:
             .otherwise(pl.lit(State.OVERRIDDEN.value)),
             detail=f"superseded by plan version {self._plan.plan_version}",
         )
+
+    async def _doubt_the_dead(self) -> None:
+        """Doubt what an earlier push was about to send when it ended."""
+        self._known = None
         await self._record(
             (await self._states()).filter(pl.col("state") == State.SENT),
             State.UNKNOWN,
@@ -174,7 +190,7 @@ class _Push:
         )
         if not rows.is_empty():
             self._known = None
-            await self._exchange.send(rows)
+            await self._exchange.send(rows, self._fence)
 
     async def _read_back(self, *, last_look: bool) -> None:
         """Read back what may stand at its device."""

@@ -1,0 +1,176 @@
+"""What becomes of set-points within their interval, after the push."""
+
+import shutil
+from datetime import timedelta
+
+import polars as pl
+import pytest
+from dispatch_fakes import START, Bench, answering
+
+from vpp_pipeline.devices.protocol import Outcome, Unreachable
+from vpp_pipeline.dispatch.lifecycle import State
+from vpp_pipeline.warehouse.store import Warehouse
+
+SIX_MINUTES = timedelta(minutes=6)
+TEN_MINUTES = timedelta(minutes=10)
+
+
+@pytest.fixture(scope="module")
+def new_warehouse(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("new")
+    with Warehouse(directory).read():
+        return directory / "vpp.duckdb"
+
+
+@pytest.fixture
+def bench(tmp_path, new_warehouse) -> Bench:
+    """A plant whose six commands of 3 kW are verified."""
+    (tmp_path / "warehouse").mkdir()
+    shutil.copy(new_warehouse, tmp_path / "warehouse")
+    pushed = Bench(tmp_path)
+    assert pushed.push().counts == {State.VERIFIED: 6}
+    return pushed
+
+
+def in_force(bench: Bench, device_id: str) -> object:
+    return bench.drivers[device_id.split("-", maxsplit=1)[0]].applications(device_id)[-1]["kw"]
+
+
+def test_invariant_07_what_stands_is_verified_once_more_and_not_sent_again(bench):
+    report = bench.recheck(SIX_MINUTES)
+    assert report.looked_at == 6
+    assert report.pushed is None
+    assert bench.events("modbus-0") == ["PLANNED", "SENT", "ACKED", "VERIFIED", "VERIFIED"]
+    assert set(bench.applications().values()) == {1}
+
+
+def test_what_was_looked_at_just_now_is_left_alone(bench):
+    assert bench.recheck(timedelta(minutes=2)).looked_at == 0
+    assert bench.events("mqtt-0") == ["PLANNED", "SENT", "ACKED", "VERIFIED"]
+
+
+@pytest.mark.parametrize("device_id", ["modbus-0", "mqtt-0", "http-0"])
+def test_invariant_07_a_device_that_fell_back_to_its_default_is_told_again(bench, device_id):
+    bench.drivers[device_id.split("-")[0]].forget(device_id)
+    report = bench.recheck(SIX_MINUTES)
+    assert report.gone["device_id"].to_list() == [device_id]
+    assert report.pushed.counts == {State.VERIFIED: 1}
+    assert report.overridden.is_empty()
+    assert in_force(bench, device_id) == 3.0
+    ended, begun = bench.ledger.states(START).filter(device_id=device_id).rows(named=True)
+    assert (ended["state"], begun["state"]) == ("OVERRIDDEN", "VERIFIED")
+    assert "no longer stands" in ended["detail"]
+    assert begun["plan_version"] > ended["plan_version"]
+
+
+def test_invariant_02_a_timer_that_was_cut_short_is_armed_again(bench):
+    bench.drivers["modbus"].stand("modbus-0", 3.0, "", START + timedelta(minutes=8))
+    report = bench.recheck(SIX_MINUTES)
+    assert report.gone["device_id"].to_list() == ["modbus-0"]
+    assert report.pushed.counts == {State.VERIFIED: 1}
+    told = bench.drivers["modbus"].commanded[-1]
+    assert told.valid_until == START + timedelta(minutes=20)
+
+
+def test_invariant_14_anothers_value_found_later_is_an_alarm_and_no_fight(bench):
+    bench.drivers["modbus"].stand("modbus-1", -7.0, "", START + timedelta(minutes=20))
+    report = bench.recheck(SIX_MINUTES)
+    assert report.overridden["device_id"].to_list() == ["modbus-1"]
+    assert "reports -7.0 kW" in report.overridden["why"][0]
+    assert report.pushed is None
+    assert in_force(bench, "modbus-1") == -7.0
+    assert bench.recheck(TEN_MINUTES + timedelta(minutes=2)).overridden.is_empty()
+
+
+def test_invariant_06_a_device_that_can_not_be_read_stays_as_it_was(bench):
+    async def silent(commands, timeout_s):
+        return [Unreachable(link.device_id, "no route") for link, _ in commands]
+
+    bench.drivers["modbus"].read_back = silent
+    report = bench.recheck(SIX_MINUTES)
+    assert report.looked_at == 6
+    assert bench.states()["modbus-0"] == "VERIFIED"
+    assert bench.applications()["modbus-0"] == 1
+
+
+def test_invariant_18_what_failed_to_arrive_is_sent_when_it_can(tmp_path, new_warehouse):
+    (tmp_path / "warehouse").mkdir()
+    shutil.copy(new_warehouse, tmp_path / "warehouse")
+    bench = Bench(tmp_path)
+    answering(Outcome.FAILED, times=5)(bench.drivers["http"])
+    assert bench.push().counts == {State.VERIFIED: 4, State.FAILED: 2}
+    report = bench.recheck(SIX_MINUTES)
+    assert report.pushed.counts == {State.VERIFIED: 2}
+    assert set(bench.applications().values()) == {1}
+
+
+def test_invariant_08_an_override_counts_from_the_next_look_on(bench):
+    order = bench.give("override", "device:http-1", power_kw=-4.0)
+    report = bench.recheck(timedelta(minutes=1))
+    assert report.pushed.counts == {State.VERIFIED: 1}
+    assert in_force(bench, "http-1") == -4.0
+    assert in_force(bench, "http-0") == 3.0
+    last = bench.ledger.history("http-1", START + TEN_MINUTES).row(-1, named=True)
+    assert (last["authority"], last["order_id"]) == ("override", order.order_id)
+    assert bench.recheck(timedelta(minutes=2)).pushed is None
+
+
+def test_invariant_08_after_an_override_the_plan_counts_again(bench):
+    order = bench.give("override", "device:mqtt-1", power_kw=-4.0)
+    bench.recheck(timedelta(minutes=1))
+    bench.give("cancel", "device:mqtt-1", cancels=order.order_id)
+    bench.recheck(timedelta(minutes=2))
+    assert in_force(bench, "mqtt-1") == 3.0
+
+
+def test_invariant_09_a_grid_limit_in_mid_interval_binds_what_was_sent_before(bench):
+    bench.give("grid_limit", "site:site", max_kw=6.0)
+    report = bench.recheck(timedelta(minutes=1))
+    assert report.pushed.counts == {State.VERIFIED: 6}
+    total = sum(in_force(bench, name) for name in bench.devices["device_id"])
+    assert total <= 6.0 + 1e-6
+
+
+def test_invariant_10_a_stop_is_no_reason_to_send_and_its_end_is(bench):
+    bench.give("stop", "device:modbus-0")
+    bench.drivers["modbus"].forget("modbus-0")
+    report = bench.recheck(SIX_MINUTES)
+    assert report.pushed is None
+    assert bench.applications()["modbus-0"] == 0
+    bench.give("resume", "device:modbus-0")
+    bench.recheck(SIX_MINUTES + timedelta(minutes=1))
+    assert in_force(bench, "modbus-0") == 3.0
+
+
+def test_a_device_without_a_plan_obeys_its_override_no_longer_than_that_is_valid(
+    tmp_path, new_warehouse
+):
+    (tmp_path / "warehouse").mkdir()
+    shutil.copy(new_warehouse, tmp_path / "warehouse")
+    bench = Bench(tmp_path)
+    bench.clock.sleep_until(START)
+    until = START + timedelta(minutes=9)
+    bench.give("override", "device:http-0", power_kw=2.0, valid_until=until)
+    bench.recheck(timedelta(minutes=1))
+    (told,) = bench.drivers["http"].commanded
+    assert (told.device_id, told.power_kw, told.valid_until) == ("http-0", 2.0, until)
+    assert bench.recheck(TEN_MINUTES).pushed is None
+
+
+def test_a_damaged_order_book_sends_nothing(bench, tmp_path):
+    bench.drivers["modbus"].forget("modbus-0")
+    (tmp_path / "orders").mkdir(exist_ok=True)
+    (tmp_path / "orders" / "orders.jsonl").write_text("{}\n{}\n")
+    report = bench.recheck(SIX_MINUTES)
+    assert report.pushed is None
+    assert report.gone.height == 1
+
+
+def test_no_plan_version_is_given_twice(bench):
+    first = bench.ledger.next_version()
+    bench.give("override", "fleet", power_kw=1.0)
+    bench.recheck(timedelta(minutes=1))
+    versions = bench.ledger.states(START)["plan_version"].unique().sort().to_list()
+    assert versions == [1, first]
+    assert bench.ledger.next_version() == first + 1
+    assert bench.ledger.newest(START).select(pl.col("plan_version").unique()).item() == first
