@@ -246,9 +246,10 @@ class _Connecting:
             self._fail(f"the connection ended: {reason}")
             return
         lasted_s = time.monotonic() - self._stands_since_s
-        firm = lasted_s >= _STANDS_FIRM_S
-        self._pause_s = _FIRST_PAUSE_S if firm else min(2 * self._pause_s, _LONGEST_PAUSE_S)
+        if lasted_s >= _STANDS_FIRM_S:
+            self._pause_s = _FIRST_PAUSE_S
         client.reconnect_delay_set(self._pause_s, _LONGEST_PAUSE_S)
+        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
         why = str(reason)
         if why == _TAKEN_OVER:
             why += (
