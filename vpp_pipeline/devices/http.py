@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
 from vpp_pipeline.credentials import CredentialError, Credentials
 from vpp_pipeline.devices.endpoint_health import EndpointHealth
-from vpp_pipeline.devices.http_exchange import Exchange, Hosts, NoAnswer, NotSent, SaidNo
+from vpp_pipeline.devices.http_answers import NoAnswer, NotSent, SaidNo
+from vpp_pipeline.devices.http_exchange import Exchange, Hosts
 from vpp_pipeline.devices.protocol import (
     Command,
     CommandResult,
@@ -43,11 +45,14 @@ if TYPE_CHECKING:
 
     from vpp_pipeline.clock import Clock
 
+R = TypeVar("R", bound=CommandReport)
 T = TypeVar("T")
 
 _LOG = logging.getLogger(__name__)
 _FIRST_POLL_S = 0.05
 _SLOWEST_POLL_S = 0.5
+_MOST_KEPT = 4000  # bytes of an answer
+_UNREADABLE = "accepted, but its progress can't be read"
 _NOT_YET = "accepted, not yet applied"
 _NO_ANSWER = (NotSent, NoAnswer, SaidNo, MalformedMessage)
 
@@ -125,16 +130,17 @@ class HttpDriver:
         completion = self._expect(link, command)
         try:
             body = await _ask(exchange, link, "POST", "commands", payload=payload)
-            outcome, detail = await self._follow(exchange, link, command, body, completion)
+            outcome, detail, body = await self._follow(exchange, link, command, body, completion)
         except NotSent as error:
-            return CommandResult(command.command_id, Outcome.FAILED, "", str(error))
+            outcome, detail, body, payload = Outcome.FAILED, str(error), b"", ""
         except NoAnswer as error:
-            return CommandResult(command.command_id, Outcome.UNKNOWN, payload, str(error))
+            outcome, detail, body = Outcome.UNKNOWN, str(error), b""
         except SaidNo as refused:
-            return CommandResult(command.command_id, Outcome.REJECTED, payload, str(refused))
+            outcome, detail, body = Outcome.REJECTED, str(refused), refused.answer
         finally:
             completion.cancel()
-        return CommandResult(command.command_id, outcome, payload, detail)
+        told, answer = exchange.redact(detail), exchange.redact(_as_it_came(body))
+        return CommandResult(command.command_id, outcome, payload, told, answer)
 
     def _open_webhook(self) -> None:
         if self._receiver and not self._receiver.url:
@@ -164,31 +170,30 @@ class HttpDriver:
         command: Command,
         body: bytes,
         completion: asyncio.Future[Completion],
-    ) -> tuple[Outcome, str]:
-        """Follow an accepted command, told or asked, for as long as waiting can tell more."""
+    ) -> tuple[Outcome, str, bytes]:
+        """Follow an accepted command, told or asked, for as long as waiting can tell more.
+
+        Returns the outcome, words, and the last answer.
+        """
         pause_s = _FIRST_POLL_S
         while True:
-            try:
-                report: CommandReport = (
-                    completion.result() if completion.done() else parse(Acceptance, body)
-                )
-            except MalformedMessage as error:
-                seen = f"accepted, but its progress can't be read: {error}"
-            else:
-                if end := _end(report, command, self._clock.now()):
-                    return end
-                seen = _NOT_YET
-                if isinstance(report, Acceptance) and report.notifies:
-                    pause_s = exchange.left_s / 2
-            if not await exchange.pause(pause_s, completion):
-                return Outcome.ACKED, seen
-            pause_s = min(2 * pause_s, _SLOWEST_POLL_S)
             if completion.done():
-                continue
-            try:
-                body = await _ask(exchange, link, "GET", "commands", command.command_id)
-            except (NotSent, NoAnswer, SaidNo) as error:
-                return Outcome.ACKED, f"accepted, but its progress can't be read: {error}"
+                body = completion.result().model_dump_json().encode()
+            stand = _stand(body, command, self._clock.now())
+            if stand.outcome:
+                return stand.outcome, stand.words, body
+            if stand.notifies:
+                pause_s = exchange.left_s / 2
+            if not await exchange.pause(pause_s, completion):
+                if exchange.shortened:
+                    return Outcome.UNKNOWN, f"{stand.words}, and its validity ends", body
+                return Outcome.ACKED, stand.words, body
+            pause_s = min(2 * pause_s, _SLOWEST_POLL_S)
+            if not completion.done():
+                try:
+                    body = await _ask(exchange, link, "GET", "commands", command.command_id)
+                except (NotSent, NoAnswer, SaidNo) as error:
+                    return Outcome.ACKED, f"{_UNREADABLE}: {error}", body
 
     async def _release(self, exchange: Exchange, link: DeviceLink) -> CommandResult:
         release_id = f"release-{link.device_id}-{self._clock.now().isoformat()}"
@@ -199,11 +204,11 @@ class HttpDriver:
         try:
             await _ask(exchange, link, "DELETE", "setpoint")
         except NotSent as error:
-            return CommandResult(release_id, Outcome.FAILED, "", str(error))
+            return CommandResult(release_id, Outcome.FAILED, "", exchange.redact(str(error)))
         except NoAnswer as error:
-            return CommandResult(release_id, Outcome.UNKNOWN, sent, str(error))
+            return CommandResult(release_id, Outcome.UNKNOWN, sent, exchange.redact(str(error)))
         except SaidNo as refused:
-            return CommandResult(release_id, Outcome.REJECTED, sent, str(refused))
+            return CommandResult(release_id, Outcome.REJECTED, sent, exchange.redact(str(refused)))
         reading = await _read(exchange, link)
         if isinstance(reading, Unreachable):
             doubt = f"released, but not seen to rest: {reading.reason}"
@@ -214,24 +219,48 @@ class HttpDriver:
         return CommandResult(release_id, Outcome.UNKNOWN, sent, doubt)
 
 
-def _end(report: CommandReport, command: Command, now: datetime) -> tuple[Outcome, str] | None:
-    """Return the outcome of a command that was taken; None while waiting may tell more."""
+@dataclass(frozen=True)
+class _Stand:
+    """Where a command stands by its last report; no outcome while waiting may tell more."""
+
+    outcome: Outcome | None
+    words: str
+    notifies: bool = False
+
+
+def _stand(body: bytes, command: Command, now: datetime) -> _Stand:
+    try:
+        report = _report(Acceptance, body, command)
+    except MalformedMessage as error:
+        return _Stand(None, f"{_UNREADABLE}: {error}")
     if report.state in {"rejected", "expired"}:
-        return Outcome.REJECTED, f"{report.state}: {report.reason}"
+        return _Stand(Outcome.REJECTED, f"{report.state}: {report.reason}")
     if report.state == "applied":
-        return Outcome.ACKED, report.reason
+        return _Stand(Outcome.ACKED, report.reason)
     if command.valid_until <= now:
-        return Outcome.UNKNOWN, f"{_NOT_YET}, and its validity is over"
-    if command.valid_from > now:
-        return Outcome.ACKED, _NOT_YET
-    return None
+        return _Stand(Outcome.UNKNOWN, f"{_NOT_YET}, and its validity is over")
+    return _Stand(
+        Outcome.ACKED if command.valid_from > now else None, _NOT_YET, notifies=report.notifies
+    )
+
+
+def _report(model: type[R], body: bytes, command: Command) -> R:
+    """Read a report of `command`. Raises `MalformedMessage`, also on another command's."""
+    report = parse(model, body)
+    if report.command_id != command.command_id:
+        raise MalformedMessage(f"it tells of command {report.command_id[:80]!r}")
+    return report
+
+
+def _as_it_came(body: bytes) -> str:
+    return body[:_MOST_KEPT].decode(errors="backslashreplace")
 
 
 async def _read(exchange: Exchange, link: DeviceLink) -> Reading | Unreachable:
     try:
         return parse_reading(link.device_id, await _ask(exchange, link, "GET"))
     except _NO_ANSWER as error:
-        return Unreachable(link.device_id, str(error))
+        return Unreachable(link.device_id, exchange.redact(str(error)))
 
 
 async def _read_back(
@@ -239,11 +268,11 @@ async def _read_back(
 ) -> ReadBack | Unreachable:
     try:
         raw = await _ask(exchange, link, "GET", "commands", command.command_id)
-        report = parse(CommandReport, raw)
+        report = _report(CommandReport, raw, command)
     except SaidNo as unknown:
         raw, report, why = b"", None, str(unknown)
     except (NotSent, NoAnswer, MalformedMessage) as error:
-        return Unreachable(link.device_id, str(error))
+        return Unreachable(link.device_id, exchange.redact(str(error)))
     reading = await _read(exchange, link)
     if isinstance(reading, Unreachable):
         return reading
@@ -261,9 +290,9 @@ async def _read_back(
         link.device_id,
         matches=not detail,
         setpoint_kw=reading.setpoint_kw,
-        raw=raw.decode(errors="backslashreplace"),
+        raw=exchange.redact(_as_it_came(raw)),
         command_id=None if detail else command.command_id,
-        detail=detail,
+        detail=exchange.redact(detail),
     )
 
 

@@ -7,11 +7,10 @@ and addresses (`http_connection`), the devices' URLs and what their answers mean
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
@@ -21,6 +20,17 @@ from urllib3.exceptions import HTTPError
 
 from vpp_pipeline.credentials import Credential, CredentialError, Credentials
 from vpp_pipeline.devices.endpoint_health import EndpointHealth, NotAdmitted
+from vpp_pipeline.devices.http_answers import (
+    ABSENT,
+    BUSY,
+    MOST_BYTES,
+    Answer,
+    NoAnswer,
+    NotSent,
+    body_of,
+    reason_of,
+    retry_after_s,
+)
 from vpp_pipeline.devices.http_connection import (
     Line,
     NotConnected,
@@ -31,7 +41,7 @@ from vpp_pipeline.devices.http_connection import (
 from vpp_pipeline.devices.tls import in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -40,29 +50,12 @@ _THREADS = 32
 _THREADS_PER_HOST = 8  # so that a hanging gateway leaves threads for the others
 _CONNECT_TIMEOUT_S = 1.0
 _FAIR_WAIT_S = 1.0  # a shorter silence is our own haste, no failure of the endpoint's
-_MOST_BYTES = 1 << 20
-_BUSY = frozenset({429, 503})
-_ABSENT = frozenset({502, 504})
-_TOO_MANY = 429
-_UNAUTHORISED = 401
 _PAUSES_S = (0.1, 0.3, 0.9)
 _BAD_ADDRESS = (
     requests.exceptions.InvalidURL,
     requests.exceptions.InvalidSchema,
     requests.exceptions.MissingSchema,
 )
-
-
-class NotSent(ConnectionError):  # noqa: N818 - names what is known
-    """The request certainly did not reach the device."""
-
-
-class NoAnswer(ConnectionError):  # noqa: N818 - names what is known
-    """The request may have reached the device; no usable answer came."""
-
-
-class SaidNo(Exception):  # noqa: N818 - an answer, not a failure
-    """What stands at the address refused for good; the text is its reason."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +65,6 @@ class _Request:
     host: str  # with its port: what its health is kept by
     payload: str | None
     credential: Credential | None
-
-
-@dataclass(frozen=True)
-class _Answer:
-    status: int
-    headers: Mapping[str, str]
-    content: bytes
 
 
 class Hosts:
@@ -133,11 +119,12 @@ class Exchange:
         self._hosts = hosts
         self._deadline = time.monotonic() + timeout_s
         self._turns: dict[str, asyncio.Semaphore] = {}
+        self.shortened = False
 
     def within(self, seconds: float) -> Exchange:
-        """Return this exchange with an end of its own, where that is earlier."""
-        shorter = Exchange(self._hosts, seconds)
-        shorter._deadline = min(shorter._deadline, self._deadline)
+        """Return this exchange, `shortened` to an end of its own where that is earlier."""
+        shorter = Exchange(self._hosts, min(seconds, self.left_s))
+        shorter.shortened = seconds < self.left_s
         shorter._turns = self._turns
         return shorter
 
@@ -145,6 +132,10 @@ class Exchange:
     def left_s(self) -> float:
         """The seconds left."""
         return self._deadline - time.monotonic()
+
+    def redact(self, text: str) -> str:
+        """Return `text` without the secrets that an answer may repeat."""
+        return self._hosts.redact(text)
 
     async def pause(self, seconds: float, until: asyncio.Future[Any] | None = None) -> bool:
         """Wait, at most `until` it is done, and return True.
@@ -178,16 +169,16 @@ class Exchange:
                 if may_have_arrived:
                     raise NoAnswer(str(error)) from error
                 raise
-            if answer.status == _UNAUTHORISED and request.credential and not renewed:
+            if answer.status == HTTPStatus.UNAUTHORIZED and request.credential and not renewed:
                 renewed = True
                 if newer := _or_not_sent(self._hosts.renewed, request.credential):
                     request = _Request(method, url, request.host, payload, newer)
                     continue
-            if answer.status not in _BUSY | _ABSENT:
-                return self._body(answer)
-            may_have_arrived |= answer.status in _ABSENT
-            asked_s = _retry_after_s(answer.headers)
-            if answer.status == _TOO_MANY:
+            if answer.status not in BUSY | ABSENT:
+                return body_of(answer)
+            may_have_arrived |= answer.status in ABSENT
+            asked_s = retry_after_s(answer.headers)
+            if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
                 self._hosts.health.hold(request.host, asked_s)
             pause_s = next(pauses_s, None)
             if pause_s is None or not await self.pause(max(pause_s, asked_s)):
@@ -195,7 +186,7 @@ class Exchange:
         reason = f"HTTP {answer.status} from {request.host}"
         if asked_s:
             reason += f", which asks to come back in {asked_s:g} s"
-        reason += f": {self._reason(answer)}"
+        reason += f": {reason_of(answer)}"
         raise NoAnswer(reason) if may_have_arrived else NotSent(reason)
 
     def _prepared(
@@ -216,7 +207,7 @@ class Exchange:
                 )
         return _Request(method, url, parts.netloc, payload, credential)
 
-    async def _once(self, request: _Request) -> _Answer:
+    async def _once(self, request: _Request) -> Answer:
         host = request.host
         turn = self._turns.setdefault(host, asyncio.Semaphore(_THREADS_PER_HOST))
         try:
@@ -233,7 +224,7 @@ class Exchange:
         finally:
             turn.release()
 
-    async def _in_thread(self, request: _Request) -> _Answer:
+    async def _in_thread(self, request: _Request) -> Answer:
         session = self._hosts.session(request.host, request.credential)
         line = Line()
         began = time.monotonic()
@@ -251,7 +242,7 @@ class Exchange:
             self._hosts.health.failed(request.host, reason)
         raise NoAnswer(f"{request.host} {reason}")
 
-    def _blocking(self, session: requests.Session, request: _Request, line: Line) -> _Answer:
+    def _blocking(self, session: requests.Session, request: _Request, line: Line) -> Answer:
         left_s = self.left_s
         if left_s <= 0:
             raise NotSent("no time was left to send it")
@@ -274,37 +265,8 @@ class Exchange:
         self._hosts.health.succeeded(request.host)
         return answer
 
-    def _body(self, answer: _Answer) -> bytes:
-        if len(answer.content) > _MOST_BYTES:
-            raise NoAnswer(f"HTTP {answer.status} with more than {_MOST_BYTES:,} bytes")
-        match answer.status // 100:
-            case 2:
-                return self._hosts.redact(answer.content.decode(errors="surrogateescape")).encode(
-                    errors="surrogateescape"
-                )
-            case 3:
-                raise SaidNo(
-                    f"it redirects to {_place(answer.headers.get('Location', 'nowhere'))},"
-                    " which is not followed; mend the registry's URL"
-                )
-            case 4:
-                raise SaidNo(self._reason(answer))
-            case _:
-                raise NoAnswer(f"HTTP {answer.status}: {self._reason(answer)}")
 
-    def _reason(self, answer: _Answer) -> str:
-        """Return the answer's `reason`, else the beginning of what it says."""
-        try:
-            document = json.loads(answer.content)
-        except (ValueError, RecursionError):
-            document = None
-        if isinstance(document, dict) and document.get("reason"):
-            return self._hosts.redact(str(document["reason"])[:500])
-        text = answer.content[:200].decode(errors="replace")
-        return self._hosts.redact(f"HTTP {answer.status} {text}".strip())
-
-
-def _sent(session: requests.Session, request: _Request, left_s: float) -> _Answer:
+def _sent(session: requests.Session, request: _Request, left_s: float) -> Answer:
     """Make one request and read its answer, one byte more than is taken at most."""
     headers = {} if request.payload is None else {"Content-Type": "application/json"}
     auth = None
@@ -324,15 +286,15 @@ def _sent(session: requests.Session, request: _Request, left_s: float) -> _Answe
         stream=True,
     )
     try:
-        content = response.raw.read(_MOST_BYTES + 1, decode_content=True)
+        content = response.raw.read(MOST_BYTES + 1, decode_content=True)
     except BaseException:
         response.raw.close()
         raise
-    if len(content) > _MOST_BYTES:
+    if len(content) > MOST_BYTES:
         response.raw.close()
     else:
         response.raw.release_conn()
-    return _Answer(response.status_code, response.headers, content)
+    return Answer(response.status_code, response.headers, content)
 
 
 def _or_not_sent(ask: Callable[[A], T], about: A) -> T:
@@ -349,32 +311,12 @@ def _split(url: str) -> SplitResult:
         raise NotSent(f"{url} is no address to call; mend it in the registry") from error
 
 
-def _place(url: str) -> str:
-    """Return a URL without its query, which may hold what is nobody's business."""
-    return url.partition("?")[0][:200]
-
-
 def _is_own_network(host: str) -> bool:
     try:
         ip_address(host)
     except ValueError:
         return False
     return not is_public(host)
-
-
-def _retry_after_s(headers: Mapping[str, str]) -> float:
-    """Return the seconds a Retry-After asks for (RFC 9110, 10.2.3); 0 where it says nothing.
-
-    A date is measured from the answer's own Date, so that clocks need not agree.
-    """
-    value = headers.get("Retry-After", "").strip()
-    if value.isascii() and value.isdigit():
-        return float(value)
-    try:
-        then, now = (parsedate_to_datetime(text) for text in (value, headers.get("Date", "")))
-        return max((then - now).total_seconds(), 0.0)
-    except (TypeError, ValueError):
-        return 0.0
 
 
 def _look_away(answer: asyncio.Future[Any]) -> None:
