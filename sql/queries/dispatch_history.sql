@@ -1,4 +1,4 @@
--- What one device was told for a moment, and what came of it, in order.
+-- What one device was told for a moment or its quarter-hour, and what came of it, in order.
 SELECT
     commands.command_id, kind, plan_id, plan_version, interval_start, valid_from, valid_until,
     planned_kw, setpoint_kw, guard_reason, event_id, state, command_events.at, actor,
@@ -7,5 +7,6 @@ SELECT
     detail, old_kw, requested_kw, sent, acknowledged, read_back, fence
 FROM commands
 JOIN command_events USING (command_id)
-WHERE device_id = $device_id AND valid_from <= $at AND $at < valid_until
+WHERE device_id = $device_id AND $at < valid_until
+    AND (valid_from <= $at OR interval_start = time_bucket(INTERVAL 15 MINUTE, $at))
 ORDER BY event_id
