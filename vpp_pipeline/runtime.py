@@ -123,7 +123,7 @@ class Runtime:
         return {
             "modbus": ModbusDriver(self.settings.lease_dir, owner, self.clock, credentials, health),
             "mqtt": MqttDriver(owner, self.clock, credentials, health),
-            "http": HttpDriver(self.clock, health),
+            "http": HttpDriver(self.clock, health, self.credentials, self.settings.webhook_port),
             "ocpp": OcppDriver(self.settings.charge_point_dir / "commands.sock", self.clock),
         }
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MARKET = "DE-LU"
 MARKET_TZ = "Europe/Berlin"
+_LAST_PORT = 65_535
 DEMO_FLEET = Path(__file__).parent / "fleet" / "demo.yaml"
 
 
@@ -35,10 +36,14 @@ class Settings:
     imbalance_spread_eur_per_mwh: float = 0.0
     """By how much a deviation from the committed position is dearer than the market's price, and
     a surplus cheaper."""
+    webhook_port: int | None = None
+    """Where HTTP gateways post signed completions, on the loopback; none is polling."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
-        """Read VPP_HOME, VPP_FLEET, VPP_PRICES, VPP_ENERGY_CHARTS_URL and VPP_IMBALANCE_SPREAD."""
+        """Read VPP_HOME, VPP_FLEET, VPP_PRICES, VPP_ENERGY_CHARTS_URL, VPP_IMBALANCE_SPREAD and
+        VPP_WEBHOOK_PORT.
+        """
         source = environment.get("VPP_PRICES", "energy-charts")
         if source not in ("energy-charts", "recorded"):
             raise ValueError(
@@ -52,6 +57,7 @@ class Settings:
                 "VPP_ENERGY_CHARTS_URL", "https://api.energy-charts.info"
             ),
             imbalance_spread_eur_per_mwh=_spread(environment.get("VPP_IMBALANCE_SPREAD", "0")),
+            webhook_port=_port(environment.get("VPP_WEBHOOK_PORT", "")),
         )
 
     @property
@@ -136,3 +142,14 @@ def _spread(text: str) -> float:
             f"VPP_IMBALANCE_SPREAD is {text!r}: set it to EUR/MWh, 0 or more, such as 25"
         )
     return spread
+
+
+def _port(text: str) -> int | None:
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= _LAST_PORT):
+        raise ValueError(
+            f"VPP_WEBHOOK_PORT is {text!r}: set it to a port from 1 to {_LAST_PORT}, or leave it"
+            " out to poll"
+        )
+    return int(text)

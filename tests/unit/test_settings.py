@@ -20,3 +20,14 @@ def test_the_imbalance_spread_is_read_in_eur_per_mwh():
 def test_an_imbalance_spread_that_is_no_price_is_refused(text):
     with pytest.raises(ValueError, match=r"VPP_IMBALANCE_SPREAD is .*EUR/MWh, 0 or more"):
         Settings.from_environment({"VPP_IMBALANCE_SPREAD": text})
+
+
+def test_a_webhook_is_open_only_where_it_is_asked_for() -> None:
+    assert Settings.from_environment({}).webhook_port is None
+    assert Settings.from_environment({"VPP_WEBHOOK_PORT": "8088"}).webhook_port == 8088
+
+
+@pytest.mark.parametrize("text", ["0", "65536", "-1", "http", "8e3"])
+def test_a_port_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"VPP_WEBHOOK_PORT is .*1 to 65535"):
+        Settings.from_environment({"VPP_WEBHOOK_PORT": text})
