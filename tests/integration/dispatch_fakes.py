@@ -18,7 +18,6 @@ import polars as pl
 
 from vpp_pipeline.clock import Clock, ManualClock
 from vpp_pipeline.devices.leases import Leases
-from vpp_pipeline.devices.leases import Leases
 from vpp_pipeline.devices.protocol import (
     Command,
     CommandResult,
@@ -209,7 +208,6 @@ class Bench:
         self.orders = OrderBook(directory / "orders")
         self.holds = Holds(directory / "orders")
         self.leases = Leases(directory / "leases", "test")
-        self.leases = Leases(directory / "leases", "test")
         self.devices = plant()
         (directory / "devices").mkdir(exist_ok=True)
         self.drivers = {
@@ -240,7 +238,6 @@ class Bench:
             read_states=lambda: healthy(self.devices, self.clock.now(), self.energy_kwh),
             orders=self.orders,
             holds=self.holds,
-            leases=self.leases,
             leases=self.leases,
             actor="test",
             settings=settings,
