@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 from sunspec2 import device
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Mapping
 
     Fault = Callable[[int, int, int], bytes | None]
@@ -42,19 +43,21 @@ BATTERY_MODELS: dict[int, dict[str, int]] = {
 class ScriptedDevice:
     """Serves `registers` for every unit; `fault(function, address, count)` may answer instead."""
 
-    def __init__(self, registers: dict[int, int]) -> None:
+    def __init__(self, registers: dict[int, int], tls: ssl.SSLContext | None = None) -> None:
         self.registers = registers
+        self._tls = tls
         self.fault: Fault = answer_honestly
         self.writes: list[tuple[int, tuple[int, ...]]] = []
         self.reads: list[tuple[int, int]] = []
         self.silent_units: set[int] = set()
+        self.in_pieces = False
         self.asked: list[int] = []
         self.endpoint = ""
         self.connections = 0
         self._handlers: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
         self.endpoint = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
 
@@ -85,6 +88,10 @@ class ScriptedDevice:
                 if is_late:
                     late += frame
                     continue
+                if self.in_pieces:
+                    writer.write(frame[:5])
+                    await asyncio.sleep(0.02)
+                    frame = frame[5:]
                 writer.write(late + frame)
                 late = b""
                 await writer.drain()

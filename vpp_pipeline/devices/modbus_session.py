@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from pymodbus.client import AsyncModbusTcpClient, AsyncModbusTlsClient
 from pymodbus.exceptions import ConnectionException, ModbusException
-from pymodbus.pdu import ExceptionResponse, ModbusPDU
+from pymodbus.framer import FramerSocket
+from pymodbus.pdu import DecodePDU, ExceptionResponse, ModbusPDU
 from pymodbus.pdu.register_message import (
     ReadHoldingRegistersRequest,
     ReadInputRegistersRequest,
@@ -311,7 +312,7 @@ def _client(
         return AsyncModbusTcpClient(
             host, port=port, timeout=timeout_s, retries=0, reconnect_delay=0, trace_connect=told
         )
-    return AsyncModbusTlsClient(
+    client = AsyncModbusTlsClient(
         host,
         sslctx=tls,
         port=port,
@@ -320,6 +321,9 @@ def _client(
         reconnect_delay=0,
         trace_connect=told,
     )
+    # pymodbus's framer for TLS takes whatever arrives at once for one whole frame.
+    client.ctx.framer = FramerSocket(DecodePDU(is_server=False))
+    return client
 
 
 def _spans(pieces: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
