@@ -1,5 +1,7 @@
 from datetime import timedelta
 
+import dataframely as dy
+import duckdb
 import polars as pl
 import pytest
 from dispatch_fakes import BEFORE, PLAN, START, due, plant
@@ -52,6 +54,119 @@ def test_a_send_is_claimed_by_one_run_only(ledger):
     ledger.record_intents(COMMANDS, BEFORE, "run")
     assert ledger.record_events(event(State.SENT)).is_empty()
     assert ledger.record_events(event(State.SENT)).height == COMMANDS.height
+
+
+def test_invariant_04_an_older_plans_intent_is_rejected_as_it_is_stored(ledger):
+    newer = due(DEVICES, plan=PlanRef("plan-2", 2)).commands
+    ledger.record_intents(newer.head(1), BEFORE, "run-2")
+    ledger.record_intents(COMMANDS, BEFORE, "run-1")
+    states = ledger.states(START).filter(pl.col("plan_version") == 1)
+    assert dict(states.select("device_id", "state").rows()) == {
+        "http-0": "REJECTED",
+        "modbus-0": "PLANNED",
+        "mqtt-0": "PLANNED",
+    }
+    history = ledger.history("http-0", START).filter(pl.col("plan_version") == 1)
+    assert history["state"].to_list() == ["PLANNED", "REJECTED"]
+    assert history["detail"][1] == "superseded by plan version 2"
+
+
+def test_invariant_04_a_claim_is_rejected_once_a_newer_plan_has_an_intent(ledger):
+    ledger.record_intents(COMMANDS, BEFORE, "run-1")
+    newer = due(DEVICES, plan=PlanRef("plan-2", 2)).commands
+    ledger.record_intents(newer.head(1), BEFORE, "run-2")
+    refused = ledger.record_events(event(State.SENT))
+    assert refused.select("command_id", "refusal").rows() == [
+        (COMMANDS["command_id"][0], "superseded by plan version 2")
+    ]
+    states = ledger.states(START).filter(pl.col("plan_version") == 1)
+    assert states["state"].to_list() == ["REJECTED", "SENT", "SENT"]
+    assert ledger.record_events(event(State.SENT, newer.head(1))).is_empty()
+
+
+def test_invariant_04_another_quarter_hours_plan_supersedes_nothing(ledger):
+    ledger.record_intents(COMMANDS, BEFORE, "run-1")
+    later = COMMANDS.with_columns(
+        pl.col("command_id") + "-later",
+        pl.col("interval_start", "valid_from", "valid_until") + timedelta(minutes=15),
+        plan_version=pl.lit(9, pl.Int64),
+    )
+    ledger.record_intents(later, BEFORE, "run-2")
+    assert ledger.record_events(event(State.SENT)).is_empty()
+
+
+def test_invariant_06_a_command_in_doubt_is_not_sent_again_before_it_was_read_back(ledger):
+    ledger.record_intents(COMMANDS, BEFORE, "run")
+    ledger.record_events(event(State.SENT))
+    ledger.record_events(event(State.UNKNOWN))
+    assert set(ledger.record_events(event(State.SENT))["refusal"]) == {
+        "SENT may not follow UNKNOWN"
+    }
+    assert set(ledger.record_events(event(State.FAILED))["refusal"]) == {
+        "FAILED needs a read-back after UNKNOWN"
+    }
+    assert ledger.record_events(event(State.FAILED, read_back="0x00")).is_empty()
+    assert ledger.record_events(event(State.SENT)).is_empty()
+
+
+def test_invariant_07_nothing_is_verified_without_a_read_back(ledger):
+    ledger.record_intents(COMMANDS, BEFORE, "run")
+    ledger.record_events(event(State.SENT))
+    assert ledger.record_events(event(State.VERIFIED)).height == COMMANDS.height
+    assert ledger.record_events(event(State.VERIFIED, read_back="0x0A")).is_empty()
+
+
+def test_invariant_14_a_claim_under_an_older_lease_is_refused(ledger):
+    newer = due(DEVICES, plan=PlanRef("plan-2", 2)).commands.head(1)
+    ledger.record_intents(COMMANDS, BEFORE, "run-1")
+    ledger.record_events(event(State.SENT, COMMANDS.head(1), fence=7))
+    ledger.record_events(event(State.FAILED, COMMANDS.head(1)))
+    refused = ledger.record_events(event(State.SENT, fence=6))
+    assert refused.select("command_id", "before", "refusal").rows() == [
+        (COMMANDS["command_id"][0], "FAILED", "lease 6 ended: 7 sent since")
+    ]
+    ledger.record_intents(newer, BEFORE, "run-2")
+    assert ledger.record_events(event(State.SENT, newer, fence=7)).is_empty()
+
+
+def test_a_release_is_a_command_that_stands_on_no_plan(ledger):
+    release = COMMANDS.head(1).with_columns(
+        pl.lit(None).alias(name)
+        for name in ("plan_id", "plan_version", "planned_kw", "setpoint_kw")
+    )
+    ordered = {
+        "kind": pl.lit("release"),
+        "authority": pl.lit("kill switch"),
+        "order_id": pl.lit("s"),
+    }
+    ledger.record_intents(release.with_columns(**ordered), BEFORE, "run")
+    (told,) = ledger.history("http-0", START).to_dicts()
+    assert (told["kind"], told["authority"], told["order_id"]) == ("release", "kill switch", "s")
+    for wrong in (
+        release,
+        COMMANDS.head(1).with_columns(**ordered),
+        COMMANDS.head(1).with_columns(authority=pl.lit("")),
+    ):
+        with pytest.raises(dy.exc.ValidationError):
+            ledger.record_intents(wrong, BEFORE, "run")
+
+
+def test_people_find_each_command_once_with_what_became_of_it(tmp_path):
+    warehouse = Warehouse(tmp_path)
+    ledger = Ledger(warehouse)
+    ledger.record_intents(COMMANDS, BEFORE, "run")
+    ledger.record_events(event(State.SENT, requested_kw=2.5, old_kw=1.0, fence=7))
+    ledger.record_events(event(State.VERIFIED, COMMANDS.head(1), read_back="0x0A"))
+    with duckdb.connect(tmp_path / "vpp.duckdb", read_only=True) as session:
+        rows = session.sql(
+            "SELECT device_id, authority, state, old_kw, requested_kw, read_back, sends, fence "
+            "FROM dispatch_ledger ORDER BY device_id"
+        ).fetchall()
+    assert rows == [
+        ("http-0", "plan", "VERIFIED", 1.0, 2.5, "0x0A", 1, 7),
+        ("modbus-0", "plan", "SENT", 1.0, 2.5, None, 1, 7),
+        ("mqtt-0", "plan", "SENT", 1.0, 2.5, None, 1, 7),
+    ]
 
 
 def test_an_event_of_an_unknown_command_is_refused_even_as_planned(ledger):
