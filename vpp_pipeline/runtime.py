@@ -6,7 +6,9 @@ Does not: any decision (the stages), Dagster (`defs`), the simulator.
 
 from __future__ import annotations
 
+import asyncio
 import json
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -17,15 +19,23 @@ import polars as pl
 from vpp_pipeline.credentials import Credentials, redact_logs
 from vpp_pipeline.devices.endpoint_health import EndpointHealth
 from vpp_pipeline.devices.http import HttpDriver
+from vpp_pipeline.devices.leases import Leases
 from vpp_pipeline.devices.modbus import ModbusDriver
 from vpp_pipeline.devices.mqtt import MqttDriver
 from vpp_pipeline.devices.ocpp import OcppDriver
+from vpp_pipeline.dispatch.dispatcher import Dispatcher, PushSettings
+from vpp_pipeline.dispatch.guard import GuardSettings
+from vpp_pipeline.dispatch.holds import Holds
+from vpp_pipeline.dispatch.ledger import Ledger
+from vpp_pipeline.dispatch.order_book import OrderBook
+from vpp_pipeline.dispatch.spread import SpreadSettings
 from vpp_pipeline.fleet import document, registry
 from vpp_pipeline.fleet.frame import device_frame, told_endpoints, with_endpoints
 from vpp_pipeline.warehouse import landing
 from vpp_pipeline.warehouse.store import Warehouse
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from datetime import datetime
 
     import dataframely as dy
@@ -36,6 +46,7 @@ if TYPE_CHECKING:
     from vpp_pipeline.settings import Settings
 
 TELEMETRY_MAX_AGE = timedelta(minutes=20)
+_STATES_MAX_AGE = timedelta(minutes=10)  # of telemetry that a set-point may stand on
 
 
 @dataclass(frozen=True)
@@ -126,6 +137,29 @@ class Runtime:
             "http": HttpDriver(self.clock, health, self.credentials, self.settings.webhook_port),
             "ocpp": OcppDriver(self.settings.charge_point_dir / "commands.sock", self.clock),
         }
+
+    @asynccontextmanager
+    async def dispatching(self, actor: str) -> AsyncIterator[Dispatcher]:
+        """Give what dispatch works with, in the name of `actor`; its drivers are closed at exit."""
+        orders = self.settings.order_dir
+        dispatcher = Dispatcher(
+            Ledger(self.warehouse),
+            self.drivers("dispatcher"),
+            self.clock,
+            lambda: self.latest_telemetry(self.clock.now()),
+            OrderBook(orders),
+            Holds(orders),
+            Leases(self.settings.lease_dir, actor),
+            actor,
+            PushSettings(
+                guard=GuardSettings(max_age=_STATES_MAX_AGE),
+                spread=SpreadSettings(self.settings.fleet_ramp_kw_per_min),
+            ),
+        )
+        try:
+            yield dispatcher
+        finally:
+            await asyncio.gather(*(driver.close() for driver in dispatcher.drivers.values()))
 
 
 @lru_cache(maxsize=4)

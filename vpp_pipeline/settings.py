@@ -36,13 +36,15 @@ class Settings:
     imbalance_spread_eur_per_mwh: float = 0.0
     """By how much a deviation from the committed position is dearer than the market's price, and
     a surplus cheaper."""
+    fleet_ramp_kw_per_min: float | None = None
+    """How fast the set-points of the fleet may move in sum; none is no limit."""
     webhook_port: int | None = None
     """Where HTTP gateways post signed completions, on the loopback; none is polling."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
-        """Read VPP_HOME, VPP_FLEET, VPP_PRICES, VPP_ENERGY_CHARTS_URL, VPP_IMBALANCE_SPREAD and
-        VPP_WEBHOOK_PORT.
+        """Read VPP_HOME, VPP_FLEET, VPP_PRICES, VPP_ENERGY_CHARTS_URL, VPP_IMBALANCE_SPREAD,
+        VPP_FLEET_RAMP and VPP_WEBHOOK_PORT.
         """
         source = environment.get("VPP_PRICES", "energy-charts")
         if source not in ("energy-charts", "recorded"):
@@ -57,6 +59,7 @@ class Settings:
                 "VPP_ENERGY_CHARTS_URL", "https://api.energy-charts.info"
             ),
             imbalance_spread_eur_per_mwh=_spread(environment.get("VPP_IMBALANCE_SPREAD", "0")),
+            fleet_ramp_kw_per_min=_ramp(environment.get("VPP_FLEET_RAMP")),
             webhook_port=_port(environment.get("VPP_WEBHOOK_PORT", "")),
         )
 
@@ -153,3 +156,17 @@ def _port(text: str) -> int | None:
             " out to poll"
         )
     return int(text)
+
+
+def _ramp(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        ramp = float(text)
+    except ValueError:
+        ramp = math.nan
+    if not (math.isfinite(ramp) and ramp > 0):
+        raise ValueError(
+            f"VPP_FLEET_RAMP is {text!r}: set it to kW/min above 0, such as 500, or leave it out"
+        )
+    return ramp

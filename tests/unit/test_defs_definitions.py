@@ -37,18 +37,27 @@ ASSETS = {
     "intraday_plan",
     "device_schedules",
     "dispatch_ledger",
+    "dispatch_recheck",
     "why",
     "settlement",
     "forecast_skill",
     "plan_report",
     "warehouse_snapshot",
 }
-STORES_NO_FRAME = {"dropped_prices", "dispatch_ledger", "why", "plan_report", "warehouse_snapshot"}
+STORES_NO_FRAME = {
+    "dropped_prices",
+    "dispatch_ledger",
+    "dispatch_recheck",
+    "why",
+    "plan_report",
+    "warehouse_snapshot",
+}
 BLOCKING = {"plan_inputs_are_sound", "day_ahead_plan_is_feasible", "intraday_plan_is_feasible"}
 TELLING = {
     "telemetry_is_fresh",
     "prices_are_published",
     "commands_are_verified",
+    "plan_is_accepted",
     "management_was_worth_it",
 }
 
@@ -106,6 +115,7 @@ def test_jobs_sensors_and_schedules_are_these(repository):
         "day_ahead",
         "re_plan",
         "push_interval",
+        "recheck_interval",
         "collect_prices",
         "collect_dropped_prices",
         "compact",
@@ -118,6 +128,7 @@ def test_jobs_sensors_and_schedules_are_these(repository):
         "dropped_price_files": "collect_dropped_prices",
         "landed_telemetry": "compact",
         "due_dispatch": "push_interval",
+        "due_recheck": "recheck_interval",
         "changed_picture": "re_plan",
         "finished_day": "settle",
     }
@@ -137,9 +148,14 @@ def test_everything_runs_without_being_switched_on(repository):
     )
 
 
-@pytest.mark.parametrize("job_name", ["day_ahead", "re_plan", "push_interval"])
+@pytest.mark.parametrize("job_name", ["day_ahead", "re_plan", "push_interval", "recheck_interval"])
 def test_only_one_plan_or_dispatch_runs_at_a_time(repository, job_name):
-    lane = {"day_ahead": "plan", "re_plan": "plan", "push_interval": "dispatch"}[job_name]
+    lane = {
+        "day_ahead": "plan",
+        "re_plan": "plan",
+        "push_interval": "dispatch",
+        "recheck_interval": "dispatch",
+    }[job_name]
     assert repository.get_job(job_name).tags["vpp/lane"] == lane
 
 

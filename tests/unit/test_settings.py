@@ -31,3 +31,14 @@ def test_a_webhook_is_open_only_where_it_is_asked_for() -> None:
 def test_a_port_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"VPP_WEBHOOK_PORT is .*1 to 65535"):
         Settings.from_environment({"VPP_WEBHOOK_PORT": text})
+
+
+def test_the_fleets_ramp_is_read_in_kw_per_minute_and_is_none_unless_set():
+    assert Settings.from_environment({}).fleet_ramp_kw_per_min is None
+    assert Settings.from_environment({"VPP_FLEET_RAMP": "250"}).fleet_ramp_kw_per_min == 250
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "nan", "inf", "slowly"])
+def test_a_fleet_ramp_at_which_nothing_would_start_is_refused(text):
+    with pytest.raises(ValueError, match=r"VPP_FLEET_RAMP is .*kW/min above 0"):
+        Settings.from_environment({"VPP_FLEET_RAMP": text})

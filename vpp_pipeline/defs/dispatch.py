@@ -1,29 +1,25 @@
 """Dispatch in Dagster: one interval's commands, pushed ahead of time and verified.
 
-Belongs here: the ledger asset and its check. Does not: guard, ledger, push (`dispatch`).
+Belongs here: the ledger and re-check assets, and their checks. Does not: guard, ledger, push (`dispatch`).
 """
 
 import asyncio
 from datetime import datetime, timedelta
+from typing import Any
 
 import dagster as dg
 import polars as pl
 
+from vpp_pipeline import delivery_day as market_day
 from vpp_pipeline.defs.metadata import owners, table
 from vpp_pipeline.defs.partitions import delivery_days
 from vpp_pipeline.defs.planning import device_schedules
-from vpp_pipeline.devices.leases import Leases
-from vpp_pipeline.dispatch.commands import DueCommands, PlanRef, due_commands
-from vpp_pipeline.dispatch.dispatcher import Dispatcher, PushSettings
-from vpp_pipeline.dispatch.guard import GuardSettings
-from vpp_pipeline.dispatch.holds import Holds
+from vpp_pipeline.dispatch.commands import PlanRef, due_commands
 from vpp_pipeline.dispatch.ledger import Ledger
-from vpp_pipeline.dispatch.order_book import OrderBook
 from vpp_pipeline.dispatch.push import push
-from vpp_pipeline.dispatch.report import PushReport
+from vpp_pipeline.dispatch.recheck import RecheckReport, recheck
+from vpp_pipeline.dispatch.report import PushReport, Tolerance, accepted_kw, shortfall_kw
 from vpp_pipeline.runtime import Runtime
-
-_STATES_MAX_AGE = timedelta(minutes=10)
 
 
 class DispatchConfig(dg.Config):
@@ -51,7 +47,6 @@ def dispatch_ledger(
     A run that was killed is simply run again: what it had sent is read back before any resend.
     """
     interval_start = datetime.fromisoformat(config.interval_start)
-    now = runtime.clock.now()
     with runtime.warehouse.read() as connection:
         plans = connection.frame("defs_released_plan", plan_id=config.plan_id)
         schedule = connection.frame("warehouse_schedule", plan_id=config.plan_id)
@@ -60,21 +55,49 @@ def dispatch_ledger(
             f"plan {config.plan_id} is not released: its blocking checks have not passed",
             allow_retries=False,
         )
-    devices = runtime.devices(now)
     plan = PlanRef(config.plan_id, plans["plan_version"][0])
-    due = due_commands(plan, schedule, devices, interval_start)
-    dispatcher = _dispatcher(context.run.run_id, runtime)
-    report = asyncio.run(_push(dispatcher, plan, due, devices, interval_start))
+    report = asyncio.run(_push(runtime, context.run.run_id, plan, schedule, interval_start))
+    return dg.MaterializeResult(
+        metadata={"interval_start": config.interval_start, **pushed(report)}
+    )
+
+
+@dg.asset(
+    group_name="dispatch",
+    deps=[dispatch_ledger],
+    kinds={"modbus", "mqtt", "http", "duckdb"},
+    owners=owners(),
+)
+def dispatch_recheck(
+    context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
+) -> dg.MaterializeResult[None]:
+    """The running quarter-hour's set-points read back again, and orders that have changed followed.
+
+    What fell back to its default is told again; where another's value stands, that is an alarm.
+    """
+    report = asyncio.run(_recheck(runtime, context.run.run_id))
     return dg.MaterializeResult(
         metadata={
-            "plan_id": config.plan_id,
-            "interval_start": config.interval_start,
-            "planned_kw": report.planned_kw,
-            "verified_kw": report.verified_kw,
-            **{f"commands_{state.lower()}": count for state, count in report.counts.items()},
-            "not_verified": table(report.not_verified, rows=50),
+            "looked_at": report.looked_at,
+            "overridden": table(report.overridden, rows=50),
+            "gone": table(report.gone, rows=50),
+            **({} if report.pushed is None else pushed(report.pushed)),
         }
     )
+
+
+def pushed(report: PushReport) -> dict[str, Any]:
+    """Return what the UI shows of a push."""
+    return {
+        "plan_id": report.plan_id,
+        "planned_kw": report.planned_kw,
+        "accepted_kw": report.accepted_kw,
+        "verified_kw": report.verified_kw,
+        "shortfall_kw": report.shortfall_kw,
+        "left_over_by_the_ramp_kw": report.left_over_kw,
+        **{f"commands_{state.lower()}": count for state, count in report.counts.items()},
+        "not_verified": table(report.not_verified, rows=50),
+    }
 
 
 @dg.asset_check(asset=dispatch_ledger)
@@ -92,28 +115,31 @@ def commands_are_verified(runtime: dg.ResourceParam[Runtime]) -> dg.AssetCheckRe
     )
 
 
-def _dispatcher(actor: str, runtime: Runtime) -> Dispatcher:
-    return Dispatcher(
-        Ledger(runtime.warehouse),
-        runtime.drivers("dispatcher"),
-        runtime.clock,
-        lambda: runtime.latest_telemetry(runtime.clock.now()),
-        OrderBook(runtime.settings.order_dir),
-        Holds(runtime.settings.order_dir),
-        Leases(runtime.settings.lease_dir, actor),
-        actor,
-        PushSettings(guard=GuardSettings(max_age=_STATES_MAX_AGE)),
+@dg.asset_check(asset=dispatch_ledger)
+def plan_is_accepted(runtime: dg.ResourceParam[Runtime]) -> dg.AssetCheckResult:
+    """The set-points that devices accepted for this quarter-hour sum up to the plan's."""
+    newest = Ledger(runtime.warehouse).newest(market_day.floor_interval(runtime.clock.now()))
+    short_kw = shortfall_kw(newest, Tolerance())
+    return dg.AssetCheckResult(
+        passed=short_kw == 0,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "planned_kw": float(newest["planned_kw"].sum()),
+            "accepted_kw": accepted_kw(newest),
+            "shortfall_kw": short_kw,
+        },
     )
 
 
 async def _push(
-    dispatcher: Dispatcher,
-    plan: PlanRef,
-    due: DueCommands,
-    devices: pl.DataFrame,
-    interval_start: datetime,
+    runtime: Runtime, actor: str, plan: PlanRef, schedule: pl.DataFrame, interval_start: datetime
 ) -> PushReport:
-    try:
+    devices = runtime.devices(runtime.clock.now())
+    due = due_commands(plan, schedule, devices, interval_start)
+    async with runtime.dispatching(actor) as dispatcher:
         return await push(dispatcher, plan, due, devices, interval_start)
-    finally:
-        await asyncio.gather(*(driver.close() for driver in dispatcher.drivers.values()))
+
+
+async def _recheck(runtime: Runtime, actor: str) -> RecheckReport:
+    async with runtime.dispatching(actor) as dispatcher:
+        return await recheck(dispatcher, runtime.devices(runtime.clock.now()))

@@ -73,6 +73,13 @@ push_interval = dg.define_asset_job(
     description="Push one quarter-hour's commands and verify them.",
 )
 
+recheck_interval = dg.define_asset_job(
+    "recheck_interval",
+    selection=[dispatch.dispatch_recheck],
+    tags={LANE: "dispatch"},
+    description="Read the running quarter-hour's set-points back again, and follow new orders.",
+)
+
 collect_prices = dg.define_asset_job(
     "collect_prices",
     selection=[market.day_ahead_prices],
@@ -113,6 +120,7 @@ ALL = [
     day_ahead,
     re_plan,
     push_interval,
+    recheck_interval,
     collect_prices,
     collect_dropped_prices,
     compact,

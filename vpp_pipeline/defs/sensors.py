@@ -10,11 +10,14 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 import dagster as dg
+import polars as pl
 
 from vpp_pipeline import delivery_day as market_day
 from vpp_pipeline.defs import jobs, timetable
 from vpp_pipeline.defs.dispatch import DispatchConfig
-from vpp_pipeline.dispatch import deviation, due
+from vpp_pipeline.dispatch import deviation, due, recheck, reissue
+from vpp_pipeline.dispatch.ledger import Ledger
+from vpp_pipeline.dispatch.order_book import OrderBook, OrderBookDamaged
 from vpp_pipeline.flexibility.states import usable_states
 from vpp_pipeline.runtime import TELEMETRY_MAX_AGE, Runtime
 from vpp_pipeline.settings import MARKET, MARKET_TZ
@@ -174,6 +177,47 @@ def due_dispatch(runtime: dg.ResourceParam[Runtime]) -> Iterator[dg.RunRequest |
 
 
 @dg.sensor(
+    job=jobs.recheck_interval,
+    minimum_interval_seconds=5,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def due_recheck(runtime: dg.ResourceParam[Runtime]) -> dg.RunRequest | dg.SkipReason:
+    """Read set-points back again within their quarter-hour, and follow orders at once.
+
+    The run key names what is to be done: the newest version out, how long ago the quarter-hour
+    began in steps of a look's age, and the devices other orders stand for.
+    """
+    now = runtime.clock.now()
+    start = market_day.floor_interval(now)
+    if not runtime.knows_a_fleet():
+        return dg.SkipReason("no fleet is registered yet")
+    if now >= start + market_day.STEP - recheck.ENOUGH:
+        return dg.SkipReason("the next quarter-hour's push comes soon enough")
+    newest = Ledger(runtime.warehouse).newest(start)
+    waiting = recheck.due(newest, now)
+    try:
+        orders = OrderBook(runtime.settings.order_dir).read()
+    except OrderBookDamaged as damage:
+        return dg.SkipReason(str(damage))
+    devices = runtime.devices(now)
+    concerned = pl.concat(
+        [
+            reissue.changed(newest, orders, devices, now),
+            reissue.resumed(newest, orders, devices),
+        ]
+    )
+    if waiting.is_empty() and concerned.is_empty():
+        return dg.SkipReason("what was sent stands, as far as was looked, on the orders of now")
+    named = hashlib.sha256("|".join(concerned.unique().sort()).encode()).hexdigest()
+    look = (now - start) // recheck.EVERY
+    version = newest.select(pl.col("plan_version").max()).item()
+    return dg.RunRequest(
+        run_key=f"recheck:{start:%Y%m%dT%H%MZ}:v{version}:{look}:{len(orders)}:{named[:16]}",
+        tags={jobs.CAUSE: f"{waiting.height} to look at, {concerned.len()} under other orders"},
+    )
+
+
+@dg.sensor(
     job=jobs.re_plan,
     minimum_interval_seconds=15,
     default_status=dg.DefaultSensorStatus.RUNNING,
@@ -234,6 +278,7 @@ SENSORS = [
     dropped_price_files,
     landed_telemetry,
     due_dispatch,
+    due_recheck,
     changed_picture,
     finished_day,
 ]
