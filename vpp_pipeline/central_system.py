@@ -1,7 +1,8 @@
 """The resident central system: charge points call it (OCPP 1.6), drivers speak through it.
 
-Belongs here: who is let in, the connections that stand, and the drivers' channel to them. Does
-not: OCPP's messages (`devices.ocpp_session`), commands and their meaning (`devices.ocpp`).
+Belongs here: the connections that stand, and the drivers' channel to them. Does not: who is let
+in (`charge_point_admission`), OCPP's messages (`devices.ocpp_session`), commands and their meaning
+(`devices.ocpp`).
 
 In its directory: `url`, where it listens; `commands.sock`, the drivers' channel. The directory
 is its owner's alone, so that nobody else on the machine may steer.
@@ -11,27 +12,18 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import hmac
-import ipaddress
 import json
 import logging
 import ssl
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import unquote, urlsplit
 
-import polars as pl
 from ocpp.v16 import call
-from pydantic import ValidationError
 from websockets.asyncio.server import serve
-from websockets.datastructures import MultipleValuesError
-from websockets.exceptions import InvalidHeader
-from websockets.headers import build_www_authenticate_basic, parse_authorization_basic
 from websockets.typing import Subprotocol
 
-from vpp_pipeline.credentials import CredentialError
+from vpp_pipeline.charge_point_admission import Admission, charge_point_id_of
 from vpp_pipeline.devices.ocpp_channel import LINE_LIMIT, Ask, Told
 from vpp_pipeline.devices.ocpp_session import (
     ChargePointAccount,
@@ -40,10 +32,8 @@ from vpp_pipeline.devices.ocpp_session import (
     Refused,
     Session,
 )
-from vpp_pipeline.fleet import registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
     from threading import Event
 
@@ -81,24 +71,20 @@ class Listening:
 class CentralSystem:
     """A context that accepts charge points and drivers; see `url`.
 
-    `knows` tells whether the registry has a charge point, `password_of` its password (None: it
-    has none). Without a password a charge point is let in on a loopback address only. A charge
-    point that connects again takes over from its earlier connection: after a broken network the
-    old one may seem to stand for minutes.
+    A charge point that connects again takes over from its earlier connection: after a broken
+    network the old one may seem to stand for minutes.
     """
 
     def __init__(
         self,
         clock: Clock,
         directory: Path,
-        knows: Callable[[str], bool],
-        password_of: Callable[[str], str | None],
+        admission: Admission,
         listening: Listening,
     ) -> None:
         self._clock = clock
         self._directory = directory
-        self._knows = knows
-        self._password_of = password_of
+        self._admission = admission
         self._listening = listening
         self._accounts: dict[str, ChargePointAccount] = {}
         self._sessions: dict[str, Session] = {}
@@ -179,28 +165,13 @@ class CentralSystem:
             ) from error
 
     async def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Let a charge point in (None), or say why not."""
-        charge_point_id = _charge_point_id(request)
-        if not await asyncio.to_thread(self._knows, charge_point_id):
-            _LOG.warning("charge point %r is not in the registry: refused", charge_point_id)
-            return connection.respond(HTTPStatus.NOT_FOUND, "not in the registry\n")
-        password = await asyncio.to_thread(self._password_of, charge_point_id)
-        if password is None and _is_loopback(self._listening.host):
-            return None
-        if password is not None and _shows(request, charge_point_id, password):
-            return None
-        _LOG.warning(
-            "charge point %s showed no valid credentials: refused%s",
-            charge_point_id,
-            "" if password else "; none are set for it, and beyond loopback it needs them",
+        return await asyncio.to_thread(
+            self._admission.refusal, connection, request, self._listening.host
         )
-        response = connection.respond(HTTPStatus.UNAUTHORIZED, "credentials needed\n")
-        response.headers["WWW-Authenticate"] = build_www_authenticate_basic("charge points")
-        return response
 
     async def _attend(self, connection: ServerConnection) -> None:
         assert connection.request is not None
-        charge_point_id = _charge_point_id(connection.request)
+        charge_point_id = charge_point_id_of(connection.request)
         account = self._accounts.setdefault(charge_point_id, ChargePointAccount())
         session = Session(charge_point_id, connection, self._clock, account, self._transaction)
         before = self._sessions.get(charge_point_id)
@@ -231,8 +202,8 @@ class CentralSystem:
             async with asyncio.TaskGroup() as answering:
                 while line := await reader.readline():
                     answering.create_task(self._answer_driver(line, writer))
-        except* (OSError, ValueError, ValidationError) as errors:
-            _LOG.warning("a driver's channel was closed: %s", errors.exceptions)
+        except* (OSError, TypeError, ValueError) as errors:  # what no driver of ours sends
+            _LOG.warning("a driver's channel was closed: %s", errors.exceptions[0])
         finally:
             self._channels.discard(channel)
             writer.close()
@@ -281,84 +252,17 @@ class CentralSystem:
         )
 
 
-class ChargePointRegistry:
-    """The charge points of a registry file, read again when it changes; no database is needed."""
-
-    def __init__(self, fleet_file: Path) -> None:
-        self._file = fleet_file
-        self._read_at_ns = -1
-        self._known: frozenset[str] = frozenset()
-
-    def knows(self, charge_point_id: str) -> bool:
-        """Tell whether the registry has it. A file that went bad leaves what was known."""
-        try:
-            changed_at_ns = self._file.stat().st_mtime_ns
-            if changed_at_ns != self._read_at_ns:
-                self._known = charge_points(registry.read_devices(self._file))
-                self._read_at_ns = changed_at_ns
-        except (OSError, registry.RegistryError):
-            _LOG.exception("%s can't be read; the charge points known before stay", self._file)
-        return charge_point_id in self._known
-
-
-def charge_points(devices: pl.DataFrame) -> frozenset[str]:
-    """Return the charge point ids of a `DeviceFrame`; a simulated one has its device's id."""
-    ours = devices.filter(pl.col("protocol").cast(pl.String) == "ocpp")
-    return frozenset(ours.select(pl.coalesce("endpoint", "device_id")).to_series().to_list())
-
-
-def password_in(credentials: Credentials) -> Callable[[str], str | None]:
-    """Return the lookup of a charge point's password: that of the credentials with its id."""
-
-    def password_of(charge_point_id: str) -> str | None:
-        try:
-            password = credentials.named(charge_point_id).password
-        except CredentialError:
-            return None
-        return password.get_secret_value() if password else None
-
-    return password_of
-
-
 def run(
     settings: Settings, clock: Clock, credentials: Credentials, listening: Listening, stop: Event
 ) -> None:
     """Serve charge points and drivers until `stop` is set. Raises `CentralSystemError`."""
 
     async def serving() -> None:
-        known = ChargePointRegistry(settings.fleet_file)
-        async with CentralSystem(
-            clock,
-            settings.charge_point_dir,
-            known.knows,
-            password_in(credentials),
-            listening,
-        ):
+        admission = Admission(settings.fleet_file, credentials)
+        async with CentralSystem(clock, settings.charge_point_dir, admission, listening):
             await asyncio.to_thread(stop.wait)
 
     asyncio.run(serving())
-
-
-def _charge_point_id(request: Request) -> str:
-    return unquote(urlsplit(request.path).path.rpartition("/")[2])
-
-
-def _shows(request: Request, charge_point_id: str, password: str) -> bool:
-    """Tell whether the request carries the charge point's own name and password (RFC 7617)."""
-    try:
-        user, shown = parse_authorization_basic(request.headers["Authorization"])
-    except (KeyError, InvalidHeader, MultipleValuesError):
-        return False
-    expected = f"{charge_point_id}:{password}".encode()
-    return hmac.compare_digest(f"{user}:{shown}".encode(), expected)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    with suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return False
 
 
 def _tls(here: Listening) -> ssl.SSLContext | None:

@@ -195,11 +195,12 @@ class OcppDriver:
         if told.outcome != "answered":
             return Unreachable(link.device_id, told.words)
         limited = found is not None and not found.is_default(link.max_draw_kw)
+        ends = found is not None and found.holds_s <= left_s + slack_s
         if found is None:
             detail = f"its composite schedule is {told.answer.get('status')}, and holds no limit"
         elif not found.same_as(command.power_kw, how):
             detail = f"its composite schedule allows {found.draw_kw:g} kW"
-        elif limited and found.holds_s > left_s + slack_s:
+        elif limited and not ends:
             detail = "it keeps the limit beyond its validTo: see its clock, and other profiles"
         else:
             detail = ""
@@ -210,6 +211,7 @@ class OcppDriver:
             raw=json.dumps(told.answer),
             timer_remaining_s=found.holds_s if found and math.isfinite(found.holds_s) else None,
             detail=detail,
+            has_timer=ends if limited else None,
         )
 
     async def _release(self, link: DeviceLink, deadline: float) -> CommandResult:

@@ -58,8 +58,8 @@ _LAST_BROKER_ENDS_S = 3.0
 class SimulatedFleet:
     """The simulated devices of a DeviceFrame, from 5 to some thousands in one process.
 
-    `plant` takes outages. Real devices in the frame are left alone. Charge points call the central
-    system whose address stands in the file `central_system`, whenever it is there.
+    `plant` takes outages, `charge_points` defects. Real devices in the frame are left alone.
+    Charge points call the central system whose address stands in the file `central_system`.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class SimulatedFleet:
         self.plant = Plant(self._devices, world, clock, rng)
         self._mqtt = MqttDevices(self._nameplates("mqtt"), self.plant)
         self._http = HttpDevices(self._nameplates("http"), self.plant)
-        self._ocpp = OcppDevices(self._chargers(), self.plant, central_system)
+        self.charge_points = OcppDevices(self._chargers(), self.plant, central_system)
         self._broker: Broker | None = None
         self._running = ExitStack()
         self._stopping = threading.Event()
@@ -111,12 +111,12 @@ class SimulatedFleet:
         self.plant.advance()
         self._mqtt.tick()
         self._http.tick()
-        self._ocpp.tick()
+        self.charge_points.tick()
 
     def publish_telemetry(self) -> None:
         """Let every MQTT device and charge point tell its measurements."""
         self._mqtt.publish_telemetry()
-        self._ocpp.publish_telemetry()
+        self.charge_points.publish_telemetry()
 
     def save(self) -> None:
         """Write the state from which a later start goes on."""
@@ -124,7 +124,7 @@ class SimulatedFleet:
         held = {
             "mqtt": self._mqtt.state(),
             "http": self._http.state(),
-            "ocpp": self._ocpp.state(),
+            "ocpp": self.charge_points.state(),
         }
         _write(self._directory / "state.json", {"plant": self.plant.state(), "commands": held})
 
@@ -154,8 +154,8 @@ class SimulatedFleet:
             running.callback(self._http.stop)
             ports["http"] = _port(by_protocol["http"])
         if self._of("ocpp").height:
-            self._ocpp.start()
-            running.callback(self._ocpp.stop)
+            self.charge_points.start()
+            running.callback(self.charge_points.stop)
             for device_id in self._of("ocpp")["device_id"]:
                 endpoints[device_id] = {"endpoint": device_id, "unit_id": CONNECTOR_ID}
         for protocol, endpoint in by_protocol.items():
@@ -241,7 +241,7 @@ class SimulatedFleet:
             self.plant.restore(saved["plant"])
             self._mqtt.restore(saved["commands"]["mqtt"])
             self._http.restore(saved["commands"]["http"])
-            self._ocpp.restore(saved["commands"]["ocpp"])
+            self.charge_points.restore(saved["commands"]["ocpp"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path} can't be gone on from ({error}); delete it to begin afresh"

@@ -180,8 +180,9 @@ class ChargePoint(Peer):
         request = call.BootNotification(
             charge_point_model="simulated", charge_point_vendor="vpp-pipeline"
         )
-        answer = await self.call(request, suppress=False)
-        await self.tell()
+        async with self._speaking:
+            answer = await self.call(request, suppress=False)
+            await self._tell(self._charger.plant.reading(self.id))
         return float(answer.interval)
 
     async def beat(self) -> None:

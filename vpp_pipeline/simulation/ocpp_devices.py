@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from ocpp.exceptions import OCPPError
@@ -47,24 +47,27 @@ class OcppDevices:
                 f"{len(chargers)} charge points, {chargers[0].device_id} among them, have nobody to"
                 " call: name the file in which a central system tells its address"
             )
-        self.chargers = {charger.device_id: Charger(charger, plant) for charger in chargers}
+        self._chargers = {charger.device_id: Charger(charger, plant) for charger in chargers}
         self._plant = plant
         self._url_file = url_file
         self._connected: dict[str, ChargePoint] = {}
         self._told: dict[str, str] = {}
         self._saying: set[asyncio.Task[None]] = set()
-        self._calling: asyncio.Task[None] | None = None
-        self._loop = asyncio.new_event_loop()
+        self._runner = asyncio.Runner()
+        self._stopping = asyncio.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Begin to call the central system, in a thread."""
+        self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        self._runner.get_loop()  # made here, so that nobody waits for the thread
+        self._stopping = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="charge-points", daemon=True)
         self._thread.start()
 
     def tick(self) -> None:
         """Begin and end what is due by the plant's clock; tell what has changed."""
-        for device_id, charger in self.chargers.items():
+        for device_id, charger in self._chargers.items():
             if self._plant.is_out(device_id):
                 self._from_outside(self._drop, device_id)
                 continue
@@ -74,47 +77,51 @@ class OcppDevices:
                 self._told[device_id] = status
                 self._from_outside(self._say, device_id, ChargePoint.tell)
 
+    def set_out_of_order(
+        self, device_id: str, status: Literal["Faulted", "Unavailable"] | None
+    ) -> None:
+        """Let a charger be at fault, or taken out of service on site; None puts it right."""
+        self._chargers[device_id].out_of_order = status
+        self.tick()
+
     def publish_telemetry(self, device_ids: Iterable[str] | None = None) -> None:
         """Let these charge points, or all, send meter values; dead ones keep silent."""
-        for device_id in self.chargers if device_ids is None else device_ids:
+        for device_id in self._chargers if device_ids is None else device_ids:
             self._from_outside(self._say, device_id, _sample)
 
     def stop(self) -> None:
         """Hang up and end the thread. May be called twice."""
         thread, self._thread = self._thread, None
         if thread is not None:
-            self._loop.call_soon_threadsafe(self._cancel)
+            self._runner.get_loop().call_soon_threadsafe(self._stopping.set)
             thread.join()
 
     def state(self) -> dict[str, Any]:
         """Return what the charge points remember without power, as JSON values."""
-        return {device_id: charger.state() for device_id, charger in self.chargers.items()}
+        return {device_id: charger.state() for device_id, charger in self._chargers.items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on with a saved memory; call it before `start`."""
-        for device_id in self.chargers.keys() & state.keys():
-            self.chargers[device_id].restore(state[device_id])
+        for device_id in self._chargers.keys() & state.keys():
+            self._chargers[device_id].restore(state[device_id])
 
     def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._calling = self._loop.create_task(self._call_all())
-        try:
-            self._loop.run_until_complete(asyncio.gather(self._calling, return_exceptions=True))
-        finally:
-            self._loop.close()
+        with self._runner:
+            self._runner.run(self._call_all())
 
     async def _call_all(self) -> None:
-        async with asyncio.TaskGroup() as calls:
-            for charger in self.chargers.values():
-                calls.create_task(self._stay_connected(charger))
-
-    def _cancel(self) -> None:
-        if self._calling is not None:
-            self._calling.cancel()
+        calls = [
+            asyncio.create_task(self._stay_connected(charger))
+            for charger in self._chargers.values()
+        ]
+        await self._stopping.wait()
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
 
     def _from_outside(self, act: Callable[..., None], *arguments: object) -> None:
         if self._thread is not None:
-            self._loop.call_soon_threadsafe(act, *arguments)
+            self._runner.get_loop().call_soon_threadsafe(act, *arguments)
 
     def _drop(self, device_id: str) -> None:
         if peer := self._connected.get(device_id):
@@ -124,7 +131,7 @@ class OcppDevices:
         peer = self._connected.get(device_id)
         if peer is None or self._plant.is_out(device_id):
             return
-        saying = self._loop.create_task(_try(peer, what))
+        saying = asyncio.create_task(_try(peer, what))
         self._saying.add(saying)
         saying.add_done_callback(self._saying.discard)
 
@@ -149,18 +156,22 @@ class OcppDevices:
             proxy=None,
             close_timeout=_FAREWELL_S,
         ) as connection:
-            peer = ChargePoint(charger, connection)
-            listening = asyncio.create_task(peer.start())
+            peer = self._connected[device_id] = ChargePoint(charger, connection)
+            halves = {asyncio.create_task(peer.start()), asyncio.create_task(self._live(peer))}
             try:
-                interval_s = await peer.boot() / self._plant.clock.rate
-                self._connected[device_id] = peer
-                while not (await asyncio.wait({listening}, timeout=interval_s))[0]:
-                    await peer.beat()
+                await asyncio.wait(halves, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                if self._connected.get(device_id) is peer:
-                    del self._connected[device_id]
-                listening.cancel()
-                await asyncio.gather(listening, return_exceptions=True)
+                del self._connected[device_id]
+                for half in halves:
+                    half.cancel()
+                await asyncio.gather(*halves, return_exceptions=True)
+
+    async def _live(self, peer: ChargePoint) -> None:
+        """Boot, and send heartbeats from then on."""
+        pause_s = await peer.boot() / self._plant.clock.rate
+        while True:
+            await asyncio.sleep(pause_s)
+            await peer.beat()
 
     def _url(self) -> str:
         if self._url_file is None or not self._url_file.exists():
