@@ -58,7 +58,7 @@ async def _release(
     timeout_s = _TIMEOUT_S + len(links) / _DEVICES_A_S
     try:
         results = await release_until_seen(drivers, links, timeout_s, within_s)
-        if look_again_s > 0:
+        if links and look_again_s > 0:
             await asyncio.sleep(look_again_s)
             woken = await obeying(drivers, links, timeout_s)
             results |= await release_until_seen(drivers, woken, timeout_s, within_s)
