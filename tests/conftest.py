@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from datetime import time
 
 import pytest
+from hypothesis import settings
+
+# A property that sets no number of examples itself draws as many as HYPOTHESIS_PROFILE says.
+settings.register_profile("quick", max_examples=25, deadline=None)
+settings.register_profile("thorough", max_examples=1000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
 @pytest.fixture(scope="session")
