@@ -1,10 +1,21 @@
 -- What a claim of each named command stands against: a newer plan's command for its device and
--- quarter-hour, and the highest lease token under which its device was sent to since $since.
+-- quarter-hour, and the highest lease token under which its device was sent to for it or later.
 WITH claimed AS (
     SELECT command_id, device_id, interval_start, plan_version
     FROM commands
     SEMI JOIN named USING (command_id)
-    WHERE interval_start >= $since
+    WHERE created_at >= $since
+),
+rivals AS (
+    SELECT command_id, device_id, interval_start, plan_version, created_at
+    FROM commands
+    WHERE interval_start >= (SELECT min(interval_start) FROM claimed)
+),
+fences AS (
+    SELECT command_id, max(fence) AS fence
+    FROM command_events
+    WHERE state = 'SENT' AND command_events.at >= (SELECT min(created_at) FROM rivals) - INTERVAL 3 HOUR
+    GROUP BY command_id
 )
 SELECT
     claimed.command_id,
@@ -14,11 +25,7 @@ SELECT
     ) AS newest,
     max(fences.fence) AS fence
 FROM claimed
-JOIN commands AS rivals USING (device_id)
-LEFT JOIN (
-    SELECT command_id, fence
-    FROM command_events
-    WHERE state = 'SENT' AND fence IS NOT NULL AND command_events.at >= $since
-) AS fences ON fences.command_id = rivals.command_id
-WHERE rivals.interval_start >= $since
+JOIN rivals USING (device_id)
+LEFT JOIN fences ON fences.command_id = rivals.command_id
+WHERE rivals.interval_start >= claimed.interval_start
 GROUP BY claimed.command_id

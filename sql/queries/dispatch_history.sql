@@ -1,12 +1,19 @@
 -- What one device was told for a moment or its quarter-hour, and what came of it, in order.
+WITH told AS (
+    SELECT *
+    FROM commands
+    WHERE interval_start > $at - INTERVAL 1 DAY
+        AND device_id = $device_id
+        AND $at < valid_until
+        AND (valid_from <= $at OR interval_start = time_bucket(INTERVAL 15 MINUTE, $at))
+)
 SELECT
-    commands.command_id, kind, plan_id, plan_version, interval_start, valid_from, valid_until,
+    told.command_id, kind, plan_id, plan_version, interval_start, valid_from, valid_until,
     planned_kw, setpoint_kw, guard_reason, event_id, state, command_events.at, actor,
-    coalesce(command_events.authority, commands.authority) AS authority,
-    coalesce(command_events.order_id, commands.order_id) AS order_id,
+    coalesce(command_events.authority, told.authority) AS authority,
+    coalesce(command_events.order_id, told.order_id) AS order_id,
     detail, old_kw, requested_kw, sent, acknowledged, read_back, fence
-FROM commands
+FROM told
 JOIN command_events USING (command_id)
-WHERE device_id = $device_id AND $at < valid_until
-    AND (valid_from <= $at OR interval_start = time_bucket(INTERVAL 15 MINUTE, $at))
+WHERE command_events.at >= (SELECT min(created_at) FROM told) - INTERVAL 3 HOUR
 ORDER BY event_id

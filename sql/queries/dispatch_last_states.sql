@@ -1,7 +1,14 @@
--- The last state of each named command since $since; null where the ledger has none.
-SELECT named.command_id, arg_max(recent.state, recent.event_id) AS before
-FROM named
-LEFT JOIN (
-    SELECT command_id, state, event_id FROM command_events WHERE command_events.at >= $since
-) AS recent USING (command_id)
-GROUP BY named.command_id
+-- Of the named commands those that were stored since $since, each with its last state.
+-- Their events stand in a sliver of the ledger, whose begin is found first: that of the earliest
+-- of them, and as much before as a clock may have been set back meanwhile.
+WITH mine AS (
+    SELECT command_id, created_at
+    FROM commands
+    SEMI JOIN named USING (command_id)
+    WHERE created_at >= $since
+)
+SELECT command_id, arg_max(state, event_id) AS before
+FROM command_events
+SEMI JOIN mine USING (command_id)
+WHERE command_events.at >= (SELECT min(created_at) FROM mine) - INTERVAL 3 HOUR
+GROUP BY command_id

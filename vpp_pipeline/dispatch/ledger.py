@@ -28,7 +28,7 @@ _PROVEN = pl.DataFrame(
     sorted(PROVEN_BY_READ_BACK), schema={"before": pl.String, "state": pl.String}, orient="row"
 )
 
-_REACH = timedelta(days=3)  # no command lives longer: its older events need not be read
+_REACH = timedelta(hours=36)  # no event is further from its command's intent
 
 _SUPERSEDED = pl.format("superseded by plan version {}", "newest")
 
