@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from devices_http_scripted import Answer, Script, scripted_server
-from devices_mqtt_bench import NOON, PATIENCE_S, command, link
+from devices_mqtt_bench import NOON, PATIENCE_S, command, link, wait_until
 
 from vpp_pipeline.clock import ManualClock
 from vpp_pipeline.credentials import Credentials
 from vpp_pipeline.devices import http_connection
-from vpp_pipeline.devices.endpoint_health import EndpointHealth
+from vpp_pipeline.devices.endpoint_health import EndpointHealth, NotAdmitted
 from vpp_pipeline.devices.http import HttpDriver
 from vpp_pipeline.devices.protocol import CommandResult, DeviceLink, Outcome, Reading, Unreachable
 
@@ -228,6 +228,31 @@ def test_a_dead_gateway_is_left_alone_at_once_and_probed_when_its_pause_is_over(
     now_s = 1.5
     [probed] = push(driver(health=health), link(dead))
     assert "refused the connection" in probed.detail
+
+
+def is_left_alone(health: EndpointHealth, script: Script) -> bool:
+    try:
+        health.admit(script.url.removeprefix("http://"), PATIENCE_S)
+    except NotAdmitted:
+        return True
+    return False
+
+
+def test_a_silent_gateway_is_left_alone(script: Script) -> None:
+    script.will("GET", Answer(200, hangs=True))
+    health = EndpointHealth()
+    links = [link(script.url, f"b-{n}") for n in range(3)]
+    read(driver(health=health), *links, timeout_s=1.5)
+    wait_until(lambda: is_left_alone(health, script), "the circuit to open")
+
+
+def test_a_gateway_that_had_no_time_to_answer_is_not_left_alone(script: Script) -> None:
+    script.will("GET", Answer(200, hangs=True))
+    health = EndpointHealth()
+    for _ in range(4):
+        read(driver(health=health), link(script.url), timeout_s=0.1)
+    script.over.set()
+    assert not is_left_alone(health, script)
 
 
 def test_who_asks_for_quiet_gets_it_from_the_whole_batch(script: Script) -> None:

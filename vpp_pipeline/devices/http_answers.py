@@ -73,7 +73,8 @@ def reason_of(answer: Answer) -> str:
     except (ValueError, RecursionError):
         document = None
     if isinstance(document, dict) and document.get("reason"):
-        return str(document["reason"])[:_MOST_TOLD]
+        told = str(document["reason"])[:_MOST_TOLD]
+        return told.encode(errors="replace").decode()  # JSON may hold half a character
     text = answer.content[:_MOST_TOLD].decode(errors="replace")
     return f"HTTP {answer.status} {text}".strip()
 

@@ -49,7 +49,7 @@ T = TypeVar("T")
 _THREADS = 32
 _THREADS_PER_HOST = 8  # so that a hanging gateway leaves threads for the others
 _CONNECT_TIMEOUT_S = 1.0
-_FAIR_WAIT_S = 1.0  # a shorter silence is our own haste, no failure of the endpoint's
+_FAIR_TIME_S = 0.9  # who had less, and used it up, did not fail
 _PAUSES_S = (0.1, 0.3, 0.9)
 _BAD_ADDRESS = (
     requests.exceptions.InvalidURL,
@@ -227,7 +227,6 @@ class Exchange:
     async def _in_thread(self, request: _Request) -> Answer:
         session = self._hosts.session(request.host, request.credential)
         line = Line()
-        began = time.monotonic()
         work = self._hosts.threads.submit(self._blocking, session, request, line)
         answer = asyncio.wrap_future(work)
         await asyncio.wait({answer}, timeout=max(self.left_s, 0.0))
@@ -237,10 +236,7 @@ class Exchange:
         if work.cancel():
             raise NotSent("no thread became free in time")
         line.cut()
-        reason = "did not answer in time"
-        if time.monotonic() - began >= _FAIR_WAIT_S:
-            self._hosts.health.failed(request.host, reason)
-        raise NoAnswer(f"{request.host} {reason}")
+        raise NoAnswer(f"{request.host} did not answer in time")
 
     def _blocking(self, session: requests.Session, request: _Request, line: Line) -> Answer:
         left_s = self.left_s
@@ -252,18 +248,23 @@ class Exchange:
         except _BAD_ADDRESS as error:
             raise NotSent(f"{request.host} is no address to call; mend the registry") from error
         except NotConnected as error:
-            self._hosts.health.failed(request.host, str(error))
+            self._failed(request, str(error), time_given_s=left_s)
             raise NotSent(f"{request.host} {error}") from error
         except (requests.RequestException, HTTPError) as error:
             unshaken = in_words(str(error))  # TLS 1.3 tells it only after the request
             reason = f"gave no answer ({unshaken or type(error).__name__})"
-            self._hosts.health.failed(request.host, reason)
+            self._failed(request, reason, time_given_s=left_s)
             fault = NotSent if unshaken or not line.connected else NoAnswer
             raise fault(f"{request.host} {reason}") from error
         except OSError as error:  # a certificate's file, before anything was sent
             raise NotSent(f"{request.host} was not called: {error}") from error
         self._hosts.health.succeeded(request.host)
         return answer
+
+    def _failed(self, request: _Request, reason: str, time_given_s: float) -> None:
+        """Count a failure of the endpoint's, not of our own haste."""
+        if time_given_s >= _FAIR_TIME_S or self.left_s > 0:
+            self._hosts.health.failed(request.host, reason)
 
 
 def _sent(session: requests.Session, request: _Request, left_s: float) -> Answer:
