@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vpp_pipeline.clock import Clock
-    from vpp_pipeline.devices.modbus_look import Look, RegisterWrite
+    from vpp_pipeline.devices.modbus_look import Look, Purpose, RegisterWrite
     from vpp_pipeline.devices.protocol import Command, DeviceLink, Reading
 
 _BUSY, _PATH_UNAVAILABLE = 6, 10
@@ -68,7 +68,7 @@ class ModbusDriver:
         """Read each device's measurements, stamped with their arrival."""
 
         async def ask(session: Session, _lease: Lease, index: int) -> Reading | Unreachable:
-            look = await _look_at(session, links[index], to_steer=False)
+            look = await _look_at(session, links[index], "read")
             return look.reading(self._clock.now())
 
         def lost(index: int, reason: str) -> Reading | Unreachable:
@@ -117,7 +117,7 @@ class ModbusDriver:
         async def ask(session: Session, _lease: Lease, index: int) -> ReadBack | Unreachable:
             link, command = commands[index]
             asked_at = self._clock.now()
-            look = await _look_at(session, link, to_steer=True)
+            look = await _look_at(session, link, "verify")
             left_s = (command.valid_until - asked_at).total_seconds()
             back = look.read_back(command, left_s + _TIMER_TOLERANCE_S * self._clock.rate)
             return self._timers.judged(back, asked_at)
@@ -174,12 +174,12 @@ class ModbusDriver:
         async def ask(session: Session, lease: Lease, index: int) -> CommandResult:
             link = links[index]
             sender = senders[index] = _Sender(session, lease, _unit_id(link))
-            look = await _look_at(session, link, to_steer=True)
+            look = await _look_at(session, link, "steer")
             outcome, detail = await self._give(
                 link, look, sender, lambda: writes_of(index, look), release=release
             )
             if release and outcome is Outcome.ACKED:
-                left = (await _look_at(session, link, to_steer=True)).left_over()
+                left = (await _look_at(session, link, "verify")).left_over()
                 if left:
                     outcome, detail = Outcome.UNKNOWN, f"accepted, but not released: {left}"
             return result(index, outcome, detail)
@@ -216,14 +216,18 @@ class ModbusDriver:
                 return _outcome(refusal), str(refusal)
             if release:
                 return Outcome.UNKNOWN, f"only half released: {refusal}"
-            return await self._undo(sender, look, refusal)
+            return await self._undo(link, sender, refusal)
         return Outcome.ACKED, ""
 
-    async def _undo(self, sender: _Sender, look: Look, refusal: Refusal) -> tuple[Outcome, str]:
+    async def _undo(
+        self, link: DeviceLink, sender: _Sender, refusal: Refusal
+    ) -> tuple[Outcome, str]:
         """Release a device that took only some of the frames of a set-point."""
         begun = f"{refusal}, after {len(sender.sent) - 1} frames"
         try:
-            await sender.send(look.release())
+            writes = (await _look_at(sender.session, link, "steer")).release()
+            self._spend(link, writes, release=True)
+            await sender.send(writes)
         except (NotEncodable, Refusal) as error:
             return Outcome.UNKNOWN, f"{begun}; not released: {error}"
         return _outcome(refusal), f"{begun}: released again"
@@ -271,10 +275,10 @@ class _Sender:
                 raise
 
 
-async def _look_at(session: Session, link: DeviceLink, *, to_steer: bool) -> Look:
+async def _look_at(session: Session, link: DeviceLink, purpose: Purpose) -> Look:
     if link.register_map is None:
-        return await sunspec_look.look_at(session, link, _unit_id(link), to_steer=to_steer)
-    return await register_map_look.look_at(session, link, _unit_id(link), to_steer=to_steer)
+        return await sunspec_look.look_at(session, link, _unit_id(link), purpose)
+    return await register_map_look.look_at(session, link, _unit_id(link), purpose)
 
 
 def _unit_id(link: DeviceLink) -> int:

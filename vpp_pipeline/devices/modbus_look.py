@@ -7,13 +7,17 @@ how they are answered (`sunspec_look`, `register_map_look`), sending anything (`
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
     from vpp_pipeline.devices.protocol import Command, ReadBack, Reading
+
+
+Purpose = Literal["read", "steer", "verify"]
+"""What a look is for; it asks for no more registers than that takes."""
 
 
 @dataclass(frozen=True)

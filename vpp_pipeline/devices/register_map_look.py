@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
+    from vpp_pipeline.devices.modbus_look import Purpose
     from vpp_pipeline.devices.protocol import Command, DeviceLink
     from vpp_pipeline.devices.register_map import (
         Measure,
@@ -286,11 +287,11 @@ class MapLook:
         )
 
 
-async def look_at(session: Session, link: DeviceLink, unit_id: int, *, to_steer: bool) -> MapLook:
-    """Read what is needed `to_steer` the device, or all of its map. Raises `LinkError`."""
+async def look_at(session: Session, link: DeviceLink, unit_id: int, purpose: Purpose) -> MapLook:
+    """Read those registers of the map that the purpose needs. Raises `LinkError`."""
     name = link.register_map or ""
     try:
-        spans = _wanted(name, to_steer=to_steer)
+        spans = _wanted(name, purpose)
         vendor = register_map(name)
     except MapError as error:
         raise LinkError(f"{link.device_id}: {error}") from error
@@ -311,7 +312,7 @@ async def look_at(session: Session, link: DeviceLink, unit_id: int, *, to_steer:
 
 
 @cache
-def _wanted(name: str, *, to_steer: bool) -> list[tuple[Table, int, int]]:
+def _wanted(name: str, purpose: Purpose) -> list[tuple[Table, int, int]]:
     """Return the spans to read: neighbours together, but nothing that the map does not name."""
     vendor = register_map(name)
     points: set[tuple[Table, int]] = set()
@@ -322,7 +323,7 @@ def _wanted(name: str, *, to_steer: bool) -> list[tuple[Table, int, int]]:
     given, states = vendor.readings, vendor.states
     measured = [one for one in dict(given).values() if one is not None]
     told = [one for one in dict(states).values() if one is not None]
-    for point in ([] if to_steer else [*measured, *told]) + (
+    for point in ([*measured, *told] if purpose == "read" else []) + (
         [states.local] if states.local else []
     ):
         add(point.table, point.address, point.type)

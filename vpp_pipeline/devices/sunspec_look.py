@@ -34,22 +34,28 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from vpp_pipeline.devices.modbus_look import Purpose
     from vpp_pipeline.devices.protocol import Command, DeviceLink, Reading
     from vpp_pipeline.devices.sunspec import Block, Frame
 
-_STEERING = {
+_VERIFYING = {
     RATING_MODEL: "W_SF",
     CONTROL_MODEL: "WSetPct_SF",
-    HEARTBEAT_MODEL: "DERHb",
     LEGACY_RATING_MODEL: "WHRtg_SF",
     LEGACY_SETTING_MODEL: "WMax_SF",
     LEGACY_CONTROL_MODEL: "WMaxLimPct_SF",
 }
+_STEERING = _VERIFYING | {HEARTBEAT_MODEL: "DERHb"}
 _READING = _STEERING | {
     MEASUREMENT_MODEL: "W_SF",
     STORAGE_MODEL: "Pct_SF",
     LEGACY_STORAGE_MODEL: "ChaState_SF",
     **dict.fromkeys(LEGACY_MEASUREMENT_MODELS, "St"),
+}
+_LAST_POINTS: dict[Purpose, dict[int, str]] = {
+    "read": _READING,
+    "steer": _STEERING,
+    "verify": _VERIFYING,
 }
 """The last point needed of each model."""
 
@@ -156,18 +162,17 @@ class SunspecLook:
 
 
 async def look_at(
-    session: Session, link: DeviceLink, unit_id: int, *, to_steer: bool
+    session: Session, link: DeviceLink, unit_id: int, purpose: Purpose
 ) -> SunspecLook:
-    """Read what is needed `to_steer` the device, or all that it measures. Raises `LinkError`."""
-    lengths = _lengths(to_steer=to_steer)
-    blocks = await session.blocks(unit_id, lengths, link.base_address)
+    """Read the models that the purpose needs. Raises `LinkError`."""
+    blocks = await session.blocks(unit_id, _lengths(purpose), link.base_address)
     return SunspecLook(link, await session.models(unit_id, link.base_address), blocks)
 
 
 @cache
-def _lengths(*, to_steer: bool) -> dict[int, int]:
-    wanted = _STEERING if to_steer else _READING
-    return {model_id: sunspec.layout(model_id)[name].end for model_id, name in wanted.items()}
+def _lengths(purpose: Purpose) -> dict[int, int]:
+    last = _LAST_POINTS[purpose]
+    return {model_id: sunspec.layout(model_id)[name].end for model_id, name in last.items()}
 
 
 def _no_control() -> str:
