@@ -1,7 +1,7 @@
-"""Whether a command may be sent now, and on whose authority.
+"""Whether a command may be sent now.
 
-Belongs here: the refusals that are not the guard's, and who bound a set-point. Does not: the
-set-point's bounds (`guard`), sending (`exchange`).
+Belongs here: the refusals that are not the guard's. Does not: the set-point's bounds and whose
+they are (`guard`), sending (`exchange`).
 """
 
 from __future__ import annotations
@@ -12,35 +12,6 @@ import polars as pl
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-
-PLAN = "plan"
-"""The authority of a command that nothing but its plan has bound."""
-
-
-def authorised(guarded: pl.DataFrame, standing: pl.DataFrame) -> pl.DataFrame:
-    """Add to guarded commands the `authority` and the `order_id` that bound their set-point.
-
-    `standing` is a frame of `orders.STANDING`. An order that stands but changes nothing has not
-    bound it: then the authority is the plan, and no order.
-    """
-    bound = pl.col("override_kw").is_not_null() | (
-        (pl.col("setpoint_kw") - pl.col("planned_kw")).abs() > 0
-    )
-    by_order = pl.col("stopped") | (bound & pl.col("by").is_not_null())
-    return (
-        guarded.join(
-            standing.select("device_id", "stopped", "override_kw", by="authority", of="order_id"),
-            on="device_id",
-            how="left",
-            maintain_order="left",
-        )
-        .with_columns(by_order=by_order.fill_null(value=False))
-        .with_columns(
-            authority=pl.when("by_order").then("by").otherwise(pl.lit(PLAN)),
-            order_id=pl.when("by_order").then("of"),
-        )
-        .select(*guarded.columns, "authority", "order_id")
-    )
 
 
 def refusal(drivers: Collection[str], ramp_kw_per_min: float | None) -> pl.Expr:

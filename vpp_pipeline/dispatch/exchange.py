@@ -16,7 +16,7 @@ from vpp_pipeline.clock import SteadyClock
 from vpp_pipeline.delivery_day import STEP
 from vpp_pipeline.devices.failsafe import has_failsafe
 from vpp_pipeline.devices.protocol import CommandResult, Outcome, Unreachable
-from vpp_pipeline.dispatch.admission import authorised, refusal
+from vpp_pipeline.dispatch.admission import refusal
 from vpp_pipeline.dispatch.batches import ask_all
 from vpp_pipeline.dispatch.guard import guard
 from vpp_pipeline.dispatch.judgement import answers_frame
@@ -90,7 +90,7 @@ class Exchange:
             now,
             self._with.settings.guard,
         )
-        return authorised(guarded, standing), telemetry
+        return guarded, telemetry
 
     async def send(self, rows: pl.DataFrame, fence: int | None) -> None:
         """Send `rows` (wired rows of `Ledger.states` with `left_over`), or say why not.

@@ -15,6 +15,7 @@ import polars as pl
 from vpp_pipeline.delivery_day import STEP
 from vpp_pipeline.dispatch.commands import CAPPED_TYPES
 from vpp_pipeline.dispatch.evidence import evidence
+from vpp_pipeline.dispatch.orders import GRID_OPERATOR, KILL_SWITCH, OVERRIDE
 from vpp_pipeline.dispatch.schemas import GuardedCommands
 from vpp_pipeline.dispatch.site_limits import within_site_limits
 
@@ -49,7 +50,8 @@ def guard(  # noqa: PLR0917 - the one gate names every input it judges by
     can't discharge below its minimum nor charge above its maximum by the interval's end; before
     the interval has begun it may still move at nameplate power until it does. A ramp allows what
     can be reached from the measured power by the interval's end; towards 0 it holds nothing back.
-    `guard_reason` names whatever changed the set-point.
+    `guard_reason` names whatever changed the set-point; `authority` and `order_id` are of the
+    highest order that did, or `plan`.
 
     Refused (set-point 0, `refused` true) is what may not be sent or can't be judged: a stopped
     device, one whose orders are unknown, one that is unknown, read-only or uncontrollable, a
@@ -71,7 +73,11 @@ def guard(  # noqa: PLR0917 - the one gate names every input it judges by
             wish_kw=pl.coalesce("override_kw", "setpoint_kw"),
             alone=pl.len().over("device_id") == 1,
         )
-        .with_columns(refusal=_refusal(now), kw=pl.col("wish_kw"), reason=pl.col("override_words"))
+        .with_columns(
+            refusal=_refusal(now),
+            kw=pl.col("wish_kw"),
+            reason=pl.col("override_words"),
+        )
     )
     bounded = _bounded(facts, now).with_columns(
         refusal=pl.coalesce(
@@ -83,7 +89,10 @@ def guard(  # noqa: PLR0917 - the one gate names every input it judges by
     shared = within_site_limits(admitted, plant, standing)
     return (
         bounded.join(shared, on="command_id", how="left", maintain_order="left")
-        .with_columns(refused=pl.col("refusal").is_not_null() | ~_finite("shared_kw"))
+        .with_columns(
+            refused=pl.col("refusal").is_not_null() | ~_finite("shared_kw"),
+            **_authority(),
+        )
         .with_columns(
             setpoint_kw=pl.when("refused").then(0.0).otherwise("shared_kw"),
             guard_reason=pl.when("refused")
@@ -106,7 +115,7 @@ def _refusal(now: datetime) -> pl.Expr:
         .when(pl.col("stopped").is_null())
         .then(pl.lit("nothing is known of the orders for the device: read the order book"))
         .when("stopped")
-        .then(pl.col("stop_words").fill_null("kill switch"))
+        .then(pl.col("stop_words").fill_null(KILL_SWITCH))
         .when(~pl.col("controllable"))
         .then(pl.lit("the device can't be controlled: take it out of the plan"))
         .when(~pl.col("writable").fill_null(value=False))
@@ -141,23 +150,57 @@ def _refusal(now: datetime) -> pl.Expr:
 def _bounded(facts: pl.DataFrame, now: datetime) -> pl.DataFrame:
     """Bring `kw` within each bound in turn, and add to `reason` those that changed it."""
     words = pl.lit("beyond the nameplate")
-    bounds = [
+    for bound in (
         (-pl.col("max_draw_kw"), pl.col("max_inject_kw"), words, words),
         *_live_bounds(now),
-        (pl.col("low_kw"), pl.col("high_kw"), pl.col("low_words"), pl.col("high_words")),
         _ramp_bound(now),
-    ]
-    for low, high, low_words, high_words in bounds:
-        least, most = low.fill_nan(0.0), high.fill_nan(0.0)
-        facts = _changed(
-            facts,
-            pl.when(pl.col("kw") < least).then(least).when(pl.col("kw") > most).then(most),
-            pl.when(pl.col("kw") < least).then(low_words).otherwise(high_words),
-        )
+    ):
+        facts = _within(facts, bound)
+    limit = (pl.col("low_kw"), pl.col("high_kw"), pl.col("low_words"), pl.col("high_words"))
     return _changed(
-        facts,
+        _within(facts.with_columns(unlimited_kw="kw"), limit),
         pl.when(pl.col("kw").abs() < pl.col("min_active_kw")).then(0.0),
         pl.format("below the smallest active power of {} kW", "min_active_kw"),
+    )
+
+
+def _authority() -> dict[str, pl.Expr]:
+    """The highest authority that had a part in the set-point, and its order; else the plan."""
+    lifted = pl.col("unlimited_kw") < pl.col("low_kw")
+    lowered = pl.col("unlimited_kw") > pl.col("high_kw")
+    by_site = pl.col("site_authority").is_not_null()
+    overridden = pl.col("override_kw").is_not_null()
+    return {
+        "authority": pl.when("stopped")
+        .then(pl.lit(KILL_SWITCH))
+        .when(by_site)
+        .then("site_authority")
+        .when(lifted | lowered)
+        .then(pl.lit(GRID_OPERATOR))
+        .when(overridden)
+        .then(pl.lit(OVERRIDE))
+        .otherwise(pl.lit("plan")),
+        "order_id": pl.when("stopped")
+        .then("stop_id")
+        .when(by_site)
+        .then("site_order_id")
+        .when(lifted)
+        .then("low_id")
+        .when(lowered)
+        .then("high_id")
+        .when(overridden)
+        .then("override_id"),
+    }
+
+
+def _within(facts: pl.DataFrame, bound: _Bound) -> pl.DataFrame:
+    """Bring `kw` within a bound; a null does not bind, and NaN allows 0 only."""
+    low, high, low_words, high_words = bound
+    least, most = low.fill_nan(0.0), high.fill_nan(0.0)
+    return _changed(
+        facts,
+        pl.when(pl.col("kw") < least).then(least).when(pl.col("kw") > most).then(most),
+        pl.when(pl.col("kw") < least).then(low_words).otherwise(high_words),
     )
 
 

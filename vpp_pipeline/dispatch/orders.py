@@ -93,10 +93,15 @@ class Order(BaseModel):
     @property
     def words(self) -> str:
         """The order as a reason names it."""
-        name = {"stop": "kill switch", "grid_limit": "grid limit"}.get(self.kind, self.kind)
+        name = {"stop": KILL_SWITCH, "grid_limit": "grid limit"}.get(self.kind, self.kind)
         until = f" until {self.valid_until:%Y-%m-%d %H:%M} UTC" if self.valid_until else ""
         return f"{name} {self.order_id}{until} by {self.who} ({self.why})"
 
+
+KILL_SWITCH = "kill switch"
+GRID_OPERATOR = "grid operator"
+FAILSAFE = "grid failsafe"
+OVERRIDE = "override"
 
 STANDING = pl.Schema(
     {
@@ -109,22 +114,21 @@ STANDING = pl.Schema(
         "site_high_kw": pl.Float64,
         "authority": pl.String,
         "order_id": pl.String,
-        "stop_words": pl.String,
-        "override_words": pl.String,
-        "low_words": pl.String,
-        "high_words": pl.String,
-        "site_low_words": pl.String,
-        "site_high_words": pl.String,
+        **{
+            f"{of}_{told}": pl.String
+            for of in ("stop", "override", "low", "high", "site_low", "site_high")
+            for told in ("id", "words")
+        },
     }
 )
 """What stands for each device: powers in kW, null where nothing does.
 
 `low_kw` and `high_kw` bound the device, `site_low_kw` and `site_high_kw` the net power of its
-site; each `…_words` names what its column comes from. `authority` and `order_id` name the
-highest that has something to say: `kill switch`, `grid operator`, `grid failsafe` or `override`.
+site; each `…_words` names what its column comes from, and `…_id` the order. `authority` and `order_id` name the
+highest that has something to say, of the four above.
 """
 
-_FAILSAFE = "grid failsafe: nothing valid is known of the grid operator's limit"
+_FAILSAFE_WORDS = f"{FAILSAFE}: nothing valid is known of the grid operator's limit"
 
 
 def standing(orders: Sequence[Order], devices: pl.DataFrame, now: datetime) -> pl.DataFrame:
@@ -171,7 +175,7 @@ def standing_unknown(devices: pl.DataFrame, reason: str) -> pl.DataFrame:
         "device_id",
         "site_failsafe_import_kw",
         "site_failsafe_export_kw",
-        stop_words=pl.lit(f"kill switch: the order book can't be read ({reason})"),
+        stop_words=pl.lit(f"{KILL_SWITCH}: the order book can't be read ({reason})"),
     )
     missing = {name: kind for name, kind in _JOINED.items() if name not in unread.columns}
     return _resolved(
@@ -224,6 +228,8 @@ _JOINED: dict[str, pl.DataType | type[pl.DataType]] = {
         for name, kind in {
             "low_kw": pl.Float64,
             "high_kw": pl.Float64,
+            "low_id": pl.String,
+            "high_id": pl.String,
             "low_words": pl.String,
             "high_words": pl.String,
             "limit_id": pl.String,
@@ -263,18 +269,23 @@ def _overrides(in_force: pl.DataFrame, members: pl.DataFrame) -> pl.DataFrame:
 
 def _tightest(limits: pl.DataFrame, members: pl.DataFrame, of: str, prefix: str) -> pl.DataFrame:
     """Return the tightest bounds of each device or site, and whose they are."""
-    low = pl.col("words").sort_by("min_kw", descending=True, nulls_last=True).first()
-    high = pl.col("words").sort_by("max_kw", nulls_last=True).first()
+    limits = limits.join(members, on="scope", maintain_order="left")
+    low = limits.drop_nulls("min_kw").sort("min_kw", descending=True, maintain_order=True)
+    high = limits.drop_nulls("max_kw").sort("max_kw", maintain_order=True)
     return (
-        limits.join(members, on="scope", maintain_order="left")
-        .group_by(of)
-        .agg(
-            pl.col("min_kw").max().alias(f"{prefix}low_kw"),
-            pl.col("max_kw").min().alias(f"{prefix}high_kw"),
-            low.alias(f"{prefix}low_words"),
-            high.alias(f"{prefix}high_words"),
-            pl.col("order_id").last().alias(f"{prefix}limit_id"),
-        )
+        limits.group_by(of, maintain_order=True)
+        .agg(pl.col("order_id").last().alias(f"{prefix}limit_id"))
+        .join(_first(low, of, "min_kw", f"{prefix}low"), on=of, how="left")
+        .join(_first(high, of, "max_kw", f"{prefix}high"), on=of, how="left")
+    )
+
+
+def _first(limits: pl.DataFrame, of: str, bound: str, name: str) -> pl.DataFrame:
+    return limits.unique(of, keep="first", maintain_order=True).select(
+        of,
+        pl.col(bound).alias(f"{name}_kw"),
+        pl.col("order_id").alias(f"{name}_id"),
+        pl.col("words").alias(f"{name}_words"),
     )
 
 
@@ -292,22 +303,20 @@ def _resolved(frame: pl.DataFrame) -> pl.DataFrame:
         stopped=stopped,
         site_low_kw=low_kw,
         site_high_kw=high_kw,
-        low_words=pl.when(pl.col("low_kw").is_not_null()).then("low_words"),
-        high_words=pl.when(pl.col("high_kw").is_not_null()).then("high_words"),
         site_low_words=pl.when(low_kw.is_not_null()).then(
-            pl.col("site_low_words").fill_null(_FAILSAFE)
+            pl.col("site_low_words").fill_null(_FAILSAFE_WORDS)
         ),
         site_high_words=pl.when(high_kw.is_not_null()).then(
-            pl.col("site_high_words").fill_null(_FAILSAFE)
+            pl.col("site_high_words").fill_null(_FAILSAFE_WORDS)
         ),
         authority=pl.when(stopped)
-        .then(pl.lit("kill switch"))
+        .then(pl.lit(KILL_SWITCH))
         .when(failsafe & limit_id.is_null())
-        .then(pl.lit("grid failsafe"))
+        .then(pl.lit(FAILSAFE))
         .when(limit_id.is_not_null())
-        .then(pl.lit("grid operator"))
+        .then(pl.lit(GRID_OPERATOR))
         .when(pl.col("override_kw").is_not_null())
-        .then(pl.lit("override")),
+        .then(pl.lit(OVERRIDE)),
         order_id=pl.when(stopped)
         .then("stop_id")
         .otherwise(

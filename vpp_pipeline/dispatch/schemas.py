@@ -41,6 +41,8 @@ class GuardedCommands(Commands):
     """`Commands` after the guard; a refused one keeps its row with `setpoint_kw` 0."""
 
     refused = dy.Bool()
+    authority = dy.String(min_length=1)  # plan, or whose order bound it
+    order_id = dy.String(nullable=True)
 
 
 class Intents(dy.Schema):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import polars as pl
 
 from vpp_pipeline.dispatch.commands import CAPPED_TYPES
+from vpp_pipeline.dispatch.orders import FAILSAFE, GRID_OPERATOR
 
 _SURE_TYPES = ("battery", "chp")
 _NOISE_KW = 1e-6
@@ -20,7 +21,9 @@ _BESIDES = ["besides_low_kw", "besides_high_kw"]
 def within_site_limits(
     commands: pl.DataFrame, plant: pl.DataFrame, standing: pl.DataFrame
 ) -> pl.DataFrame:
-    """Return `command_id`, `shared_kw` and `site_reason` (null where nothing changed).
+    """Return `command_id`, `shared_kw`, and of those that changed `site_reason` and whose it is.
+
+    `site_authority` and `site_order_id` are null where it is the connection's own limit.
 
     `commands` has `kw` within each device's own bounds and the columns of `plant` (`evidence`, a
     row for every device); `standing` has the sites' grid limits. The site's net power stays
@@ -67,15 +70,14 @@ def within_site_limits(
     )
     return options.with_columns(
         shared_kw=pl.when(_holds("netted")).then("netted").otherwise("apart")
-    ).select("command_id", "shared_kw", _reason().alias("site_reason"))
+    ).select("command_id", "shared_kw", **_told())
 
 
 def _sites(plant: pl.DataFrame, standing: pl.DataFrame) -> pl.DataFrame:
     """A row a site: the least and the most its net power may be, and by whose word."""
     grid_low, grid_high = pl.col("site_low_kw").fill_nan(0.0), pl.col("site_high_kw").fill_nan(0.0)
     own_low, own_high = -pl.col("site_import_limit_kw"), pl.col("site_export_limit_kw")
-    connection = pl.lit("the grid connection")
-    return (
+    sites = (
         plant.select("device_id", "site_id", "site_import_limit_kw", "site_export_limit_kw")
         .join(standing, on="device_id", how="left")
         .group_by("site_id")
@@ -83,16 +85,29 @@ def _sites(plant: pl.DataFrame, standing: pl.DataFrame) -> pl.DataFrame:
             pl.col("site_import_limit_kw", "site_export_limit_kw").first(),
             grid_low.max(),
             grid_high.min(),
-            pl.col("site_low_words", "site_high_words").drop_nulls().first(),
-        )
-        .select(
-            "site_id",
-            least_kw=pl.max_horizontal(own_low, "site_low_kw"),
-            most_kw=pl.min_horizontal(own_high, "site_high_kw"),
-            least_words=pl.when(grid_low >= own_low).then("site_low_words").otherwise(connection),
-            most_words=pl.when(grid_high <= own_high).then("site_high_words").otherwise(connection),
+            pl.col("site_low_id", "site_high_id", "site_low_words", "site_high_words")
+            .drop_nulls()
+            .first(),
         )
     )
+    return sites.select(
+        "site_id",
+        least_kw=pl.max_horizontal(own_low, "site_low_kw"),
+        most_kw=pl.min_horizontal(own_high, "site_high_kw"),
+        **_whose("least", "low", grid_low >= own_low),
+        **_whose("most", "high", grid_high <= own_high),
+    )
+
+
+def _whose(limit: str, side: str, by_grid: pl.Expr) -> dict[str, pl.Expr]:
+    order_id = pl.col(f"site_{side}_id")
+    operator = pl.when(order_id.is_null()).then(pl.lit(FAILSAFE)).otherwise(pl.lit(GRID_OPERATOR))
+    connection = pl.lit("the grid connection")
+    return {
+        f"{limit}_authority": pl.when(by_grid).then(operator),
+        f"{limit}_id": pl.when(by_grid).then(order_id),
+        f"{limit}_words": pl.when(by_grid).then(f"site_{side}_words").otherwise(connection),
+    }
 
 
 def _besides(commands: pl.DataFrame, plant: pl.DataFrame) -> pl.DataFrame:
@@ -153,7 +168,7 @@ def _holds(column: str) -> pl.Expr:
     )
 
 
-def _reason() -> pl.Expr:
+def _told() -> dict[str, pl.Expr]:
     draws = pl.format(
         "the site may draw {} kW by {}, and {} kW are drawn besides",
         (-pl.col("least_kw")).round(3),
@@ -166,6 +181,13 @@ def _reason() -> pl.Expr:
         "most_words",
         pl.col("besides_high_kw").round(3),
     )
-    return pl.when((pl.col("shared_kw") - pl.col("kw")).abs() > _SLACK_KW).then(
-        pl.when(pl.col("kw") < 0).then(draws).otherwise(injects)
-    )
+    changed = (pl.col("shared_kw") - pl.col("kw")).abs() > _SLACK_KW
+    by_draw = pl.col("kw") < 0
+    return {
+        name: pl.when(changed).then(pl.when(by_draw).then(draw).otherwise(inject))
+        for name, draw, inject in (
+            ("site_reason", draws, injects),
+            ("site_authority", pl.col("least_authority"), pl.col("most_authority")),
+            ("site_order_id", pl.col("least_id"), pl.col("most_id")),
+        )
+    }
