@@ -38,6 +38,7 @@ ASSETS = {
     "device_schedules",
     "dispatch_ledger",
     "dispatch_recheck",
+    "orders",
     "why",
     "settlement",
     "forecast_skill",
@@ -58,6 +59,8 @@ TELLING = {
     "prices_are_published",
     "commands_are_verified",
     "plan_is_accepted",
+    "nothing_is_held_back",
+    "watchdog_runs",
     "management_was_worth_it",
 }
 
@@ -116,6 +119,7 @@ def test_jobs_sensors_and_schedules_are_these(repository):
         "re_plan",
         "push_interval",
         "recheck_interval",
+        "show_orders",
         "collect_prices",
         "collect_dropped_prices",
         "compact",
@@ -129,6 +133,7 @@ def test_jobs_sensors_and_schedules_are_these(repository):
         "landed_telemetry": "compact",
         "due_dispatch": "push_interval",
         "due_recheck": "recheck_interval",
+        "changed_orders": "show_orders",
         "changed_picture": "re_plan",
         "finished_day": "settle",
     }

@@ -13,6 +13,7 @@ from vpp_pipeline.defs import (
     forecasts,
     jobs,
     market,
+    orders,
     planning,
     plant,
     sensors,
@@ -22,7 +23,18 @@ from vpp_pipeline.defs import (
 )
 from vpp_pipeline.runtime import Runtime
 
-_MODULES = [plant, market, forecasts, envelopes, planning, dispatch, why, settlement, snapshot]
+_MODULES = [
+    plant,
+    market,
+    forecasts,
+    envelopes,
+    planning,
+    dispatch,
+    orders,
+    why,
+    settlement,
+    snapshot,
+]
 
 
 def build_defs(runtime: Runtime) -> dg.Definitions:

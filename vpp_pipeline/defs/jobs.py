@@ -12,6 +12,7 @@ from vpp_pipeline.defs import (
     envelopes,
     forecasts,
     market,
+    orders,
     planning,
     plant,
     settlement,
@@ -80,6 +81,13 @@ recheck_interval = dg.define_asset_job(
     description="Read the running quarter-hour's set-points back again, and follow new orders.",
 )
 
+show_orders = dg.define_asset_job(
+    "show_orders",
+    selection=[orders.orders],
+    tags={LANE: "fleet"},
+    description="Show the orders in force, and keep them and what was released in the ledger.",
+)
+
 collect_prices = dg.define_asset_job(
     "collect_prices",
     selection=[market.day_ahead_prices],
@@ -121,6 +129,7 @@ ALL = [
     re_plan,
     push_interval,
     recheck_interval,
+    show_orders,
     collect_prices,
     collect_dropped_prices,
     compact,

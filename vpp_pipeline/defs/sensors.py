@@ -15,6 +15,7 @@ import polars as pl
 from vpp_pipeline import delivery_day as market_day
 from vpp_pipeline.defs import jobs, timetable
 from vpp_pipeline.defs.dispatch import DispatchConfig
+from vpp_pipeline.defs.orders import order_mark
 from vpp_pipeline.dispatch import deviation, due, recheck, reissue
 from vpp_pipeline.dispatch.ledger import Ledger
 from vpp_pipeline.dispatch.order_book import OrderBook, OrderBookDamaged
@@ -218,6 +219,17 @@ def due_recheck(runtime: dg.ResourceParam[Runtime]) -> dg.RunRequest | dg.SkipRe
 
 
 @dg.sensor(
+    job=jobs.show_orders,
+    minimum_interval_seconds=10,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def changed_orders(runtime: dg.ResourceParam[Runtime]) -> dg.RunRequest | dg.SkipReason:
+    """Show the orders when one was given or has run out, and what was released or is held."""
+    mark = order_mark(runtime)
+    return dg.RunRequest(run_key=mark) if mark else dg.SkipReason("no order was ever given")
+
+
+@dg.sensor(
     job=jobs.re_plan,
     minimum_interval_seconds=15,
     default_status=dg.DefaultSensorStatus.RUNNING,
@@ -278,6 +290,7 @@ SENSORS = [
     dropped_price_files,
     landed_telemetry,
     due_dispatch,
+    changed_orders,
     due_recheck,
     changed_picture,
     finished_day,

@@ -6,8 +6,9 @@ where they are kept (`order_book`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import dataframely as dy
 import polars as pl
 
 if TYPE_CHECKING:
@@ -16,25 +17,24 @@ if TYPE_CHECKING:
 
     from vpp_pipeline.dispatch.orders import Order
 
-_UTC = pl.Datetime("us", "UTC")
+_UTC: dict[str, Any] = {"time_unit": "us", "time_zone": "UTC"}
 
-ORDERS = pl.Schema(
-    {
-        "order_id": pl.String(),
-        "kind": pl.String(),
-        "scope": pl.String(),
-        "min_kw": pl.Float64(),
-        "max_kw": pl.Float64(),
-        "power_kw": pl.Float64(),
-        "cancels": pl.String(),
-        "valid_from": _UTC,
-        "valid_until": _UTC,
-        "who": pl.String(),
-        "why": pl.String(),
-        "given_at": _UTC,
-    }
-)
-"""An order's fields, powers in kW; those that its kind does not have are null."""
+
+class Orders(dy.Schema):
+    """One row an order, powers in kW; a field that its kind does not have is null."""
+
+    order_id = dy.String(primary_key=True)
+    kind = dy.String()
+    scope = dy.String()
+    min_kw = dy.Float64(nullable=True)
+    max_kw = dy.Float64(nullable=True)
+    power_kw = dy.Float64(nullable=True)
+    cancels = dy.String(nullable=True)
+    valid_from = dy.Datetime(**_UTC)
+    valid_until = dy.Datetime(nullable=True, **_UTC)  # null: a stop holds until a resume
+    who = dy.String()
+    why = dy.String()
+    given_at = dy.Datetime(**_UTC)
 
 
 def in_force(orders: Sequence[Order], now: datetime) -> list[Order]:
@@ -57,5 +57,6 @@ def in_force(orders: Sequence[Order], now: datetime) -> list[Order]:
 
 
 def orders_frame(orders: Sequence[Order]) -> pl.DataFrame:
-    """Return a row an order, columns `ORDERS`."""
-    return pl.DataFrame([order.model_dump() for order in orders], schema=ORDERS)
+    """Return a row an order, columns `Orders`."""
+    schema = Orders.create_empty().schema
+    return pl.DataFrame([order.model_dump() for order in orders], schema=schema)
