@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from vpp_pipeline.settings import Settings
 
 _LOG = logging.getLogger(__name__)
+_WIRE_LOG = logging.getLogger(f"{__name__}.wire")
+_WIRE_LOG.setLevel(logging.INFO)  # below, it would show passwords
 _SUBPROTOCOL = Subprotocol("ocpp1.6")
 _TRANSACTIONS_SINCE_S = 1_577_836_800  # 2020-01-01: ids stay below 2^31 until 2088
 _CALLS = {
@@ -120,6 +122,7 @@ class CentralSystem:
                     subprotocols=[_SUBPROTOCOL],
                     process_request=self._admit,
                     max_size=LINE_LIMIT,
+                    logger=_WIRE_LOG,
                 )
             )
         except OSError as error:

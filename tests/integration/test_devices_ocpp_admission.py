@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import stat
 import subprocess
 from contextlib import asynccontextmanager, suppress
@@ -76,14 +77,19 @@ def test_a_charge_point_of_a_registry_that_changed_is_let_in_without_a_restart(t
     ],
 )
 def test_a_charge_point_with_a_password_is_let_in_with_that_only(tmp_path, caplog, headers):
+    caplog.set_level(logging.DEBUG, logger="vpp_pipeline")
+    right = basic("ev-1", "right-horse")
+
     async def scenario():
         async with bench(tmp_path, environment=PASSWORD) as made:
             assert await turned_away(f"{made.central.url}/ev-1", headers) == 401
-            async with scripted(made, headers=basic("ev-1", "right-horse")):
+            async with scripted(made, headers=right):
                 pass
 
     asyncio.run(scenario())
+    assert "showed no valid credentials" in caplog.text
     assert "right-horse" not in caplog.text
+    assert right["Authorization"].split()[1] not in caplog.text
 
 
 def test_beyond_loopback_nobody_is_let_in_without_a_password(tmp_path):
