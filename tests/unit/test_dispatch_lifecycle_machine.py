@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from vpp_pipeline.dispatch.lifecycle import FINAL, PROVEN_BY_READ_BACK, State, is_legal
+from vpp_pipeline.dispatch.lifecycle import FINAL, PROVEN_BY_READ_BACK, TRANSITIONS, State, is_legal
 
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 SETTINGS = settings(
@@ -20,6 +20,7 @@ SETTINGS = settings(
     stateful_step_count=50 if THOROUGH else 30,
     deadline=None,
 )
+RAW = st.sampled_from(["", "0x0A"])
 RUNS = st.sampled_from(["run-1", "run-2"])
 
 
@@ -66,7 +67,15 @@ class AnythingIsTried(RuleBasedStateMachine):
         super().__init__()
         self.command = _Command()
 
-    @rule(after=st.sampled_from(State), read_back=st.sampled_from(["", "0x0A"]))
+    @precondition(lambda self: TRANSITIONS[self.command.state])
+    @rule(data=st.data(), read_back=RAW)
+    def go_on(self, data: st.DataObject, read_back: str) -> None:
+        self.tell(data.draw(st.sampled_from(sorted(TRANSITIONS[self.command.state]))), read_back)
+
+    @rule(after=st.sampled_from(State), read_back=RAW)
+    def try_anything(self, after: State, read_back: str) -> None:
+        self.tell(after, read_back)
+
     def tell(self, after: State, read_back: str) -> None:
         before = list(self.command.events)
         assert self.command.tell(after, read_back) == (len(self.command.events) > len(before))
