@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from vpp_pipeline.dispatch.lifecycle import State
+
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
 _POWER_ERROR = 0.1  # of the nameplate: a meter's error, and what a device draws for itself
 _POWER_ERROR_KW = 0.1
+
+_MAY_STAND = (State.SENT, State.ACKED, State.APPLIED, State.VERIFIED, State.UNKNOWN)
 
 _FACTS = [
     "device_id",
@@ -70,6 +74,24 @@ def evidence(
         in_force_kw=pl.when(sure & pl.col("setpoint_kw").is_between(*capable)).then("setpoint_kw"),
         available_kw=pl.when(sure & (pl.col("available_power_kw") >= 0)).then("available_power_kw"),
         held_kwh=pl.col("energy_kwh"),
+    )
+
+
+def with_sent(states: pl.DataFrame, sent: pl.DataFrame) -> pl.DataFrame:
+    """Return telemetry whose `setpoint_kw` is what was sent last, where that may be in force.
+
+    `sent` has, a row a device, the `state` of its newest command and the `offered_kw` it was
+    sent with (null: nothing was). A set-point on its way shows in no reading yet, and the rest of
+    its site must count with it.
+    """
+    on_its_way = sent.filter(
+        pl.col("state").is_in(list(_MAY_STAND)), pl.col("offered_kw").is_not_null()
+    ).select("device_id", "offered_kw")
+    return states.join(on_its_way, on="device_id", how="left", maintain_order="left").select(
+        *(
+            pl.coalesce("offered_kw", c).alias(c) if c == "setpoint_kw" else c
+            for c in states.columns
+        )
     )
 
 

@@ -18,6 +18,7 @@ from vpp_pipeline.devices.failsafe import has_failsafe
 from vpp_pipeline.devices.protocol import CommandResult, Outcome, Unreachable
 from vpp_pipeline.dispatch.admission import refusal
 from vpp_pipeline.dispatch.batches import ask_all
+from vpp_pipeline.dispatch.evidence import with_sent
 from vpp_pipeline.dispatch.guard import guard
 from vpp_pipeline.dispatch.judgement import answers_frame
 from vpp_pipeline.dispatch.ledger import events
@@ -82,10 +83,11 @@ class Exchange:
         standing = await asyncio.to_thread(
             self._with.orders.standing, self._devices, max(now, self.start)
         )
+        sent = await asyncio.to_thread(self._with.ledger.newest, self.start)
         guarded = guard(
             commands.select(Commands.column_names()),
             self._devices,
-            telemetry,
+            with_sent(telemetry, sent),
             standing,
             now,
             self._with.settings.guard,
