@@ -30,6 +30,7 @@ from vpp_pipeline.credentials import CredentialError
 from vpp_pipeline.devices import tls
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Sequence
 
     from vpp_pipeline.credentials import Credential
@@ -41,7 +42,9 @@ _STANDS_FIRM_S = 30.0
 
 _VERSION_REFUSED = "Unsupported protocol version"
 _TAKEN_OVER = "Session taken over"
-_REFUSALS = ("Bad user name or password", "Not authorized", "Banned", "Client identifier not valid")
+_ACCESS_REFUSED = frozenset(
+    {"Bad user name or password", "Not authorized", "Banned", "Client identifier not valid"}
+)
 
 
 class BrokerUnreachable(ConnectionError):  # noqa: N818 - reads as what happened
@@ -53,6 +56,10 @@ class BrokerRefused(BrokerUnreachable):
 
 
 class _VersionRefused(Exception):  # noqa: N818 - an answer, handled here
+    pass
+
+
+class _Refused(Exception):  # noqa: N818 - an answer, handled here
     pass
 
 
@@ -109,24 +116,13 @@ def open_client(
     for up to `timeout_s`; raises `BrokerRefused` where another attempt won't help, else
     `BrokerUnreachable`.
     """
-    deadline = time.monotonic() + timeout_s
-    connecting = _Connecting(broker, client_id, topics, handlers)
+    connecting = _Connecting(broker, client_id, topics, handlers, reconnects=reconnects)
+    prefix = f"no connection to the MQTT broker {broker.endpoint}:"
     try:
-        try:
-            return connecting.attempt(MQTTProtocolVersion.MQTTv5, deadline, reconnects)
-        except _VersionRefused:
-            return connecting.attempt(MQTTProtocolVersion.MQTTv311, deadline, reconnects)
-    except (CredentialError, OSError, ValueError, _VersionRefused) as error:
-        prefix = f"no connection to the MQTT broker {broker.endpoint}:"
-        if isinstance(error, CredentialError):
-            raise BrokerRefused(f"{prefix} {error}") from error
-        if words := tls.in_words(str(error)):
-            raise BrokerRefused(f"{prefix} {words}") from error
-        if any(refusal in str(error) for refusal in _REFUSALS):
-            whom = f"credentials {broker.credential.name!r}" if broker.credential else "nobody"
-            raise BrokerRefused(
-                f"{prefix} {error} as {whom}; see the registry's `credentials` and their password"
-            ) from error
+        return connecting.client(time.monotonic() + timeout_s)
+    except (CredentialError, _Refused) as error:
+        raise BrokerRefused(f"{prefix} {error}") from error
+    except (OSError, ValueError, _VersionRefused) as error:
         raise BrokerUnreachable(
             f"{prefix} {error}; check that it runs there and lets this client in"
         ) from error
@@ -171,46 +167,88 @@ class _Connecting:
     """What happens until a subscription is granted, after a loss, and on the way back."""
 
     def __init__(
-        self, broker: BrokerAddress, client_id: str, topics: Sequence[str], handlers: Handlers
+        self,
+        broker: BrokerAddress,
+        client_id: str,
+        topics: Sequence[str],
+        handlers: Handlers,
+        *,
+        reconnects: bool,
     ) -> None:
         self._broker = broker
         self._client_id = client_id
         self._topics = topics
         self._handlers = handlers
+        self._reconnects = reconnects
+        self._context: ssl.SSLContext | None = None
         self._ready = threading.Event()
         self._failure = ""
-        self._stands_since_s = 0.0
+        self._stands_since_s: float | None = None
         self._pause_s = _FIRST_PAUSE_S
 
-    def attempt(self, version: MQTTProtocolVersion, deadline: float, reconnects: bool) -> Client:
-        """Return the connected client; raises OSError or `_VersionRefused`."""
+    def client(self, deadline: float) -> Client:
+        """Return a connected client.
+
+        Raises OSError, `CredentialError`, `_VersionRefused`, and `_Refused` for what will not be
+        better the next time.
+        """
+        if self._broker.tls:
+            self._context = tls.client_context(self._broker.credential)
+        self._check_certificates(deadline, listen=False)
+        try:
+            try:
+                return self._attempt(MQTTProtocolVersion.MQTTv5, deadline)
+            except _VersionRefused:
+                return self._attempt(MQTTProtocolVersion.MQTTv311, deadline)
+        except ConnectionError:
+            self._check_certificates(deadline, listen=True)
+            raise
+
+    def _check_certificates(self, deadline: float, *, listen: bool) -> None:
+        """The MQTT library would tell no more of a failed handshake than that the line is dead."""
+        if self._context is None:
+            return
+        host, port = self._where()
+        words = tls.objection(host, port, self._context, _left_s(deadline), listen=listen)
+        if words:
+            raise _Refused(words)
+
+    def _attempt(self, version: MQTTProtocolVersion, deadline: float) -> Client:
         self._ready.clear()
         self._failure = ""
-        client = self._client(version, reconnects)
-        client.connect_timeout = max(deadline - time.monotonic(), 0.01)
-        host, _, port = self._broker.endpoint.rpartition(":")
-        client.connect(host, int(port), _KEEPALIVE_S)
+        client = self._new_client(version)
+        client.connect_timeout = _left_s(deadline)
+        client.connect(*self._where(), _KEEPALIVE_S)
         client.loop_start()
-        answered = self._ready.wait(max(deadline - time.monotonic(), 0))
+        answered = self._ready.wait(_left_s(deadline))
         failure = self._failure if answered else "it did not answer in time"
         if not failure:
-            client.on_log = None  # it is costly for each message
             return client
         close_client(client)
         if failure == _VERSION_REFUSED:
             raise _VersionRefused(failure)
+        if failure in _ACCESS_REFUSED:
+            known = self._broker.credential
+            whom = f"credentials {known.name!r}" if known else "nobody"
+            raise _Refused(
+                f"{failure} as {whom}; see the registry's `credentials`, and the password"
+            )
         raise ConnectionError(failure)
 
-    def _client(self, version: MQTTProtocolVersion, reconnects: bool) -> Client:
+    def _where(self) -> tuple[str, int]:
+        host, _, port = self._broker.endpoint.rpartition(":")
+        return host, int(port)
+
+    def _new_client(self, version: MQTTProtocolVersion) -> Client:
         client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=self._client_id,
             protocol=version,
-            reconnect_on_failure=reconnects,
+            reconnect_on_failure=self._reconnects,
         )
+        if self._context:
+            client.tls_set_context(self._context)
         credential = self._broker.credential
-        if self._broker.tls:
-            client.tls_set_context(tls.client_context(credential))
         if credential and credential.user is not None:
             password = credential.password
             client.username_pw_set(
@@ -221,7 +259,6 @@ class _Connecting:
         client.on_connect = self._on_connect
         client.on_subscribe = lambda client, *_: self._stand(client)
         client.on_disconnect = self._on_disconnect
-        client.on_log = self._on_log
         on_message, on_published = self._handlers.on_message, self._handlers.on_published
         client.on_message = lambda client, _userdata, message: on_message(client, message)
         client.on_publish = lambda _client, _userdata, mid, reason, _properties: on_published(
@@ -245,23 +282,17 @@ class _Connecting:
         if not self._ready.is_set() or self._failure:
             self._fail(f"the connection ended: {reason}")
             return
-        lasted_s = time.monotonic() - self._stands_since_s
-        if lasted_s >= _STANDS_FIRM_S:
+        if self._stands_since_s is None:
+            return  # the library tells of a loss that the broker announced twice
+        if time.monotonic() - self._stands_since_s >= _STANDS_FIRM_S:
             self._pause_s = _FIRST_PAUSE_S
+        self._stands_since_s = None
         client.reconnect_delay_set(self._pause_s, _LONGEST_PAUSE_S)
         self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
-        why = str(reason)
-        if why == _TAKEN_OVER:
-            why += (
-                f": another client came under our id {self._client_id};"
-                " see who else uses our credentials"
-            )
+        why = f"{reason}; see the broker's log for client id {self._client_id}"
+        if str(reason) == _TAKEN_OVER:  # not every broker says so
+            why += ", which another client took; see who else uses our credentials"
         self._handlers.on_lost(why)
-
-    def _on_log(self, _client: Client, _userdata: Any, _level: int, words: str) -> None:
-        """Keep the library's word on a failed handshake: it reports only that the line is dead."""
-        if not self._ready.is_set() and tls.in_words(words):
-            self._fail(words)
 
     def _stand(self, client: Client) -> None:
         self._stands_since_s = time.monotonic()
@@ -272,6 +303,10 @@ class _Connecting:
         if not self._ready.is_set():
             self._failure = reason
             self._ready.set()
+
+
+def _left_s(deadline: float) -> float:
+    return max(deadline - time.monotonic(), 0.01)
 
 
 def _send_at_once(_client: Client, _userdata: Any, sock: Any) -> None:

@@ -40,8 +40,9 @@ _CHUNK = 100
 _UNANSWERED_AT_MOST = 500
 """A broker drops what it can't queue for a gateway with many devices, and tells nobody: the least
 queue in use holds 1,000 messages."""
-_ANSWER_IS_DUE_S = 0.25
-"""Who answers later than this no longer holds up the others."""
+_SILENT_S, _ANSWER_IS_DUE_S = 0.25, 2.0
+"""Others are no longer held up by those asked before when none of them answers for so long, nor by
+one that does not answer for so long."""
 _LOOK_AGAIN_S = 0.005
 _ASK_AGAIN_S = 1.0
 """First pause before a device is asked again: it may just be coming back."""
@@ -193,12 +194,19 @@ class Session:
     ) -> list[tuple[float, Key]]:
         """Return who was asked just now and has not answered, once they are few enough."""
         await asyncio.sleep(0)
+        heard_at = self.loop.time()
         while True:
             now = self.loop.time()
-            due = now - _ANSWER_IS_DUE_S
-            recent = [(at, key) for at, key in recent if at > due and key in unanswered]
-            if len(recent) <= _UNANSWERED_AT_MOST or self.lost or now >= deadline:
-                return recent
+            left = [
+                (at, key) for at, key in recent if key in unanswered and at > now - _ANSWER_IS_DUE_S
+            ]
+            if len(left) < len(recent):
+                heard_at = now
+            if len(left) <= _UNANSWERED_AT_MOST or self.lost or now >= deadline:
+                return left
+            if now >= heard_at + _SILENT_S:
+                return []
+            recent = left
             await asyncio.sleep(_LOOK_AGAIN_S)
 
     def _on_message(self, _client: Client, message: MQTTMessage) -> None:
@@ -293,7 +301,7 @@ class Session:
             self._orders[key] = left
 
     def _end(self, reason: str) -> None:
-        self.lost = reason
+        self.lost = self.lost or reason
         for orders in self._orders.values():
             for batch in orders:
                 batch.end()

@@ -1,12 +1,14 @@
 """TLS towards devices and brokers: whom we trust, what we show, and failures in plain words.
 
-Belongs here: contexts made of credentials, and what a failed handshake means. Does not: sockets,
-or which connections are encrypted (the registry's `tls`).
+Belongs here: contexts made of credentials, and what a failed handshake means. Does not: the
+connections themselves, or which of them are encrypted (the registry's `tls`).
 """
 
 from __future__ import annotations
 
+import socket
 import ssl
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from vpp_pipeline.credentials import CredentialError
@@ -54,6 +56,26 @@ def client_context(credential: Credential | None) -> ssl.SSLContext:
             " give PEM files, the key without a passphrase"
         ) from error
     return context
+
+
+def objection(
+    host: str, port: int, context: ssl.SSLContext, timeout_s: float, *, listen: bool
+) -> str:
+    """Return what either side objects to in a handshake made for that alone; empty for nothing.
+
+    With `listen` also to our certificate: from TLS 1.3 on a peer says so after the handshake, and
+    its words are lost on a client that has begun to speak. Raises OSError where the peer can't be
+    reached.
+    """
+    with socket.create_connection((host, port), timeout_s) as plain:
+        try:
+            with context.wrap_socket(plain, server_hostname=host) as encrypted:
+                if listen:
+                    with suppress(TimeoutError):
+                        encrypted.recv(1)
+        except ssl.SSLError as error:
+            return in_words(str(error)) or f"TLS failed: {error.reason or error}"
+    return ""
 
 
 def in_words(failure: str) -> str:
