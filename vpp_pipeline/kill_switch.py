@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from vpp_pipeline.devices.protocol import Outcome
+from vpp_pipeline.devices.protocol import CommandResult, Outcome
 from vpp_pipeline.dispatch.holds import Holds
 from vpp_pipeline.dispatch.release import NO_ADDRESS, obeying, releasable, release_until_seen
 from vpp_pipeline.dispatch.release_log import Cause, Release, ReleaseLog
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from vpp_pipeline.devices.protocol import CommandResult, DeviceLink, Driver
+    from vpp_pipeline.devices.protocol import DeviceLink, Driver
     from vpp_pipeline.dispatch.orders import Order
     from vpp_pipeline.runtime import Runtime
 
@@ -28,25 +28,29 @@ _DEVICES_A_S = 500  # released by a slow machine; an attempt at a large fleet ta
 
 
 def release_stopped(
-    runtime: Runtime, order: Order, devices: pl.DataFrame, within_s: float, look_again_s: float
-) -> dict[str, str]:
-    """Release the `devices` (a `DeviceFrame`) of a stop; return those not seen at rest, and why.
+    runtime: Runtime, devices: pl.DataFrame, within_s: float, look_again_s: float
+) -> dict[str, CommandResult]:
+    """Release `devices` (a `DeviceFrame`) that are stopped; return each one's last result.
 
-    Tries for `within_s` wall seconds. A send that was under way when the stop was given may
-    arrive after its device was released: with `look_again_s` above 0 all are looked at once more
-    after so long. What was done stands in the release log, also where this raises OSError.
+    ACKED says that it was seen at its default. Tries for `within_s` wall seconds. A send that was
+    under way when the stop was given may arrive after its device was released: with
+    `look_again_s` above 0 all are looked at once more after so long. Needs nothing to be written.
     """
     links, silent = releasable(devices)
     results = asyncio.run(_release(runtime.drivers("kill switch"), links, within_s, look_again_s))
+    return results | dict.fromkeys(silent, CommandResult("", Outcome.FAILED, "", NO_ADDRESS))
+
+
+def keep_releases(runtime: Runtime, order: Order, results: Mapping[str, CommandResult]) -> None:
+    """Note what `release_stopped` did for an order. Raises OSError, `HoldsDamaged`."""
     now, directory = runtime.clock.now(), runtime.settings.order_dir
     cause = Cause("kill switch", order.order_id, order.words)
     ReleaseLog(directory).append(
         [Release.of(name, now, order.who, cause, result) for name, result in results.items()]
     )
-    left = {name: r.detail for name, r in results.items() if r.outcome is not Outcome.ACKED}
+    seen = {name for name, result in results.items() if result.outcome is Outcome.ACKED}
     holds = Holds(directory)
-    holds.let_go({n: at for n, at in holds.read().items() if n in results and n not in left})
-    return left | dict.fromkeys(silent, NO_ADDRESS)
+    holds.let_go({name: until for name, until in holds.read().items() if name in seen})
 
 
 async def _release(

@@ -20,7 +20,7 @@ from vpp_pipeline.dispatch.holds import Holds
 from vpp_pipeline.dispatch.in_force import in_force
 from vpp_pipeline.dispatch.order_book import OrderBook
 from vpp_pipeline.dispatch.release_log import ReleaseLog
-from vpp_pipeline.kill_switch import release_stopped
+from vpp_pipeline.kill_switch import keep_releases, release_stopped
 
 WITHOUT_DAGSTER = """
 import sys
@@ -96,7 +96,7 @@ def test_invariant_11_a_device_not_seen_at_rest_is_named_and_the_exit_code_says_
     assert result.exit_code == 1
     assert result.stderr.count("NOT released") == 1
     assert "NOT released: alba-battery: " in result.stderr
-    assert "The watchdog goes on trying" in result.stderr
+    assert "the watchdog goes on trying" in result.stderr
     assert "4 of 5 devices" in result.stdout
 
 
@@ -123,19 +123,22 @@ def test_invariant_10_without_a_watchdog_a_send_under_way_is_caught_by_a_second_
     plant.send()
     Holds(plant.runtime.settings.order_dir).hold({"alba-pv": plant.runtime.clock.now()})
     order = plant.order("stop")
-    left = {"not": "run"}
+    results = {}
 
     def stopping():
-        left.clear()
         devices = plant.runtime.registered_devices()
-        left.update(release_stopped(plant.runtime, order, devices, 10.0, 2.0))
+        results.update(release_stopped(plant.runtime, devices, 10.0, 2.0))
 
     thread = threading.Thread(target=stopping)
     thread.start()
     wait_until(lambda: plant.obeying == {}, "the first release")
     plant.send(only=["alba-battery", "borgo-battery"])
     thread.join()
-    assert (plant.obeying, left) == ({}, {})
+    assert plant.obeying == {}
+    assert {name: result.outcome for name, result in results.items()} == dict.fromkeys(
+        SENT_KW, "ACKED"
+    )
+    keep_releases(plant.runtime, order, results)
     assert Holds(plant.runtime.settings.order_dir).read() == {}
 
 
@@ -159,6 +162,25 @@ def test_the_fleet_can_be_stopped_with_its_registry_broken_but_its_devices_not_r
     assert result.exit_code == 1
     assert "can't be read" in result.stderr
     assert [o.scope for o in in_force(book(plant), plant.runtime.clock.now())] == ["fleet"]
+
+
+def test_invariant_10_devices_are_released_though_the_order_can_not_be_written(plant, monkeypatch):
+    for name, value in plant.environment.items():
+        monkeypatch.setenv(name, value)
+    plant.send(only=["alba-battery"])
+    kept = plant.runtime.settings.order_dir.rename(plant.home / "kept")
+    plant.runtime.settings.order_dir.write_text("a file, not a directory")
+    monkeypatch.setattr("vpp_pipeline.cli.kill_switch._UNDER_WAY_S", 0.0)
+    try:
+        result = CliRunner().invoke(main, ["stop"])
+    finally:
+        plant.runtime.settings.order_dir.unlink()
+        kept.rename(plant.runtime.settings.order_dir)
+    assert result.exit_code == 1
+    assert "the order was NOT given" in result.stderr
+    assert "End the dispatcher" in result.stderr
+    assert "5 of 5 devices" in result.stdout
+    assert plant.obeying == {}
 
 
 def test_a_resume_of_another_scope_than_was_stopped_says_what_is(plant, vpp):

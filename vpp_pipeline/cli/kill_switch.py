@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path  # noqa: TC003 - click reads the signature
+from typing import TYPE_CHECKING
 
 import click
 
 from vpp_pipeline.cli import ordering
 from vpp_pipeline.dispatch.heartbeat import Heartbeat
+from vpp_pipeline.dispatch.holds import HoldsDamaged
 from vpp_pipeline.dispatch.in_force import in_force
-from vpp_pipeline.dispatch.release import releasable
-from vpp_pipeline.kill_switch import release_stopped
+from vpp_pipeline.kill_switch import keep_releases, release_stopped
+
+if TYPE_CHECKING:
+    from vpp_pipeline.dispatch.orders import Order
+    from vpp_pipeline.runtime import Runtime
 
 _KINDS = ("fleet", "site", "group", "tag", "device")
 _UNDER_WAY_S = 6.0  # a batch's time-out and a second: a send made before the order has arrived
@@ -42,34 +47,42 @@ def stop(scope: str, home: Path | None, who: str, why: str, within_s: float) -> 
     runtime = ordering.plant_at(home)
     if scope != "fleet":
         scope = ordering.named_scope(scope, ordering.registered(runtime), _KINDS)
-    order = ordering.give(runtime, "stop", scope, who=who, why=why)
-    click.echo(f"{scope} is stopped: {order.words}")
+    order = ordering.ordered(runtime, "stop", scope, who=who, why=why)
+    given = _given(runtime, order)
     devices = ordering.members(ordering.registered(runtime), scope)
     complaints = Heartbeat(runtime.settings.order_dir).complaints(
         runtime.clock.now(), runtime.clock.rate
     )
     try:
-        left = release_stopped(
-            runtime, order, devices, within_s, _UNDER_WAY_S if complaints else 0.0
-        )
+        results = release_stopped(runtime, devices, within_s, _UNDER_WAY_S if complaints else 0.0)
     except (OSError, ValueError) as error:
         raise click.ClickException(
-            f"the order stands, but not every release is known: {error}; put that right and stop"
-            " again, or switch the devices on site"
+            f"no release is known: {error}; put that right and stop again, or switch the devices"
+            " on site"
         ) from error
-    for device_id, words in left.items():
-        click.echo(f"NOT released: {device_id}: {words}", err=True)
-    links, silent = releasable(devices)
-    commanded = len(links) + len(silent)
-    click.echo(f"{commanded - len(left)} of {commanded} devices were seen at their default")
+    left = {name: result for name, result in results.items() if result.outcome != "ACKED"}
+    for device_id, result in left.items():
+        click.echo(f"NOT released: {device_id}: {result.detail}", err=True)
+    click.echo(f"{len(results) - len(left)} of {len(results)} devices were seen at their default")
     if left:
-        click.echo(
-            "The order stands and nothing more is sent. "
-            + ("; ".join(complaints) or "The watchdog goes on trying")
-            + "; stop again, or switch these devices on site.",
-            err=True,
-        )
-    sys.exit(1 if left else 0)
+        trying = "; ".join(complaints) or "the watchdog goes on trying"
+        click.echo(f"{trying}; stop again, or switch these devices on site", err=True)
+    try:
+        keep_releases(runtime, order, results)
+    except (OSError, HoldsDamaged) as error:
+        click.echo(f"the releases were not noted for the ledger: {error}", err=True)
+    sys.exit(0 if given and not left else 1)
+
+
+def _given(runtime: Runtime, order: Order) -> bool:
+    """Put the stop in the book; tell whether it stands. The devices are released all the same."""
+    try:
+        ordering.give(runtime, order)
+    except click.ClickException as error:
+        click.echo(f"{error.message}. End the dispatcher (`vpp up`) by hand!", err=True)
+        return False
+    click.echo(f"{order.scope} is stopped: {order.words}")
+    return True
 
 
 @click.command()
@@ -87,7 +100,8 @@ def resume(scope: str, home: Path | None, who: str, why: str) -> None:
     if scope not in stopped:
         names = ", ".join(stopped) or "nothing is"
         raise click.ClickException(f"{scope} is not stopped by itself: {names}; see `vpp orders`")
-    order = ordering.give(runtime, "resume", scope, who=who, why=why)
+    order = ordering.ordered(runtime, "resume", scope, who=who, why=why)
+    ordering.give(runtime, order)
     click.echo(f"{scope} is commanded again from its next interval: {order.words}")
     for other in stopped.keys() - {scope}:
         click.echo(f"still stopped: {other}: {stopped[other].words}")

@@ -140,23 +140,28 @@ def read_book(runtime: Runtime) -> list[Order]:
         raise click.ClickException(f"everything counts as stopped: {error}") from error
 
 
-def give(runtime: Runtime, kind: Kind, scope: str, **fields: Any) -> Order:
-    """Put an order in the book and return it. Raises ClickException."""
+def ordered(runtime: Runtime, kind: Kind, scope: str, **fields: Any) -> Order:
+    """Return an order, not yet given. Raises ClickException where it can't be one."""
     try:
-        order = Order(
+        return Order(
             order_id=f"{kind.replace('_', '-')}-{uuid4().hex[:8]}",
             kind=kind,
             scope=scope,
             given_at=runtime.clock.now(),
             **fields,
         )
-        OrderBook(runtime.settings.order_dir).give(order)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(map(str, first["loc"])) or kind
         raise click.ClickException(f"{field}: {first['msg']}") from error
+
+
+def give(runtime: Runtime, order: Order) -> None:
+    """Put an order in the book. Raises ClickException."""
+    try:
+        OrderBook(runtime.settings.order_dir).give(order)
     except (OSError, OrderBookDamaged) as error:
         raise click.ClickException(
-            f"the order was NOT given, {runtime.settings.order_dir} can't be written: {error}"
+            f"the order was NOT given, {runtime.settings.order_dir} can't be written ({error}): "
+            "give the disk room or this user the right to write there"
         ) from error
-    return order

@@ -54,9 +54,10 @@ def override(
             f"--power-kw {power_kw:g} is beyond the nameplate of {scope}: "
             f"name one from {-row['max_draw_kw']:g} to {row['max_inject_kw']:g}"
         )
-    order = ordering.give(
+    order = ordering.ordered(
         runtime, "override", scope, who=who, why=why, valid_until=valid_until, power_kw=power_kw
     )
+    ordering.give(runtime, order)
     click.echo(f"{scope} {power_kw:+g} kW: {order.words}")
 
 
@@ -87,7 +88,7 @@ def limit(
     runtime = ordering.plant_at(home)
     valid_until = ordering.end_of(runtime.clock.now(), until, span)
     kinds = ["site", "fleet", "group", "tag", "device"]
-    order = ordering.give(
+    order = ordering.ordered(
         runtime,
         "grid_limit",
         ordering.named_scope(site, ordering.registered(runtime), kinds),
@@ -97,6 +98,7 @@ def limit(
         min_kw=None if import_kw is None else 0.0 - import_kw,
         max_kw=export_kw,
     )
+    ordering.give(runtime, order)
     click.echo(f"{order.scope} {_what(order)}: {order.words}")
 
 
@@ -113,7 +115,10 @@ def cancel(order_id: str, home: Path | None, who: str, why: str) -> None:
         raise click.ClickException(f"no order {order_id} is in force: see `vpp orders`")
     if held[order_id].kind == "stop":
         raise click.ClickException(f"{order_id} is a stop: `vpp resume {held[order_id].scope}`")
-    ordering.give(runtime, "cancel", held[order_id].scope, who=who, why=why, cancels=order_id)
+    scope = held[order_id].scope
+    ordering.give(
+        runtime, ordering.ordered(runtime, "cancel", scope, who=who, why=why, cancels=order_id)
+    )
     click.echo(f"cancelled: {held[order_id].words}")
 
 

@@ -82,7 +82,7 @@ class Heartbeat:
     def _is_held(self) -> bool:
         try:
             descriptor = os.open(self._lock, os.O_RDWR)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         try:
             return not _locked(descriptor)
