@@ -174,3 +174,13 @@ def test_no_plan_version_is_given_twice(bench):
     assert versions == [1, first]
     assert bench.ledger.next_version() == first + 1
     assert bench.ledger.newest(START).select(pl.col("plan_version").unique()).item() == first
+
+
+def test_invariant_08_an_override_ended_within_seconds_of_the_command_is_seen(bench):
+    bench.clock.sleep_until(START + timedelta(minutes=1))
+    order = bench.give("override", "device:http-1", power_kw=-4.0)
+    bench.recheck(timedelta(minutes=1))
+    assert in_force(bench, "http-1") == -4.0
+    bench.give("cancel", "device:http-1", cancels=order.order_id)
+    bench.recheck(timedelta(minutes=1, seconds=5))
+    assert in_force(bench, "http-1") == 3.0

@@ -38,6 +38,7 @@ ASSETS = {
     "device_schedules",
     "dispatch_ledger",
     "dispatch_recheck",
+    "group_dispatch",
     "orders",
     "why",
     "settlement",
@@ -46,6 +47,7 @@ ASSETS = {
     "warehouse_snapshot",
 }
 STORES_NO_FRAME = {
+    "group_dispatch",
     "dropped_prices",
     "dispatch_ledger",
     "dispatch_recheck",
@@ -119,6 +121,7 @@ def test_jobs_sensors_and_schedules_are_these(repository):
         "re_plan",
         "push_interval",
         "recheck_interval",
+        "dispatch_group",
         "show_orders",
         "collect_prices",
         "collect_dropped_prices",

@@ -15,6 +15,7 @@ _MODULE_OF = {
     "charge-points": "charge_points",
     "collect": "residents",
     "demo": "plant",
+    "dispatch": "group",
     "fleet": "fleet",
     "limit": "orders",
     "orders": "orders",

@@ -1,11 +1,8 @@
 """Flexibility in Dagster: what every device could do, and whether a plan may stand on it.
 
 Belongs here: the envelopes and the blocking check on a plan's inputs. Does not: computing
-envelopes (`flexibility`), the plan (`planning`).
+envelopes (`outlook`, `flexibility`), the plan (`planning`).
 """
-
-from datetime import timedelta
-from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -21,11 +18,11 @@ from vpp_pipeline.defs.metadata import column_schema, owners, table
 from vpp_pipeline.defs.partitions import delivery_day, delivery_days
 from vpp_pipeline.defs.plan_inputs import horizon_left, market_prices, newest_envelopes
 from vpp_pipeline.defs.plant import fleet, telemetry
-from vpp_pipeline.flexibility.envelopes import device_envelopes, group_envelopes
+from vpp_pipeline.flexibility.envelopes import group_envelopes
 from vpp_pipeline.flexibility.schemas import Envelopes
-from vpp_pipeline.flexibility.states import project, usable_states
 from vpp_pipeline.optimization import inputs
-from vpp_pipeline.runtime import TELEMETRY_MAX_AGE, Runtime
+from vpp_pipeline.outlook import outlook
+from vpp_pipeline.runtime import Runtime
 from vpp_pipeline.settings import MARKET, MARKET_TZ
 
 
@@ -50,43 +47,16 @@ def flexibility_envelopes(
     """What each device could do in what is left of the delivery day."""
     now = runtime.clock.now()
     horizon = horizon_left(runtime, delivery_day(context), now)
-    start, end = horizon[0], horizon[-1] + market_day.STEP
-    devices = runtime.devices(now)
-    with runtime.warehouse.read() as connection:
-        span: dict[str, Any] = {"start": start, "end_": end, "as_of": now}
-        forecasts = pl.concat(
-            [
-                connection.frame("warehouse_forecasts", target=target, **span)
-                for target in ("load", "pv", "wind")
-            ]
-        )
-        temperatures = connection.frame("warehouse_forecasts", target="temperature", **span)
-        sessions = connection.frame("warehouse_session_forecasts", **span)
-        before = connection.frame(
-            "defs_schedule_in_force", start=now - timedelta(hours=1), end_=start, as_of=now
-        )
-    states = usable_states(devices, runtime.latest_telemetry(now), now, TELEMETRY_MAX_AGE)
-    envelopes = device_envelopes(
-        devices,
-        project(states, devices, before, start),
-        forecasts,
-        sessions,
-        # A building is planned for a cold day: a night colder than the median is no discomfort.
-        temperatures.select(
-            site_id="subject_id", interval_start="interval_start", temperature_c="p10"
-        ),
-        horizon,
-        now,
-    )
+    known = outlook(runtime, horizon, now)
     with runtime.warehouse.write() as connection:
-        connection.append("envelopes", envelopes.with_columns(known_at=pl.lit(now)))
-    unavailable = states.filter(~pl.col("available")).select("device_id", "why")
+        connection.append("envelopes", known.envelopes.with_columns(known_at=pl.lit(now)))
+    unavailable = known.states.filter(~pl.col("available")).select("device_id", "why")
     return dg.MaterializeResult(
         metadata={
-            "dagster/row_count": envelopes.height,
+            "dagster/row_count": known.envelopes.height,
             "unavailable_devices": table(unavailable),
             "groups": table(
-                group_envelopes(devices, envelopes)
+                group_envelopes(known.devices, known.envelopes)
                 .group_by("group_id")
                 .agg(
                     pl.col("devices").max(),

@@ -11,6 +11,7 @@ from vpp_pipeline.defs import (
     dispatch,
     envelopes,
     forecasts,
+    group,
     market,
     orders,
     planning,
@@ -81,6 +82,13 @@ recheck_interval = dg.define_asset_job(
     description="Read the running quarter-hour's set-points back again, and follow new orders.",
 )
 
+dispatch_group = dg.define_asset_job(
+    "dispatch_group",
+    selection=[group.group_dispatch],
+    tags={LANE: "dispatch"},
+    description="Share a group's target out over its devices, and send it at once.",
+)
+
 show_orders = dg.define_asset_job(
     "show_orders",
     selection=[orders.orders],
@@ -129,6 +137,7 @@ ALL = [
     re_plan,
     push_interval,
     recheck_interval,
+    dispatch_group,
     show_orders,
     collect_prices,
     collect_dropped_prices,

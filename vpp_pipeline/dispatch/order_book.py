@@ -41,8 +41,8 @@ class OrderBook:
     def __init__(self, directory: Path) -> None:
         self._file = directory / "orders.jsonl"
 
-    def give(self, order: Order) -> None:
-        """Add an order; it survives a power cut once this returns.
+    def give(self, *orders: Order) -> None:
+        """Add orders, all at once; they survive a power cut once this returns.
 
         Works on a damaged book too, so that a stop always can be given. Raises `OSError` where
         the file can't be written, `OrderBookDamaged` where another process never lets go of it.
@@ -52,10 +52,12 @@ class OrderBook:
             content = _content(descriptor)
             whole = content.rfind(b"\n") + 1
             os.ftruncate(descriptor, whole)
-            line = order.model_dump_json(exclude_none=True).encode() + b"\n"
+            lines = b"".join(
+                order.model_dump_json(exclude_none=True).encode() + b"\n" for order in orders
+            )
             written = 0
-            while written < len(line):
-                written += os.pwrite(descriptor, line[written:], whole + written)
+            while written < len(lines):
+                written += os.pwrite(descriptor, lines[written:], whole + written)
             os.fsync(descriptor)
         for directory in (self._file.parent, self._file.parent.parent):
             _sync(directory)

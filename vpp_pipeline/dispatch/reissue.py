@@ -13,7 +13,7 @@ import polars as pl
 
 from vpp_pipeline.delivery_day import STEP
 from vpp_pipeline.dispatch.commands import GRACE, DueCommands, interval_number
-from vpp_pipeline.dispatch.orders import scopes, standing
+from vpp_pipeline.dispatch.orders import STANDING, scopes, standing
 from vpp_pipeline.dispatch.schemas import Commands
 
 if TYPE_CHECKING:
@@ -39,13 +39,40 @@ def changed(
 
     `newest` are rows of `Ledger.newest` of the interval that `now` is in, `devices` is a
     `DeviceFrame`. A device without a command counts where an override asks for one; one that is
-    stopped does not: whoever stopped it releases it. An order may have come into the book up to
-    ten seconds after its `given_at`: within that, a device may be named although nothing changed.
+    stopped does not: whoever stopped it releases it. An order comes into the book up to ten
+    seconds after its `given_at`: one given that long before a command may have been known to it or
+    not, so both are compared with, and a device may be named although nothing changed.
     """
-    moments = newest.select("created_at", "interval_start").unique()
+    stands = standing(orders, devices, now)
+    compared = pl.concat(
+        [
+            stands.join(
+                _stood(newest, orders, devices, late).select(
+                    "device_id", pl.col(_WHAT_STANDS).name.suffix("_then")
+                ),
+                on="device_id",
+                how="left",
+                maintain_order="left",
+            )
+            for late in (timedelta(), _HAND_IN)
+        ]
+    )
+    differs = pl.any_horizontal(
+        pl.col(name).ne_missing(pl.col(f"{name}_then")) for name in _WHAT_STANDS
+    )
+    commanded = pl.col("stopped_then").is_not_null()
+    asked = pl.when(commanded).then(differs).otherwise(pl.col("override_kw").is_not_null())
+    return compared.filter(asked, ~pl.col("stopped"))["device_id"].unique(maintain_order=True)
+
+
+def _stood(
+    newest: pl.DataFrame, orders: Sequence[Order], devices: pl.DataFrame, late: timedelta
+) -> pl.DataFrame:
+    """Return what stood for each commanded device when it was, of orders `late` by so much."""
+    moments = newest.select("created_at", "interval_start").unique(maintain_order=True)
     then = [
         standing(
-            [order for order in orders if order.given_at <= made_at - _HAND_IN],
+            [order for order in orders if order.given_at <= made_at - late],
             devices.join(
                 newest.filter(pl.col("created_at") == made_at), on="device_id", how="semi"
             ),
@@ -53,20 +80,7 @@ def changed(
         )
         for made_at, start in moments.iter_rows()
     ]
-    stands = standing(orders, devices, now)
-    before = pl.concat([*then, stands.clear()])
-    compared = stands.join(
-        before.select("device_id", pl.col(_WHAT_STANDS).name.suffix("_then")),
-        on="device_id",
-        how="left",
-        maintain_order="left",
-    )
-    differs = pl.any_horizontal(
-        pl.col(name).ne_missing(pl.col(f"{name}_then")) for name in _WHAT_STANDS
-    )
-    commanded = pl.col("stopped_then").is_not_null()
-    asked = pl.when(commanded).then(differs).otherwise(pl.col("override_kw").is_not_null())
-    return compared.filter(asked, ~pl.col("stopped"))["device_id"]
+    return pl.concat([pl.DataFrame(schema=STANDING), *then])
 
 
 def resumed(newest: pl.DataFrame, orders: Sequence[Order], devices: pl.DataFrame) -> pl.Series:
