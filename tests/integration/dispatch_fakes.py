@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,10 +49,11 @@ from vpp_pipeline.fleet.model import (
 from vpp_pipeline.warehouse.store import Warehouse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from vpp_pipeline.dispatch.recheck import RecheckReport
     from vpp_pipeline.dispatch.report import PushReport
+    from vpp_pipeline.warehouse.store import Connection
 
 START = datetime(2026, 3, 1, 10, tzinfo=UTC)
 BEFORE = START - timedelta(minutes=2)
@@ -273,26 +275,41 @@ class Bench:
         }
 
 
-class Doomed(Ledger):
-    """A ledger whose process dies just before or after the nth write of a kind."""
+class Watched(Warehouse):
+    """A warehouse that tells of each write, all but committed."""
 
-    def __init__(self, warehouse: Warehouse, point: str, nth: int) -> None:
+    before_commit: Callable[[], None] = staticmethod(lambda: None)
+
+    @contextmanager
+    def write(self, purpose: str = "write") -> Iterator[Connection]:
+        with super().write(purpose) as connection:
+            yield connection
+            self.before_commit()
+
+
+class Doomed(Ledger):
+    """A ledger whose process dies just before, in or after the nth write of a kind."""
+
+    def __init__(self, warehouse: Watched, point: str, nth: int) -> None:
         super().__init__(warehouse)
+        self._watched = warehouse
         self._point = point
         self._left = nth
 
     def record_intents(self, commands, at, actor):
-        self.reached("before intents")
-        known = super().record_intents(commands, at, actor)
-        self.reached("after intents")
-        return known
+        with self._dying("intents"):
+            return super().record_intents(commands, at, actor)
 
     def record_events(self, batch):
-        state = batch["state"].cast(pl.String)[0]
-        self.reached(f"before {state}")
-        refused = super().record_events(batch)
-        self.reached(f"after {state}")
-        return refused
+        with self._dying(batch["state"].cast(pl.String)[0]):
+            return super().record_events(batch)
+
+    @contextmanager
+    def _dying(self, what: str) -> Iterator[None]:
+        self.reached(f"before {what}")
+        self._watched.before_commit = lambda: self.reached(f"before commit of {what}")
+        yield
+        self.reached(f"after {what}")
 
     def reached(self, point: str) -> None:
         if point == self._point:
@@ -303,7 +320,7 @@ class Doomed(Ledger):
 
 def main(directory: str, point: str, nth: str) -> None:
     bench = Bench(Path(directory))
-    doomed = Doomed(Warehouse(Path(directory) / "warehouse"), point, int(nth))
+    doomed = Doomed(Watched(Path(directory) / "warehouse"), point, int(nth))
     bench.ledger = doomed
     for driver in bench.drivers.values():
         driver.after_send = lambda: doomed.reached("after send")

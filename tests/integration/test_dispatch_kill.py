@@ -10,18 +10,21 @@ from dispatch_fakes import BEFORE, START, Bench
 
 from vpp_pipeline.dispatch.lifecycle import FINAL
 
-# A push sends twice, ahead (MQTT, HTTP) and at the boundary (Modbus): each kind of point is hit
-# in both. "after send" counts drivers.
+# Before the send, after it, after the acknowledgement, before a commit. A push sends twice, ahead
+# (MQTT, HTTP) and at the boundary (Modbus): each kind of point is hit in both. "after send" counts
+# drivers.
 POINTS = [
-    ("before intents", 1),
+    ("before commit of intents", 1),
     ("after intents", 1),
     ("after SENT", 1),
     ("after SENT", 2),
     ("after send", 1),
     ("after send", 3),
+    ("before commit of ACKED", 1),
     ("after ACKED", 1),
-    ("before VERIFIED", 1),
+    ("before commit of VERIFIED", 1),
 ]
+UNSENT = {"before commit of intents", "after intents", "after SENT"}
 
 
 @pytest.mark.parametrize(("point", "nth"), POINTS)
@@ -35,7 +38,7 @@ def test_invariant_05_a_push_killed_anywhere_loses_nothing_and_applies_nothing_t
         check=False,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-    at_boundary = point == "before VERIFIED" or nth > 1
+    at_boundary = "VERIFIED" in point or nth > 1
     bench = Bench(tmp_path, now=START + timedelta(seconds=20) if at_boundary else BEFORE)
     before = bench.applications()
 
@@ -45,11 +48,12 @@ def test_invariant_05_a_push_killed_anywhere_loses_nothing_and_applies_nothing_t
     assert len(bench.states()) == len(bench.devices)
     assert bench.applications() == dict.fromkeys(bench.devices["device_id"], 1)
     assert report.not_verified.is_empty()
-    if point in {"before intents", "after intents", "after SENT"} and nth == 1:
+    if point in UNSENT and nth == 1:
         assert set(before.values()) == {0}
     for device_id in bench.devices["device_id"]:
         events = bench.events(device_id)
         assert events[0] == "PLANNED"
+        assert events.count("PLANNED") == 1
         assert events.count("SENT") == 1 or "UNKNOWN" in events
 
 

@@ -184,3 +184,19 @@ def test_invariant_08_an_override_ended_within_seconds_of_the_command_is_seen(be
     bench.give("cancel", "device:http-1", cancels=order.order_id)
     bench.recheck(timedelta(minutes=1, seconds=5))
     assert in_force(bench, "http-1") == 3.0
+
+
+def test_invariant_05_a_recheck_that_dies_before_it_sends_is_done_again(bench, monkeypatch):
+    bench.drivers["mqtt"].forget("mqtt-0")
+
+    def die():
+        raise InterruptedError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.ledger, "next_version", die)
+        with pytest.raises(InterruptedError):
+            bench.recheck(SIX_MINUTES)
+    report = bench.recheck(SIX_MINUTES + timedelta(seconds=30))
+    assert report.gone["device_id"].to_list() == ["mqtt-0"]
+    assert in_force(bench, "mqtt-0") == 3.0
+    assert bench.states()["mqtt-0"] == "VERIFIED"
