@@ -4,7 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vpp_pipeline.devices.protocol import Outcome
-from vpp_pipeline.dispatch.lifecycle import FINAL, SENDABLE, TRANSITIONS, State, is_legal
+from vpp_pipeline.dispatch.lifecycle import (
+    FINAL,
+    PROVEN_BY_READ_BACK,
+    SENDABLE,
+    TRANSITIONS,
+    State,
+    is_legal,
+)
 
 STATES = st.sampled_from(list(State))
 
@@ -58,3 +65,13 @@ def test_whatever_a_driver_answers_may_follow_a_send():
 def test_a_send_can_be_claimed_only_once():
     assert not is_legal(State.SENT, State.SENT)
     assert not is_legal(State.ACKED, State.SENT)
+
+
+def test_invariant_06_only_a_read_back_ends_a_doubt_or_verifies():
+    needed = {
+        (before, State.VERIFIED)
+        for before, afters in TRANSITIONS.items()
+        if State.VERIFIED in afters
+    }
+    assert needed | {(State.UNKNOWN, State.FAILED)} == PROVEN_BY_READ_BACK
+    assert not is_legal(State.UNKNOWN, State.SENT)

@@ -70,7 +70,8 @@ class AnythingIsTried(RuleBasedStateMachine):
     @precondition(lambda self: TRANSITIONS[self.command.state])
     @rule(data=st.data(), read_back=RAW)
     def go_on(self, data: st.DataObject, read_back: str) -> None:
-        self.tell(data.draw(st.sampled_from(sorted(TRANSITIONS[self.command.state]))), read_back)
+        legal = TRANSITIONS[self.command.state]
+        self.tell(data.draw(st.sampled_from(sorted(legal - FINAL or legal))), read_back)
 
     @rule(after=st.sampled_from(State), read_back=RAW)
     def try_anything(self, after: State, read_back: str) -> None:
@@ -84,6 +85,11 @@ class AnythingIsTried(RuleBasedStateMachine):
     @invariant()
     def history_is_sound(self) -> None:
         self.command.check()
+
+    @precondition(lambda self: self.command.state in FINAL)
+    @rule()
+    def turn_to_another_command(self) -> None:
+        self.command = _Command()
 
 
 class TwoRunsAndADevice(RuleBasedStateMachine):
