@@ -11,7 +11,8 @@ import threading
 import pytest
 from click.testing import CliRunner
 from devices_mqtt_bench import need_mosquitto
-from watchdog_plant import SENT_KW, running_plant, wait_until
+from watchdog_controller import SENT_KW
+from watchdog_plant import running_plant, wait_until
 
 from vpp_pipeline.cli import main
 from vpp_pipeline.devices.leases import Leases

@@ -11,7 +11,8 @@ from datetime import timedelta
 
 import pytest
 from devices_mqtt_bench import need_mosquitto
-from watchdog_plant import RATE, SENT_KW, running_plant, wait_until
+from watchdog_controller import SENT_KW
+from watchdog_plant import RATE, running_plant, wait_until
 
 from vpp_pipeline.dispatch.heartbeat import Heartbeat
 from vpp_pipeline.dispatch.holds import Holds
