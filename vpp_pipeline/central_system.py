@@ -15,7 +15,8 @@ import fcntl
 import json
 import logging
 import ssl
-from contextlib import AsyncExitStack
+import threading
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,6 +25,7 @@ from websockets.asyncio.server import serve
 from websockets.typing import Subprotocol
 
 from vpp_pipeline.charge_point_admission import Admission, charge_point_id_of
+from vpp_pipeline.credentials import Credentials
 from vpp_pipeline.devices.ocpp_channel import LINE_LIMIT, Ask, Told
 from vpp_pipeline.devices.ocpp_session import (
     ChargePointAccount,
@@ -34,6 +36,7 @@ from vpp_pipeline.devices.ocpp_session import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
     from threading import Event
 
@@ -41,7 +44,6 @@ if TYPE_CHECKING:
     from websockets.http11 import Request, Response
 
     from vpp_pipeline.clock import Clock
-    from vpp_pipeline.credentials import Credentials
     from vpp_pipeline.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -266,6 +268,24 @@ def run(
             await asyncio.to_thread(stop.wait)
 
     asyncio.run(serving())
+
+
+@contextmanager
+def in_background(settings: Settings, clock: Clock) -> Iterator[None]:
+    """Serve the charge points of a simulated plant, on loopback and in a thread, for a while."""
+    stop = threading.Event()
+    serving = threading.Thread(
+        target=run,
+        args=(settings, clock, Credentials(), Listening(), stop),
+        name="central-system",
+        daemon=True,
+    )
+    serving.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        serving.join()
 
 
 def _tls(here: Listening) -> ssl.SSLContext | None:

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from vpp_pipeline import central_system
 from vpp_pipeline import delivery_day as market_day
 from vpp_pipeline.clock import ManualClock
 from vpp_pipeline.collector import Collector
@@ -75,6 +76,7 @@ def run(home: Path) -> bool:
     clock.on_move = fleet.step
     try:
         with (
+            central_system.in_background(settings, clock),
             stepped_daemon(runtime) as daemon,
             Collector(runtime, _POLL_TIMEOUT_S) as collector,
             _progress(console) as progress,
@@ -131,6 +133,7 @@ def open_fleet(runtime: Runtime) -> SimulatedFleet:
         runtime.clock,
         np.random.default_rng(SEED + 1),
         runtime.settings.simulation_dir,
+        central_system=runtime.settings.charge_point_dir / "url",
     )
 
 

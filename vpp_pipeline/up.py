@@ -47,12 +47,13 @@ class Part:
 
 
 def parts(ui_port: int) -> list[Part]:
-    """Return the processes of a live plant: simulator, collector and watchdog first."""
+    """Return the processes of a live plant: simulator, central system, collector and watchdog first."""
     vpp = [sys.executable, "-m", "vpp_pipeline.cli"]
     workspace = str(REPOSITORY / "workspace.yaml")
     scripts = Path(sys.executable).parent
     return [
         Part("simulator", [*vpp, "simulate"]),
+        Part("charge-points", [*vpp, "charge-points"]),
         Part("collector", [*vpp, "collect"]),
         Part("watchdog", [*vpp, "watchdog"]),
         Part(

@@ -5,12 +5,25 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import os
+import signal
 import stat
 import subprocess
+import sys
 from contextlib import asynccontextmanager, suppress
 
 import pytest
-from devices_ocpp_bench import START, bench, command, link, scripted
+from devices_ocpp_bench import (
+    PATIENCE_S,
+    REGISTRY,
+    START,
+    ScriptedChargePoint,
+    bench,
+    command,
+    link,
+    scripted,
+    until,
+)
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidMessage, InvalidStatus
 
@@ -207,6 +220,33 @@ def test_the_channel_is_its_owners_alone_and_takes_what_steers_and_no_more(tmp_p
 def test_a_path_too_long_for_a_socket_is_refused_with_the_remedy(tmp_path):
     with pytest.raises(CentralSystemError, match="a home whose path is shorter"):
         asyncio.run(_start(tmp_path, Listening(), "x" * 120))
+
+
+def test_the_command_serves_charge_points_until_it_is_told_to_stop(tmp_path):
+    home, fleet_file = tmp_path / "home", tmp_path / "fleet.yaml"
+    fleet_file.write_text(REGISTRY)
+    environment = {**os.environ, "VPP_HOME": str(home), "VPP_FLEET": str(fleet_file)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vpp_pipeline.cli", "charge-points"], env=environment
+    )
+
+    async def scenario():
+        url_file = home / "charge-points" / "url"
+        await until(lambda: url_file.exists() and url_file.read_text())
+        url = f"{url_file.read_text()}/ev-1"
+        async with connect(url, subprotocols=["ocpp1.6"], proxy=None) as connection:
+            ScriptedChargePoint(connection)
+            driver = OcppDriver(home / "charge-points" / "commands.sock", ManualClock(START))
+            (result,) = await driver.command([(link(), command(-4.0))], START, PATIENCE_S)
+            assert result.outcome is Outcome.ACKED
+            await driver.close()
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_S) == 0
+    assert not (home / "charge-points" / "commands.sock").exists()
 
 
 def test_many_drivers_may_ask_at_once(tmp_path):
