@@ -260,9 +260,10 @@ def _rest_h(start: pl.Expr) -> pl.Expr:
 
 
 def _within_nameplate() -> pl.Expr:
-    """Whatever came before, nothing else leaves: null and NaN are not within."""
-    within = _finite("kw") & pl.col("kw").is_between(-pl.col("max_draw_kw"), "max_inject_kw")
-    return within.fill_null(value=False)
+    """Whatever came before, nothing leaves that is no number within numbers around 0."""
+    low, high = -pl.col("max_draw_kw"), pl.col("max_inject_kw")
+    numbers = _finite("kw") & _finite("max_draw_kw") & _finite("max_inject_kw")
+    return numbers & pl.col("kw").is_between(low, high) & (low <= 0) & (high >= 0)
 
 
 def _finite(column: str) -> pl.Expr:

@@ -15,8 +15,6 @@ _SURE_TYPES = ("battery", "chp")
 _NOISE_KW = 1e-6
 _SLACK_KW = 1e-9
 
-_BESIDES = ["besides_low_kw", "besides_high_kw"]
-
 
 def within_site_limits(
     commands: pl.DataFrame, plant: pl.DataFrame, standing: pl.DataFrame
@@ -39,38 +37,41 @@ def within_site_limits(
     what PV and wind could give now, which costs nothing. Where the rest of the site alone is
     beyond a limit, what remains of that direction is 0.
     """
-    rows = (
-        commands.join(_sites(plant, standing), on="site_id", how="left", maintain_order="left")
-        .join(_besides(commands, plant), on="site_id", how="left", maintain_order="left")
-        .with_columns(pl.col(_BESIDES).fill_null(0.0))
+    rows = commands.with_columns(
+        draw=(-pl.col("kw")).clip(0),
+        expected=pl.when(pl.col("device_type").is_in(CAPPED_TYPES))
+        .then(pl.min_horizontal("kw", "available_kw"))
+        .otherwise("kw")
+        .clip(0),
+        sure=pl.col("device_type").is_in(_SURE_TYPES),
+    ).with_columns(headroom=pl.col("kw").clip(0) - pl.col("expected"))
+    asked = rows.group_by("site_id").agg(
+        pl.col("draw", "expected", "headroom").sum(),
+        sure_draw=(pl.col("draw") * pl.col("sure")).sum(),
+        sure_inject=(pl.col("expected") * pl.col("sure")).sum(),
+    )
+    room = (
+        asked.join(_sites(plant, standing), on="site_id", how="left")
+        .join(_besides(commands, plant), on="site_id", how="left")
+        .with_columns(pl.col("besides_low_kw", "besides_high_kw").fill_null(0.0))
         .with_columns(
-            surplus_low=pl.col("besides_low_kw") - pl.col("least_kw"),
-            room_high=pl.col("most_kw") - pl.col("besides_high_kw"),
-            draw=(-pl.col("kw")).clip(0),
-            expected=pl.when(pl.col("device_type").is_in(CAPPED_TYPES))
-            .then(pl.min_horizontal("kw", "available_kw"))
-            .otherwise("kw")
-            .clip(0),
-            sure=pl.col("device_type").is_in(_SURE_TYPES),
+            draw_room=pl.col("besides_low_kw") - pl.col("least_kw"),
+            inject_room=pl.col("most_kw") - pl.col("besides_high_kw"),
         )
-        .with_columns(headroom=pl.col("kw").clip(0) - pl.col("expected"))
     )
-    draw, expected = _of_site("draw"), _of_site("expected")
-    sure_draw = (pl.col("draw") * pl.col("sure")).sum().over("site_id")
-    sure_inject = (pl.col("expected") * pl.col("sure")).sum().over("site_id")
-    keep_draw = _share(pl.col("surplus_low") + sure_inject, draw)
-    keep_inject = _share(pl.col("room_high") + sure_draw * keep_draw, expected)
-    options = rows.with_columns(
-        netted=_kept(keep_draw, keep_inject, pl.col("room_high") + sure_draw * keep_draw),
-        apart=_kept(
-            _share(pl.col("surplus_low"), draw),
-            _share(pl.col("room_high"), expected),
-            pl.col("room_high"),
-        ),
+    shares = room.select(
+        pl.exclude("draw", "expected", "headroom", "sure_draw", "sure_inject"),
+        *_shares("netted", pl.col("sure_draw"), pl.col("sure_inject")),
+        *_shares("apart", pl.lit(0.0), pl.lit(0.0)),
     )
-    return options.with_columns(
-        shared_kw=pl.when(_holds("netted")).then("netted").otherwise("apart")
-    ).select("command_id", "shared_kw", **_told())
+    options = rows.join(shares, on="site_id", how="left", maintain_order="left").with_columns(
+        netted=_kept("netted"), apart=_kept("apart")
+    )
+    return (
+        options.join(_holding(options), on="site_id", how="left", maintain_order="left")
+        .with_columns(shared_kw=pl.when("holds").then("netted").otherwise("apart"))
+        .select("command_id", "shared_kw", **_told())
+    )
 
 
 def _sites(plant: pl.DataFrame, standing: pl.DataFrame) -> pl.DataFrame:
@@ -137,8 +138,17 @@ def _besides(commands: pl.DataFrame, plant: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _of_site(column: str) -> pl.Expr:
-    return pl.col(column).sum().over("site_id")
+def _shares(name: str, sure_draw: pl.Expr, sure_inject: pl.Expr) -> list[pl.Expr]:
+    """The parts of draw, expected injection and headroom that are kept, if so much offsets."""
+    keep_draw = _share(pl.col("draw_room") + sure_inject, pl.col("draw"))
+    inject_room = pl.col("inject_room") + sure_draw * keep_draw
+    keep_inject = _share(inject_room, pl.col("expected"))
+    left_kw = inject_room - pl.col("expected") * keep_inject
+    return [
+        keep_draw.alias(f"{name}_draw"),
+        keep_inject.alias(f"{name}_inject"),
+        _share(left_kw, pl.col("headroom")).alias(f"{name}_headroom"),
+    ]
 
 
 def _share(room_kw: pl.Expr, asked_kw: pl.Expr) -> pl.Expr:
@@ -146,25 +156,25 @@ def _share(room_kw: pl.Expr, asked_kw: pl.Expr) -> pl.Expr:
     return pl.when(asked_kw > room_kw).then((room_kw / asked_kw).clip(0, 1)).otherwise(1.0)
 
 
-def _kept(keep_draw: pl.Expr, keep_inject: pl.Expr, room_kw: pl.Expr) -> pl.Expr:
-    """The set-points after each direction kept its share; injection has `room_kw` in all."""
-    left_kw = room_kw - _of_site("expected") * keep_inject
-    keep_headroom = _share(left_kw, _of_site("headroom"))
+def _kept(name: str) -> pl.Expr:
+    """The set-points after each direction kept its share."""
+    injected = pl.col("expected") * pl.col(f"{name}_inject")
     kw = (
         pl.when(pl.col("kw") < 0)
-        .then(pl.col("kw") * keep_draw)
-        .otherwise(pl.col("expected") * keep_inject + pl.col("headroom") * keep_headroom)
+        .then(pl.col("kw") * pl.col(f"{name}_draw"))
+        .otherwise(injected + pl.col("headroom") * pl.col(f"{name}_headroom"))
     )
     return pl.when(kw.abs() < pl.col("min_active_kw")).then(0.0).otherwise(kw)
 
 
-def _holds(column: str) -> pl.Expr:
-    """Whether both limits of the site hold if its commands are this column."""
-    kw, sure = pl.col(column), pl.col("sure")
-    lowest = kw.clip(None, 0) + kw.clip(0) * sure
-    highest = kw.clip(0) + kw.clip(None, 0) * sure
-    return (lowest.sum().over("site_id") + pl.col("surplus_low") >= -_NOISE_KW) & (
-        highest.sum().over("site_id") - pl.col("room_high") <= _NOISE_KW
+def _holding(options: pl.DataFrame) -> pl.DataFrame:
+    """A row a site: whether both its limits hold if its commands are `netted`."""
+    kw, sure = pl.col("netted"), pl.col("sure")
+    lowest = (kw.clip(None, 0) + kw.clip(0) * sure).sum()
+    highest = (kw.clip(0) + kw.clip(None, 0) * sure).sum()
+    return options.group_by("site_id").agg(
+        holds=(lowest + pl.col("draw_room").first() >= -_NOISE_KW)
+        & (highest - pl.col("inject_room").first() <= _NOISE_KW)
     )
 
 
