@@ -1,6 +1,6 @@
 """SunSpec registers of any content: no crash, no sentinel taken for a value, no half frame.
 
-`HYPOTHESIS_PROFILE=thorough` tries 20,000 register images of each kind.
+`HYPOTHESIS_PROFILE=thorough` tries 10,000 register images of each kind.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +21,9 @@ from vpp_pipeline.devices.registers import NotEncodable
 from vpp_pipeline.devices.sunspec import Block
 from vpp_pipeline.devices.sunspec_look import SunspecLook
 
-EXAMPLES = 20_000 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 100
+THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
+EXAMPLES = 10_000 if THOROUGH else 100
+pytestmark = pytest.mark.timeout(1800 if THOROUGH else 120)
 NEWER = (701, 702, 704, 713, 715)
 LEGACY = (101, 103, 120, 121, 123, 124)
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
