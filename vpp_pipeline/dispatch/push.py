@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from vpp_pipeline.dispatch.dispatcher import Dispatcher
     from vpp_pipeline.dispatch.report import PushReport
 
-AHEAD = frozenset({"mqtt", "http", "ocpp"})
-"""Protocols whose commands carry `valid_from`: they are offered before the boundary."""
+AHEAD = frozenset({"mqtt", "http"})
+"""Protocols whose devices keep a command until its `valid_from`: they get it before the boundary.
+
+A charge point does not: its next charging profile replaces the one in force.
+"""
 
 _CAN_WAIT = pl.col("protocol").is_in(list(AHEAD)).fill_null(value=True)
 _LOOKED_AT = (State.ACKED, State.APPLIED, State.UNKNOWN)
@@ -44,7 +47,7 @@ async def push(
 
     Intents are stored before anything is sent, each send is stored before it is made, and what
     an earlier, killed push may have sent is read back before it is sent again. Starts are spread
-    (`spread`): MQTT, HTTP and OCPP devices get theirs ahead, Modbus devices theirs in waves from
+    (`spread`): MQTT and HTTP devices get theirs ahead, Modbus and OCPP devices theirs in waves from
     the boundary on, and all are read back. What a device refused is not tried again; what failed
     is, after growing pauses. Nothing is sent for an interval that is over.
 
