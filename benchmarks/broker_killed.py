@@ -178,7 +178,7 @@ def burst(directory: Path, broker: Broker, commands: int, anchor_epoch_s: float)
         limit_kw=pl.lit(None, pl.Float64),
         energy_kwh=pl.lit(None, pl.Float64),
     )
-    driver = MqttDriver("dispatcher", now, known)
+    driver = MqttDriver("dispatcher", now, lambda: known)
     dispatcher = Dispatcher(
         ledger=Ledger(Warehouse(directory / "warehouse")),
         drivers={"mqtt": driver},

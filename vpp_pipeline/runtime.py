@@ -120,20 +120,21 @@ class Runtime:
         )
 
     def credentials(self) -> Credentials:
-        """Return what this process may show to devices and brokers, read anew."""
-        return Credentials.read(generated=self.settings.generated_credentials_file)
+        """Return what this process may show to devices and brokers, read anew.
+
+        From now on it is kept out of this process's logs.
+        """
+        known = Credentials.read(generated=self.settings.generated_credentials_file)
+        redact_logs(known)
+        return known
 
     def drivers(self, owner: str) -> dict[str, Driver]:
-        """Return a fresh driver for each protocol; the caller closes them.
-
-        What they show to devices and brokers is kept out of this process's logs.
-        """
+        """Return a fresh driver for each protocol; the caller closes them."""
         health = EndpointHealth()
         credentials = self.credentials()
-        redact_logs(credentials)
         return {
             "modbus": ModbusDriver(self.settings.lease_dir, owner, self.clock, credentials, health),
-            "mqtt": MqttDriver(owner, self.clock, credentials, health),
+            "mqtt": MqttDriver(owner, self.clock, self.credentials, health),
             "http": HttpDriver(self.clock, health, self.credentials, self.settings.webhook_port),
             "ocpp": OcppDriver(self.settings.charge_point_dir / "commands.sock", self.clock),
         }

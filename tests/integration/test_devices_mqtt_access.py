@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from contextlib import ExitStack
 from itertools import product
 from typing import TYPE_CHECKING
 
 import pytest
-from devices_mqtt_bench import PATIENCE_S, need_mosquitto
+from devices_mqtt_bench import NOON, PATIENCE_S, link, need_mosquitto
 
-from vpp_pipeline.credentials import Credentials
+from vpp_pipeline.clock import ManualClock
+from vpp_pipeline.credentials import Credentials, write_credentials
+from vpp_pipeline.devices.mqtt import MqttDriver
 from vpp_pipeline.devices.mqtt_client import BrokerAddress, BrokerRefused, Handlers, open_client
+from vpp_pipeline.devices.protocol import Unreachable
 from vpp_pipeline.simulation import broker as brokers
 from vpp_pipeline.simulation.broker import Broker, start_broker
 from vpp_pipeline.simulation.broker_access import ROLES, BrokerAccess, generated_access
@@ -163,3 +167,28 @@ def test_a_broker_without_roles_is_loudly_said_to_be_one(
     broker.stop()
     assert not broker.asks_who
     assert "LETS IN ANYBODY" in caplog.text
+
+
+def test_credentials_that_come_after_the_driver_are_found(broker: Broker, tmp_path: Path) -> None:
+    """A collector may start before the simulator has made its accounts."""
+    file = tmp_path / "credentials.toml"
+    where = link(broker.endpoint, credentials="simulated-broker")
+
+    async def work() -> list[str]:
+        driver = MqttDriver(
+            "collector", ManualClock(NOON), lambda: Credentials.read({}, generated=file)
+        )
+        said = []
+        for made in (False, True):
+            if made:
+                user = {"user": "collector", "password": ACCOUNTS["collector"]}
+                write_credentials(file, {"simulated-broker-collector": user})
+            [answer] = await driver.read([where], 0.3)
+            assert isinstance(answer, Unreachable)
+            said.append(answer.reason)
+        await driver.close()
+        return said
+
+    before, after = asyncio.run(work())
+    assert "no credentials are known as 'simulated-broker'" in before
+    assert "no telemetry came in time" in after

@@ -116,7 +116,7 @@ def test_a_command_goes_through_tls_with_a_client_certificate(
     devices.start(BrokerAddress(broker.endpoint, tls=True, credential=credential))
 
     async def work() -> list[CommandResult]:
-        driver = MqttDriver("dispatcher", plant.clock, full(certificates))
+        driver = MqttDriver("dispatcher", plant.clock, lambda: full(certificates))
         where = link(broker.endpoint, tls=True, credentials="grid")
         try:
             return await driver.command([(where, command())], NOON, PATIENCE_S)
@@ -165,7 +165,7 @@ def test_the_brokers_expired_certificate_is_named_and_nothing_is_sent(
     broker = broker_with(tmp_path, old)
 
     async def work() -> list[CommandResult]:
-        driver = MqttDriver("dispatcher", ObedientPlant().clock, full(certificates))
+        driver = MqttDriver("dispatcher", ObedientPlant().clock, lambda: full(certificates))
         where = link(broker.endpoint, tls=True, credentials="grid")
         return await driver.command([(where, command())], NOON, PATIENCE_S)
 
@@ -191,7 +191,7 @@ def test_a_file_that_can_not_be_used_is_named(
 
 def test_credentials_that_are_not_there_are_told_before_anything_is_sent(broker: Broker) -> None:
     async def work() -> list[CommandResult]:
-        driver = MqttDriver("dispatcher", ObedientPlant().clock)
+        driver = MqttDriver("dispatcher", ObedientPlant().clock, Credentials)
         where = link(broker.endpoint, tls=True, credentials="grid")
         return await driver.command([(where, command())], NOON, PATIENCE_S)
 

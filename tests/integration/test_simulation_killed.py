@@ -59,7 +59,7 @@ def steerable(directory, protocol):
 def asked(directory, protocol, clock, question):
     async def session():
         known = Credentials.read({}, generated=directory / "credentials.toml")
-        mqtt = MqttDriver("dispatcher", clock, known)
+        mqtt = MqttDriver("dispatcher", clock, lambda: known)
         driver = mqtt if protocol == "mqtt" else HttpDriver(clock)
         try:
             return await question(driver, steerable(directory, protocol))

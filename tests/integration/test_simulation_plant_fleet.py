@@ -96,7 +96,9 @@ def driver(protocol, directory, clock):
     if protocol == "modbus":
         return ModbusDriver(directory / "leases", "test", clock)
     known = Credentials.read({}, generated=directory / "credentials.toml")
-    return MqttDriver("dispatcher", clock, known) if protocol == "mqtt" else HttpDriver(clock)
+    return (
+        MqttDriver("dispatcher", clock, lambda: known) if protocol == "mqtt" else HttpDriver(clock)
+    )
 
 
 def ask(protocol, directory, clock, question):

@@ -113,7 +113,7 @@ def test_every_one_of_2000_devices_answers_its_driver(started, tmp_path):
     known = Credentials.read({}, generated=tmp_path / "credentials.toml")
 
     async def ask():
-        mqtt = {"mqtt": MqttDriver("test", clock, known)}
+        mqtt = {"mqtt": MqttDriver("test", clock, lambda: known)}
         # Fleet and drivers share this process' file descriptors, of which paho can wait for the
         # first 1,024: the gateways' turn comes when MQTT has its own.
         others = {

@@ -78,8 +78,8 @@ class _Broker:
 class MqttDriver:
     """Speaks to each device on its broker, one connection a broker; see `protocol.Driver`.
 
-    `owner` becomes part of the client id, and the role whose own credentials are preferred. A
-    lost connection is replaced at the next call, after a pause where that fails or does not
+    `owner` becomes part of the client id, and the role whose own credentials are preferred; they
+    are read anew for each connection, so that new ones need no new start. A lost connection is replaced at the next call, after a pause where that fails or does not
     last; it takes its unsent messages with it, so that nothing is delivered once it was given up.
     """
 
@@ -87,12 +87,12 @@ class MqttDriver:
         self,
         owner: str,
         clock: Clock,
-        credentials: Credentials | None = None,
+        read_credentials: Callable[[], Credentials] = Credentials.read,
         health: EndpointHealth | None = None,
     ) -> None:
         self._owner = owner
         self._clock = clock
-        self._credentials = credentials or Credentials()
+        self._read_credentials = read_credentials
         self._health = health or EndpointHealth()
         self._sessions: dict[_Broker, Session] = {}
         self._unknown_acks_before = 0
@@ -224,7 +224,7 @@ class MqttDriver:
             address = BrokerAddress(
                 broker.endpoint,
                 broker.tls,
-                self._credentials.named(broker.credentials, self._owner)
+                self._read_credentials().named(broker.credentials, self._owner)
                 if broker.credentials
                 else None,
             )

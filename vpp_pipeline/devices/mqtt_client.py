@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties, VariableByteIntegers
 
 from vpp_pipeline.credentials import CredentialError
@@ -142,17 +141,14 @@ def close_client(client: Client) -> None:
 class PublishProperties(Properties):
     """The properties of an order or question, packed at once.
 
-    The library's own packing looks through all there are and took as long as the rest of a
-    publication.
+    The library's own are slow to make and to pack, and took most of the time of a publication;
+    of them all it asks a publication's only for `pack`.
     """
 
-    _packed: bytes
-
     def __init__(self, expiry_s: int, answer: tuple[str, str] | None) -> None:
-        super().__init__(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         packed = struct.pack("!BI", 2, max(expiry_s, 1))  # MessageExpiryInterval
         if answer:
-            response_topic, correlation = (text.encode() for text in answer)
+            response_topic, correlation = answer[0].encode(), answer[1].encode()
             packed += struct.pack("!BH", 8, len(response_topic)) + response_topic
             packed += struct.pack("!BH", 9, len(correlation)) + correlation
         length: bytes = VariableByteIntegers.encode(len(packed))  # type: ignore[no-untyped-call]
@@ -160,7 +156,8 @@ class PublishProperties(Properties):
 
     def pack(self) -> bytes:
         """Return the properties with their length before them (MQTT 5, 2.2.2)."""
-        return self._packed
+        packed: bytes = object.__getattribute__(self, "_packed")
+        return packed
 
 
 class _Connecting:

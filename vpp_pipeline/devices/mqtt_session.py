@@ -40,10 +40,11 @@ _CHUNK = 100
 _UNANSWERED_AT_MOST = 500
 """A broker drops what it can't queue for a gateway with many devices, and tells nobody: the least
 queue in use holds 1,000 messages."""
-_SILENT_S, _ANSWER_IS_DUE_S = 0.25, 2.0
+_SILENT_S, _ANSWER_IS_DUE_S = 0.5, 2.0
 """Others are no longer held up by those asked before when none of them answers for so long, nor by
 one that does not answer for so long."""
 _LOOK_AGAIN_S = 0.005
+_MORE_COMES_S = 0.001
 _ASK_AGAIN_S = 1.0
 """First pause before a device is asked again: it may just be coming back."""
 _FINAL_OBJECTIONS = frozenset({0x87, 0x90, 0x99})
@@ -231,15 +232,20 @@ class Session:
                 self.loop.call_soon_threadsafe(self._empty_inbox)
 
     def _empty_inbox(self) -> None:
-        self._woken = False
-        self.heard = True
-        for _ in range(min(len(self._inbox), _CHUNK)):
+        """In a burst look again by itself: being woken for each message costs more than it."""
+        waiting = min(len(self._inbox), _CHUNK)
+        for _ in range(waiting):
             match self._inbox.popleft():
                 case (mid, code, name):
                     self._receive_receipt(mid, code, name)
                 case message:
                     self._receive(message)
-        if self._inbox:
+        if waiting:
+            self.heard = True
+            self.loop.call_later(0 if self._inbox else _MORE_COMES_S, self._empty_inbox)
+            return
+        self._woken = False
+        if self._inbox:  # it came just now, when nobody was to be woken
             self._wake()
 
     def _receive(self, message: MQTTMessage) -> None:
