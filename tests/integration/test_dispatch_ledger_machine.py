@@ -159,7 +159,7 @@ def _new_warehouse(tmp_path_factory):
 
 TestInvariant19LedgerMachine = LedgerMachine.TestCase
 TestInvariant19LedgerMachine.settings = settings(
-    max_examples=100 if THOROUGH else 4,
+    max_examples=40 if THOROUGH else 4,
     stateful_step_count=40 if THOROUGH else 12,
     deadline=None,
 )

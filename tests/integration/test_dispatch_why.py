@@ -15,11 +15,14 @@ from vpp_pipeline.cli import main
 from vpp_pipeline.defs.why import WhyConfig
 from vpp_pipeline.defs.why import why as why_asset
 from vpp_pipeline.delivery_day import STEP, bounds
+from vpp_pipeline.devices.protocol import CommandResult, Outcome
 from vpp_pipeline.dispatch.commands import PlanRef, due_commands
 from vpp_pipeline.dispatch.ledger import Ledger, events
 from vpp_pipeline.dispatch.lifecycle import State
 from vpp_pipeline.dispatch.order_book import OrderBook
 from vpp_pipeline.dispatch.orders import Order
+from vpp_pipeline.dispatch.release_log import Cause, Release, ReleaseLog
+from vpp_pipeline.dispatch.releases import record_releases
 from vpp_pipeline.dispatch.why import explain
 from vpp_pipeline.dispatch.why_words import markdown, summary
 from vpp_pipeline.settings import MARKET, MARKET_TZ
@@ -216,6 +219,23 @@ def test_a_stopped_device_is_told_as_stopped(told, tmp_path):
         assert "kill switch s-1 by anna (smoke)" in summary(ask(plant, BATTERY, moment))
         (plant.runtime.settings.order_dir / "orders.jsonl").write_text("{}\n")
         assert "the order book can't be read" in summary(ask(plant, BATTERY, moment))
+
+
+def test_a_device_that_was_released_says_by_whom_and_what_it_did_then(told, tmp_path):
+    home = copied(told.runtime.settings.home, tmp_path / "plant")
+    at = START + timedelta(minutes=8)
+    with open_plant(home, at) as plant:
+        cause = Cause("kill switch", "s-1", "kill switch s-1 by anna (smoke)")
+        result = CommandResult("", Outcome.ACKED, "0x00", answer="0x01", fence=3)
+        log = ReleaseLog(plant.runtime.settings.order_dir)
+        log.append([Release.of(BATTERY, at, "anna", cause, result)])
+        record_releases(Ledger(plant.runtime.warehouse), log.read())
+        before, after = (ask(plant, BATTERY, at + timedelta(seconds=s)) for s in (-1, 1))
+    assert before.command["kind"] == "set_point"
+    assert after.command["kind"] == "release"
+    assert "released to its own default by authority of kill switch: VERIFIED" in summary(after)
+    assert "it rests at 0 kW" in summary(after)
+    assert "kill switch s-1 by anna (smoke)" in markdown(after)
 
 
 def test_a_set_point_that_outlives_its_quarter_hour_is_the_one_in_force(told):
