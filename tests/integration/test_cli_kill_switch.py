@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 
 import pytest
 from click.testing import CliRunner
@@ -19,7 +20,9 @@ from vpp_pipeline.devices.leases import Leases
 from vpp_pipeline.dispatch.heartbeat import Heartbeat
 from vpp_pipeline.dispatch.holds import Holds
 from vpp_pipeline.dispatch.in_force import in_force
+from vpp_pipeline.dispatch.links import device_links
 from vpp_pipeline.dispatch.order_book import OrderBook
+from vpp_pipeline.dispatch.release import release_until_seen
 from vpp_pipeline.dispatch.release_log import ReleaseLog
 from vpp_pipeline.kill_switch import keep_releases, release_stopped
 
@@ -49,6 +52,14 @@ def vpp(plant, monkeypatch):
         yield lambda *words: CliRunner().invoke(main, [*words, "--who", "kim"])
     for order in in_force(book(plant), plant.runtime.clock.now()):
         plant.order("resume", order.scope)
+
+
+@contextmanager
+def closing_lease(lease):
+    try:
+        yield
+    finally:
+        lease.release()
 
 
 def book(plant):
@@ -101,23 +112,29 @@ def test_invariant_11_a_device_not_seen_at_rest_is_named_and_the_exit_code_says_
     assert "4 of 5 devices" in result.stdout
 
 
-def test_a_process_that_holds_an_endpoint_is_waited_for_and_then_named(plant, vpp):
-    links = plant.runtime.registered_devices()
-    endpoint = links.filter(device_id="borgo-battery")["endpoint"][0]
+def test_a_process_that_holds_an_endpoint_is_waited_for_again_and_again_and_named(plant, vpp):
+    devices = plant.runtime.registered_devices().filter(device_id="borgo-battery")
+    (link,) = device_links(devices)
     leases = Leases(plant.runtime.settings.lease_dir, "collector")
-    lease = asyncio.run(leases.acquire(endpoint, 5.0))
-    try:
+    plant.send(only=["borgo-battery"])
+
+    async def stopped_while_another_speaks():
+        driver = plant.runtime.drivers("kill switch")["modbus"]
+        lease = await leases.acquire(link.endpoint, 5.0)
+        asyncio.get_running_loop().call_later(1.2, lease.release)
+        return await release_until_seen({"modbus": driver}, [link], timeout_s=0.5, within_s=30.0)
+
+    async def leased():
+        return await leases.acquire(link.endpoint, 5.0)
+
+    with closing_lease(asyncio.run(leased())):
         result = vpp("stop", "borgo-battery", "--within", "1")
-        assert result.exit_code == 1
-        assert f"is leased by collector (pid {os.getpid()})" in result.stderr
-        giving_back = threading.Timer(1.0, lease.release)
-        giving_back.start()
-        result = vpp("stop", "borgo-battery", "--within", "15")
-        giving_back.join()
-    except BaseException:
-        lease.release()
-        raise
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 1
+    assert f"is leased by collector (pid {os.getpid()})" in result.stderr
+    assert "borgo-battery" in plant.obeying
+    results = asyncio.run(stopped_while_another_speaks())
+    assert results["borgo-battery"].outcome == "ACKED"
+    assert "borgo-battery" not in plant.obeying
 
 
 def test_invariant_10_without_a_watchdog_a_send_under_way_is_caught_by_a_second_look(plant, vpp):
