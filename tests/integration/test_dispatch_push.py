@@ -11,6 +11,7 @@ from vpp_pipeline.devices.protocol import CommandResult, Outcome, Unreachable
 from vpp_pipeline.dispatch.commands import DueCommands, PlanRef
 from vpp_pipeline.dispatch.dispatcher import PushSettings
 from vpp_pipeline.dispatch.lifecycle import State
+from vpp_pipeline.dispatch.spread import SpreadSettings
 from vpp_pipeline.warehouse.store import Warehouse
 
 ALL_SIX = {f"{protocol}-{n}" for protocol in ("modbus", "mqtt", "http") for n in (0, 1)}
@@ -278,3 +279,69 @@ def test_commands_of_an_interval_that_is_over_are_closed_by_the_next_push(bench)
     bench.push(replace(asked, commands=asked.commands.clear()))
     assert bench.states()["modbus-0"] == "EXPIRED"
     assert "while this was ACKED" in bench.ledger.history("modbus-0", START)["detail"][-1]
+
+
+def ramped(kw_per_min: float) -> PushSettings:
+    return PushSettings(timeout_s=5, settle_s=1, spread=SpreadSettings(kw_per_min))
+
+
+def test_invariant_13_under_a_ramp_devices_start_one_after_another_and_are_verified(bench):
+    told_at = []
+    modbus = bench.drivers["modbus"]
+    modbus.after_send = lambda: told_at.append((len(modbus.commanded), bench.clock.now()))
+    report = bench.push(settings=ramped(26.0))  # a step counts 13 kW: what it does is not known
+    assert report.counts == {State.VERIFIED: 6}
+    commands = bench.ledger.states(START).sort("valid_from")
+    assert [(at - START).total_seconds() for at in commands["valid_from"]] == [
+        0, 30, 60, 90, 120, 150
+    ]  # fmt: skip
+    starts = dict(commands.select("device_id", "valid_from").iter_rows())
+    assert [at for _, at in told_at] == sorted([starts["modbus-0"], starts["modbus-1"]])
+    assert {c.valid_from for c in bench.drivers["mqtt"].commanded} == {
+        starts["mqtt-0"],
+        starts["mqtt-1"],
+    }
+
+
+def test_invariant_13_what_the_ramp_has_no_room_for_is_not_sent_and_told(bench):
+    report = bench.push(settings=ramped(5.0))  # 2.6 min each: two starts by 4.5 min
+    assert report.counts == {State.VERIFIED: 2, State.REJECTED: 4}
+    assert report.left_over_kw == 12.0
+    assert report.shortfall_kw == 12.0
+    assert "ramp of 5.0 kW/min" in report.not_verified["why"][0]
+    assert sum(bench.applications().values()) == 2
+
+
+def test_invariant_03_a_device_without_a_timer_is_noted_as_held_before_it_is_told(bench):
+    held = []
+    modbus = bench.drivers["modbus"]
+    modbus.after_send = lambda: held.append(bench.holds.read())
+    bench.devices = bench.devices.with_columns(
+        register_map=pl.when(pl.col("device_id") == "modbus-1").then(pl.lit("vendor"))
+    )
+    bench.push()
+    assert held == [{"modbus-1": START + timedelta(minutes=20)}]
+
+
+def test_invariant_10_a_stop_in_mid_dispatch_counts_from_the_next_send_on(bench):
+    bench.drivers["http"].after_send = lambda: bench.give("stop", "fleet")
+    report = bench.push()
+    assert report.counts == {State.VERIFIED: 4, State.REJECTED: 2}
+    assert "kill switch" in report.not_verified["why"][0]
+    assert bench.applications()["modbus-0"] == 0
+
+
+def test_invariant_19_the_ledger_tells_whose_order_bound_a_set_point(bench):
+    order = bench.give("override", "device:modbus-0", power_kw=-2.0)
+    bench.push()
+    row = bench.ledger.newest(START).row(by_predicate=pl.col("device_id") == "modbus-0", named=True)
+    assert (row["authority"], row["order_id"]) == ("override", order.order_id)
+    assert (row["planned_kw"], row["offered_kw"]) == (3.0, -2.0)
+    others = bench.ledger.newest(START).filter(pl.col("device_id") != "modbus-0")
+    assert set(others["authority"]) == {"plan"}
+
+
+def test_invariant_17_what_devices_accept_is_held_against_the_plan(bench):
+    answering(Outcome.REJECTED)(bench.drivers["mqtt"])
+    report = bench.push()
+    assert (report.accepted_kw, report.shortfall_kw) == (12.0, 6.0)

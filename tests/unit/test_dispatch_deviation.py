@@ -4,7 +4,8 @@ import polars as pl
 import pytest
 from dispatch_cases import START, devices
 
-from vpp_pipeline.dispatch.deviation import DeviationSettings, PlanInForce, deviations
+from vpp_pipeline.dispatch.deviation import DeviationSettings, PlanInForce, deviations, shortfall
+from vpp_pipeline.dispatch.report import Tolerance
 
 NOW = START + timedelta(minutes=5)
 QUARTER = timedelta(minutes=15)
@@ -183,3 +184,51 @@ def test_the_same_news_has_one_key_whatever_the_plan():
     (first,) = causes(plan(), states(), news)
     (again,) = causes(plan("plan-2"), states(), news)
     assert first.key == again.key
+
+
+def commanded(state: str, **fields: object) -> pl.DataFrame:
+    """The battery's and the charger's newest commands: -4 kW and -2 kW, the charger's VERIFIED."""
+    told = {"plan_id": "plan-1", "authority": "plan", "offered_kw": None} | fields
+    return pl.DataFrame(
+        [
+            {"device_id": "battery", "state": state, "planned_kw": -4.0, **told},
+            {
+                "device_id": "ev",
+                "state": "VERIFIED",
+                "planned_kw": -2.0,
+                **told,
+                "offered_kw": -2.0,
+            },
+        ],
+        schema_overrides={"offered_kw": pl.Float64},
+    )
+
+
+def available(*device_ids: str) -> pl.DataFrame:
+    return pl.DataFrame(
+        {"device_id": ["battery", "ev"], "available": [n in device_ids for n in ("battery", "ev")]}
+    )
+
+
+@pytest.mark.parametrize("state", ["REJECTED", "FAILED", "UNKNOWN", "EXPIRED", "OVERRIDDEN"])
+def test_invariant_17_what_no_device_accepts_is_a_cause_to_plan_again(state):
+    both = available("battery", "ev")
+    (cause,) = shortfall("plan-1", commanded(state), both, Tolerance())
+    assert cause.key == "shortfall:plan-1"
+    assert "of -6.0 kW planned no device accepts -4.0 kW" in cause.words
+
+
+@pytest.mark.parametrize(
+    ("state", "fields", "there"),
+    [
+        ("VERIFIED", {"offered_kw": -4.0}, ["battery", "ev"]),
+        ("VERIFIED", {"offered_kw": -3.8}, ["battery", "ev"]),
+        ("SENT", {}, ["battery", "ev"]),
+        ("REJECTED", {}, ["ev"]),
+        ("REJECTED", {"authority": "kill switch"}, ["battery", "ev"]),
+        ("REJECTED", {"plan_id": "plan-0"}, ["battery", "ev"]),
+    ],
+    ids=["accepted", "near enough", "under way", "out", "ordered", "another plan"],
+)
+def test_invariant_17_this_is_no_shortfall(state, fields, there):
+    assert shortfall("plan-1", commanded(state, **fields), available(*there), Tolerance()) == []

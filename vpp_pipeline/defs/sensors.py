@@ -19,6 +19,7 @@ from vpp_pipeline.defs.orders import order_mark
 from vpp_pipeline.dispatch import deviation, due, recheck, reissue
 from vpp_pipeline.dispatch.ledger import Ledger
 from vpp_pipeline.dispatch.order_book import OrderBook, OrderBookDamaged
+from vpp_pipeline.dispatch.report import Tolerance
 from vpp_pipeline.flexibility.states import usable_states
 from vpp_pipeline.runtime import TELEMETRY_MAX_AGE, Runtime
 from vpp_pipeline.settings import MARKET, MARKET_TZ
@@ -320,9 +321,13 @@ def _causes(runtime: Runtime, day: date, now: datetime) -> list[deviation.Cause]
         versions = connection.frame("defs_price_versions", market=MARKET, **span, as_of=now)
     devices = runtime.devices(now)
     states = usable_states(devices, runtime.latest_telemetry(now), now, TELEMETRY_MAX_AGE)
-    return deviation.deviations(
-        in_force, states, devices, versions, now=now, settings=deviation.DeviationSettings()
-    )
+    newest = Ledger(runtime.warehouse).newest(market_day.floor_interval(now))
+    return [
+        *deviation.deviations(
+            in_force, states, devices, versions, now=now, settings=deviation.DeviationSettings()
+        ),
+        *deviation.shortfall(plan["plan_id"], newest, states, Tolerance()),
+    ]
 
 
 def _is_priced(runtime: Runtime, day: date, now: datetime) -> bool:

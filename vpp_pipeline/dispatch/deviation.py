@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Literal
 import polars as pl
 
 from vpp_pipeline.delivery_day import STEP, STEP_H, floor_interval
+from vpp_pipeline.dispatch.lifecycle import State
+from vpp_pipeline.dispatch.report import Tolerance, shortfall_kw
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+_UNBOUND = "plan"  # the authority of a command that no order has bound
 _KEYS = ["device_id", "interval_start"]
 
 
@@ -47,7 +50,7 @@ class DeviationSettings:
 class Cause:
     """A reason to plan again. The `key` stays the same as long as the cause does."""
 
-    kind: Literal["outage", "return", "session", "store", "fleet", "prices"]
+    kind: Literal["outage", "return", "session", "store", "fleet", "prices", "shortfall"]
     key: str
     words: str
 
@@ -83,6 +86,27 @@ def deviations(
         *_fleet(plan, facts, now, settings),
         *_prices(plan, prices, now, settings),
     ]
+
+
+def shortfall(
+    plan_id: str, newest: pl.DataFrame, states: pl.DataFrame, tolerance: Tolerance
+) -> list[Cause]:
+    """Return the cause that devices have accepted less, or more, than the plan asks of them.
+
+    `newest` are rows of `Ledger.newest` of the running interval, `states` `flexibility.States`.
+    Only what stands on the plan counts, of devices that are available (the others are an outage),
+    and only once nothing is under way. As long as the plan is the same, so is the cause.
+    """
+    usable = states.filter("available")
+    rows = newest.filter(pl.col("plan_id") == plan_id, pl.col("authority") == _UNBOUND).join(
+        usable, on="device_id", how="semi"
+    )
+    under_way = rows["state"].is_in([State.PLANNED.value, State.SENT.value]).any()
+    short_kw = shortfall_kw(rows, tolerance)
+    if under_way or short_kw == 0:
+        return []
+    words = f"of {rows['planned_kw'].sum():+.1f} kW planned no device accepts {short_kw:+.1f} kW"
+    return [Cause("shortfall", f"shortfall:{plan_id}", words)]
 
 
 def _facts(
