@@ -1,6 +1,6 @@
-"""The frames that come from outside: prices and weather.
+"""The frames that come from outside: prices, what moves them, and weather.
 
-Belongs here: what a price and a weather row are. Does not: where they come from (the feeds).
+Belongs here: what a price, a market forecast and a weather row are. Does not: where they come from (the feeds).
 """
 
 from __future__ import annotations
@@ -21,6 +21,22 @@ class Prices(dy.Schema):
     market = dy.String(primary_key=True)  # e.g. DE-LU
     interval_start = dy.Datetime(primary_key=True, **_UTC)
     price_eur_per_mwh = dy.Float64(min=-5000, max=20000)
+    resolution_minutes = dy.Int64(check=lambda c: c.is_in([15, 30, 60]))
+    source = dy.String()
+    known_at = dy.Datetime(primary_key=True, **_UTC)
+
+
+class MarketForecasts(dy.Schema):
+    """One row a market, quarter-hour and the moment it became known: what moves its price.
+
+    The system operators' forecasts, means over the quarter-hour, in MW: load, and what wind and
+    sun will give of it.
+    """
+
+    market = dy.String(primary_key=True)
+    interval_start = dy.Datetime(primary_key=True, **_UTC)
+    load_mw = dy.Float64(min=0, max=1e6)
+    renewables_mw = dy.Float64(min=0, max=1e6)
     resolution_minutes = dy.Int64(check=lambda c: c.is_in([15, 30, 60]))
     source = dy.String()
     known_at = dy.Datetime(primary_key=True, **_UTC)
