@@ -207,6 +207,8 @@ class CentralSystem:
             async with asyncio.TaskGroup() as answering:
                 while line := await reader.readline():
                     answering.create_task(self._answer_driver(line, writer))
+        except* asyncio.CancelledError:
+            pass  # we stop; asyncio's server of streams takes a cancelled task for an error
         except* (OSError, TypeError, ValueError) as errors:  # what no driver of ours sends
             _LOG.warning("a driver's channel was closed: %s", errors.exceptions[0])
         finally:

@@ -6,12 +6,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from vpp_pipeline.central_system import CentralSystem, Listening
 from vpp_pipeline.charge_point_admission import Admission
@@ -244,12 +245,13 @@ class ScriptedChargePoint:
         await self.connection.send(text)
 
     async def _serve(self):
-        async for text in self.connection:
-            message = json.loads(text)
-            if message[0] == 2:
-                self._answering.append(asyncio.create_task(self._answer(*message[1:])))
-            elif (reply := self._replies.pop(message[1], None)) is not None:
-                reply.set_result(message)
+        with suppress(ConnectionClosed):
+            async for text in self.connection:
+                message = json.loads(text)
+                if message[0] == 2:
+                    self._answering.append(asyncio.create_task(self._answer(*message[1:])))
+                elif (reply := self._replies.pop(message[1], None)) is not None:
+                    reply.set_result(message)
 
     async def _answer(self, number, action, payload):
         self.asked.append((action, payload))

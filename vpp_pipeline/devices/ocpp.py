@@ -150,7 +150,7 @@ class OcppDriver:
         if not isinstance(look, Look):
             return CommandResult(command.command_id, Outcome.FAILED, "", look.words)
         result = await self._set(link, command, look, "TxDefaultProfile", deadline)
-        if result.outcome is not Outcome.ACKED or not look.connector.in_transaction:
+        if result.outcome is not Outcome.ACKED or not look.connector.may_charge:
             return result
         running = await self._set(link, command, look, "TxProfile", deadline)
         sent = f"{result.sent}\n{running.sent}".rstrip()
@@ -160,7 +160,7 @@ class OcppDriver:
         if running.outcome is Outcome.REJECTED:
             again = await self._look(link, deadline, fresh=False)
             if isinstance(again, Look) and not again.connector.in_transaction:
-                why = "the transaction ended meanwhile; the limit is for the next one"
+                why = "no transaction runs, or none any more; the limit is for the next one"
                 return CommandResult(command.command_id, Outcome.ACKED, sent, why)
         return replace(running, sent=sent)
 

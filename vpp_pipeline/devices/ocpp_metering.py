@@ -58,8 +58,13 @@ class Connector(BaseModel):
 
     @property
     def in_transaction(self) -> bool:
-        """Tell whether energy may be flowing; a transaction from before our start has no id."""
+        """Tell whether a transaction runs; one from before our start has no id."""
         return self.transaction_id is not None or self.status in _IN_TRANSACTION
+
+    @property
+    def may_charge(self) -> bool:
+        """Tell whether a transaction runs, or may: it has never told its status."""
+        return self.in_transaction or self.status is None
 
     def told_status(self, status: str, at: datetime) -> Connector:
         """Return the account after a StatusNotification."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -79,7 +80,7 @@ class ChargePointAccount:
 
     heard_at: datetime | None = None
     connectors: dict[int, Connector] = field(default_factory=dict)
-    meters_heard: dict[int, int] = field(default_factory=dict)
+    heard: Counter[tuple[str, int]] = field(default_factory=Counter)
     began: dict[int, tuple[object, int]] = field(default_factory=dict)
     """What a connector's last StartTransaction said, and its id: it may be sent again."""
 
@@ -107,7 +108,7 @@ class Session(Peer):
         self._turn = asyncio.Lock()
         self._sent = ""
         self._refusal: CallError | None = None
-        self._metered = asyncio.Event()
+        self._something_came = asyncio.Event()
         self._configuration: dict[str, str] | None = None
 
     async def serve(self) -> None:
@@ -154,9 +155,9 @@ class Session(Peer):
         if self._configuration is None:
             await self._learn(_left_s(deadline))
         if self._account.connector(connector_id).status is None:
-            await self._trigger(MessageTrigger.status_notification, connector_id, deadline)
+            await self._hear(MessageTrigger.status_notification, connector_id, deadline)
         if fresh:
-            await self._read_meter(connector_id, deadline)
+            await self._hear(MessageTrigger.meter_values, connector_id, deadline)
         return Look(
             connector=self._account.connector(connector_id),
             heard_at=self._account.heard_at,
@@ -215,15 +216,22 @@ class Session(Peer):
             if key.get("value") is not None
         }
 
-    async def _read_meter(self, connector_id: int, deadline: float) -> None:
-        heard = self._account.meters_heard.get(connector_id, 0)
-        if not await self._trigger(MessageTrigger.meter_values, connector_id, deadline):
+    async def _hear(self, message: MessageTrigger, connector_id: int, deadline: float) -> None:
+        """Let the charge point send a message now, and wait until it has come."""
+        key = (message, connector_id)
+        before = self._account.heard[key]
+        if not await self._trigger(message, connector_id, deadline):
             return
         with suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
-                while self._account.meters_heard.get(connector_id, 0) == heard:
-                    self._metered.clear()
-                    await self._metered.wait()
+                while self._account.heard[key] == before:
+                    self._something_came.clear()
+                    await self._something_came.wait()
+
+    def _note(self, message: MessageTrigger, connector_id: int, told: Connector) -> None:
+        self._account.connectors[connector_id] = told
+        self._account.heard[message, connector_id] += 1
+        self._something_came.set()
 
     async def _trigger(self, message: MessageTrigger, connector_id: int, deadline: float) -> bool:
         request = call.TriggerMessage(requested_message=message, connector_id=connector_id)
@@ -254,7 +262,7 @@ class Session(Peer):
     def _on_status(self, connector_id: int, status: str, **rest: Any) -> Any:
         at = _moment(rest["timestamp"]) if "timestamp" in rest else self._clock.now()
         told = self._account.connector(connector_id).told_status(status, at)
-        self._account.connectors[connector_id] = told
+        self._note(MessageTrigger.status_notification, connector_id, told)
         return call_result.StatusNotification()
 
     @on(Action.meter_values)
@@ -270,11 +278,7 @@ class Session(Peer):
                 told = told.told_meter(measured, transaction_id)
         except ValueError as error:
             raise FormatViolationError(description=f"meterValue.timestamp: {error}") from error
-        self._account.connectors[connector_id] = told
-        self._account.meters_heard[connector_id] = (
-            self._account.meters_heard.get(connector_id, 0) + 1
-        )
-        self._metered.set()
+        self._note(MessageTrigger.meter_values, connector_id, told)
         return call_result.MeterValues()
 
     @on(Action.start_transaction)
