@@ -42,7 +42,7 @@ def shares(*powers_kw: float, device_id: str = "battery") -> pl.DataFrame:
     st.lists(st.sampled_from([0.0, 1.5, -2.0]), min_size=1, max_size=6),
     st.integers(0, 14),
 )
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=10)
 def test_invariant_08_at_every_moment_until_the_end_one_override_says_the_share(powers_kw, minute):
     now = START + timedelta(minutes=minute)
     until = START + len(powers_kw) * QUARTER
