@@ -194,6 +194,27 @@ def test_invariant_06_an_ack_that_comes_too_late_is_ignored_and_the_device_read_
     assert not getattr(seen, "matches", True)  # it never had it, whatever the ack said
 
 
+def test_a_connection_that_ended_while_the_loop_stood_still_is_replaced_before_the_send(
+    rig: Bench,
+) -> None:
+    """A resident process runs its loop only while it asks."""
+    driver = rig.driver()
+    with asyncio.Runner() as loop:
+        [before] = loop.run(driver.read([rig.link()], PATIENCE_S))
+        rig.broker.stop()
+        second = brokers.start_broker(rig.directory, rig.broker.port)
+        try:
+            with peer(rig.endpoint, "state") as listener:
+                listener.hear("state")  # the devices are back
+            [result] = loop.run(driver.command([(rig.link(), command())], NOON, PATIENCE_S))
+            loop.run(driver.close())
+        finally:
+            rig.devices.stop()
+            second.stop()
+    assert isinstance(before, Reading)
+    assert result.outcome is Outcome.ACKED
+
+
 def test_a_client_under_our_id_is_named_and_not_thrown_out_in_turn(
     rig: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,7 +39,7 @@ def test_a_connection_that_is_lost_again_and_again_comes_back_ever_later(
     lost: list[str] = []
     handlers = Handlers(lambda *_: None, on_lost=lost.append)
     connecting = mqtt_client._Connecting(
-        BrokerAddress("127.0.0.1:1"), "ours", [], handlers, reconnects=True
+        BrokerAddress("127.0.0.1:1"), "ours", [], handlers, reconnects=True, threaded=True
     )
     client = Pauses()
     for lasted_s in (1, 1, 1, 1, 1, 1, 1, 1, 31, 1):

@@ -14,7 +14,9 @@ Belongs here: connecting as whom, encrypted or not, subscribing, falling back fr
 from __future__ import annotations
 
 import secrets
+import select
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -29,7 +31,6 @@ from vpp_pipeline.credentials import CredentialError
 from vpp_pipeline.devices import tls
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable, Sequence
 
     from vpp_pipeline.credentials import Credential
@@ -73,7 +74,7 @@ class BrokerAddress:
 
 @dataclass(frozen=True)
 class Handlers:
-    """What a client's thread calls. None of them may raise or block."""
+    """What a client calls, on its thread if it has one. None of them may raise or block."""
 
     on_message: Callable[[Client, MQTTMessage], None]
     on_connected: Callable[[Client], None] = lambda _client: None
@@ -107,15 +108,18 @@ def open_client(
     timeout_s: float,
     *,
     reconnects: bool,
+    threaded: bool = True,
 ) -> Client:
     """Connect to `broker`, subscribe to `topics` at QoS 1 and return the client.
 
     MQTT 5 first, 3.1.1 where the broker refuses it. With `reconnects` the client comes back by
-    itself, after ever longer pauses where it does not last, and its subscriptions with it. Blocks
-    for up to `timeout_s`; raises `BrokerRefused` where another attempt won't help, else
+    itself, after ever longer pauses where it does not last, and its subscriptions with it. It has
+    a thread of its own unless it is not `threaded`: then the caller drives it. Blocks for up to `timeout_s`; raises `BrokerRefused` where another attempt won't help, else
     `BrokerUnreachable`.
     """
-    connecting = _Connecting(broker, client_id, topics, handlers, reconnects=reconnects)
+    connecting = _Connecting(
+        broker, client_id, topics, handlers, reconnects=reconnects, threaded=threaded
+    )
     prefix = f"no connection to the MQTT broker {broker.endpoint}:"
     try:
         return connecting.client(time.monotonic() + timeout_s)
@@ -130,6 +134,11 @@ def open_client(
 def speaks_v5(client: Client) -> bool:
     """Tell whether the client settled on MQTT 5 and so may use its properties."""
     return client.protocol == MQTTProtocolVersion.MQTTv5
+
+
+def has_pending(sock: Any) -> bool:
+    """Tell whether a socket has decrypted what no poll will show."""
+    return bool(sock.pending()) if isinstance(sock, ssl.SSLSocket) else False
 
 
 def close_client(client: Client) -> None:
@@ -171,12 +180,14 @@ class _Connecting:
         handlers: Handlers,
         *,
         reconnects: bool,
+        threaded: bool,
     ) -> None:
         self._broker = broker
         self._client_id = client_id
         self._topics = topics
         self._handlers = handlers
         self._reconnects = reconnects
+        self._threaded = threaded
         self._context: ssl.SSLContext | None = None
         self._ready = threading.Event()
         self._failure = ""
@@ -216,9 +227,12 @@ class _Connecting:
         client = self._new_client(version)
         client.connect_timeout = _left_s(deadline)
         client.connect(*self._where(), _KEEPALIVE_S)
-        client.loop_start()
-        answered = self._ready.wait(_left_s(deadline))
-        failure = self._failure if answered else "it did not answer in time"
+        if self._threaded:
+            client.loop_start()
+            self._ready.wait(_left_s(deadline))
+        else:
+            self._drive(client, deadline)
+        failure = self._failure if self._ready.is_set() else "it did not answer in time"
         if not failure:
             return client
         close_client(client)
@@ -231,6 +245,18 @@ class _Connecting:
                 f"{failure} as {whom}; see the registry's `credentials`, and the password"
             )
         raise ConnectionError(failure)
+
+    def _drive(self, client: Client, deadline: float) -> None:
+        """Do what the socket is ready for until the connection stands or has failed."""
+        while not self._ready.is_set() and (sock := client.socket()):
+            if client.want_write():
+                client.loop_write()
+            if not has_pending(sock):
+                answer = select.poll()
+                answer.register(sock, select.POLLIN)
+                if not answer.poll(1000 * _left_s(deadline)):
+                    return
+            client.loop_read()
 
     def _where(self) -> tuple[str, int]:
         host, _, port = self._broker.endpoint.rpartition(":")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -27,6 +26,7 @@ from vpp_pipeline.devices.mqtt_client import (
     split_topic,
     topic,
 )
+from vpp_pipeline.devices.mqtt_loop import DrivenClient
 from vpp_pipeline.devices.wire import AckMessage, MalformedMessage, StateMessage, parse
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _LISTENS_TO = ("ack", "state", "tele")
 _CHUNK = 100
-"""Messages published, or handled as they came, before the loop may do something else."""
+"""Messages published before the loop may do something else."""
 _UNANSWERED_AT_MOST = 500
 """A broker drops what it can't queue for a gateway with many devices, and tells nobody: the least
 queue in use holds 1,000 messages."""
@@ -44,7 +44,6 @@ _SILENT_S, _ANSWER_IS_DUE_S = 0.5, 2.0
 """Others are no longer held up by those asked before when none of them answers for so long, nor by
 one that does not answer for so long."""
 _LOOK_AGAIN_S = 0.005
-_MORE_COMES_S = 0.001
 _ASK_AGAIN_S = 1.0
 """First pause before a device is asked again: it may just be coming back."""
 _FINAL_OBJECTIONS = frozenset({0x87, 0x90, 0x99})
@@ -58,7 +57,7 @@ _Asks = Batch[str, Payload | Silence]
 class Session:
     """A connection that opens at once and is of no use once `lost` tells why it ended.
 
-    Everything here runs on the loop it was made on; the client's thread only fills the inbox.
+    Everything here runs on the loop it was made on.
     """
 
     def __init__(self, broker: BrokerAddress, client_id: str, timeout_s: float) -> None:
@@ -73,17 +72,17 @@ class Session:
         self._asks: dict[str, list[_Asks]] = {}
         self._states: dict[str, Payload] = {}
         self._offline: set[str] = set()
-        self._inbox: deque[MQTTMessage | tuple[int, int, str]] = deque()
-        self._woken = False
+        self._driven: DrivenClient | None = None
         self._opening = self.loop.create_task(
             asyncio.to_thread(
                 open_client,
                 broker,
                 client_id,
                 [topic("+", kind) for kind in _LISTENS_TO],
-                Handlers(self._on_message, on_published=self._on_published, on_lost=self._on_lost),
+                Handlers(self._receive, on_published=self._receive_receipt, on_lost=self._end),
                 timeout_s,
                 reconnects=False,
+                threaded=False,
             )
         )
 
@@ -94,6 +93,9 @@ class Session:
         except BrokerUnreachable as error:
             self.lost = str(error)
             raise
+        if self._driven is None:
+            self._driven = DrivenClient(self._client)
+        self._driven.read()
         if self.lost:
             raise BrokerUnreachable(self.lost)
 
@@ -147,11 +149,12 @@ class Session:
         """Disconnect, also while connecting."""
         with suppress(BrokerUnreachable):
             await self.connected()
-        if self._client is not None:
-            await asyncio.to_thread(close_client, self._client)
+        self.abandon()
 
     def abandon(self) -> None:
-        """Disconnect from outside its loop, or after it was lost."""
+        """Disconnect, also after the loop has ended or the connection was lost."""
+        if self._driven is not None:
+            self._driven.stop()
         if self._client is not None:
             close_client(self._client)
 
@@ -210,45 +213,8 @@ class Session:
             recent = left
             await asyncio.sleep(_LOOK_AGAIN_S)
 
-    def _on_message(self, _client: Client, message: MQTTMessage) -> None:
-        self._inbox.append(message)
-        self._wake()
-
-    def _on_published(self, mid: int, code: int, name: str) -> None:
-        self._inbox.append((mid, code, name))
-        self._wake()
-
-    def _on_lost(self, reason: str) -> None:
-        with suppress(RuntimeError):  # the loop was closed before the connection
-            self.loop.call_soon_threadsafe(
-                self._end, f"the connection to the broker ended: {reason}"
-            )
-
-    def _wake(self) -> None:
-        """Have the inbox emptied; one call for all that comes meanwhile."""
-        if not self._woken:
-            self._woken = True
-            with suppress(RuntimeError):  # the loop was closed before the connection
-                self.loop.call_soon_threadsafe(self._empty_inbox)
-
-    def _empty_inbox(self) -> None:
-        """In a burst look again by itself: being woken for each message costs more than it."""
-        waiting = min(len(self._inbox), _CHUNK)
-        for _ in range(waiting):
-            match self._inbox.popleft():
-                case (mid, code, name):
-                    self._receive_receipt(mid, code, name)
-                case message:
-                    self._receive(message)
-        if waiting:
-            self.heard = True
-            self.loop.call_later(0 if self._inbox else _MORE_COMES_S, self._empty_inbox)
-            return
-        self._woken = False
-        if self._inbox:  # it came just now, when nobody was to be woken
-            self._wake()
-
-    def _receive(self, message: MQTTMessage) -> None:
+    def _receive(self, _client: Client, message: MQTTMessage) -> None:
+        self.heard = True
         device_id, kind = split_topic(message.topic)
         if kind == "ack":
             self._receive_ack(device_id, message.payload)
@@ -284,6 +250,7 @@ class Session:
             batch.settle(device_id, Silence("it is offline by its own last will; see its power"))
 
     def _receive_receipt(self, mid: int, code: int, name: str) -> None:
+        self.heard = True
         waiting = self._receipts.pop(mid, None)
         if waiting is None:
             return
@@ -307,7 +274,7 @@ class Session:
             self._orders[key] = left
 
     def _end(self, reason: str) -> None:
-        self.lost = self.lost or reason
+        self.lost = self.lost or f"the connection to the broker ended: {reason}"
         for orders in self._orders.values():
             for batch in orders:
                 batch.end()
