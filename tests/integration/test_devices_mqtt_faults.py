@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import subprocess
 import sys
 from pathlib import Path
@@ -204,8 +205,7 @@ def test_a_connection_that_ended_while_the_loop_stood_still_is_replaced_before_t
         rig.broker.stop()
         second = brokers.start_broker(rig.directory, rig.broker.port)
         try:
-            with peer(rig.endpoint, "state") as listener:
-                listener.hear("state")  # the devices are back
+            wait_until(lambda: answers_again(rig), "the devices' return")
             [result] = loop.run(driver.command([(rig.link(), command())], NOON, PATIENCE_S))
             loop.run(driver.close())
         finally:
@@ -292,6 +292,15 @@ def test_a_gateways_queue_at_the_broker_never_overflows(
             server.terminate()
             server.wait(PATIENCE_S)
     assert {r.outcome for r in results} == {Outcome.ACKED}
+
+
+def answers_again(rig: Bench) -> bool:
+    with peer(rig.endpoint, "tele") as asker:
+        asker.say("b-1", "get", "{}")
+        try:
+            return asker.heard.get(timeout=0.2).topic.endswith("/tele")
+        except queue.Empty:
+            return False
 
 
 def comes_up(rig: Bench) -> bool:
