@@ -104,6 +104,23 @@ class Runtime:
 
     def latest_telemetry(self, as_of: datetime) -> pl.DataFrame:
         """Return each device's newest reading known at `as_of`, compacted or just landed."""
+        return self._readings(as_of).unique("device_id", keep="last", maintain_order=True)
+
+    def dispatch_telemetry(self, as_of: datetime) -> pl.DataFrame:
+        """Return `latest_telemetry`, and before it the rows that tell of still heartbeats.
+
+        Those have nothing but `device_id`, `measured_at` and `heartbeat`, or were just landed.
+        """
+        # The landing zone first, as in `_readings`: a file compacted in between is in both.
+        readings = self._readings(as_of)
+        with self.warehouse.read() as connection:
+            still = connection.frame(
+                "warehouse_still_heartbeats", as_of=as_of, since=as_of - 2 * _STATES_MAX_AGE
+            )
+        return pl.concat([still, readings], how="diagonal").select(readings.columns)
+
+    def _readings(self, as_of: datetime) -> pl.DataFrame:
+        """Return all that is landed and the newest that is compacted, in time order by device."""
         # The landing zone first: a file compacted in between is seen twice, never missed.
         landed = (
             landing.landed(self.settings.landing_dir, "telemetry")
@@ -113,10 +130,8 @@ class Runtime:
         )
         with self.warehouse.read() as connection:
             stored = connection.frame("warehouse_latest_telemetry", as_of=as_of)
-        return (
-            pl.concat([stored.select(landed.columns), landed])
-            .sort("device_id", "measured_at", "known_at")
-            .unique("device_id", keep="last", maintain_order=True)
+        return pl.concat([stored.select(landed.columns), landed]).sort(
+            "device_id", "measured_at", "known_at"
         )
 
     def credentials(self) -> Credentials:
@@ -147,7 +162,7 @@ class Runtime:
             Ledger(self.warehouse),
             self.drivers("dispatcher"),
             self.clock,
-            lambda: self.latest_telemetry(self.clock.now()),
+            lambda: self.dispatch_telemetry(self.clock.now()),
             OrderBook(orders),
             Holds(orders),
             Leases(self.settings.lease_dir, actor),

@@ -36,9 +36,9 @@ class Plant:
     orders: list[Order]
     now_s: int
 
-    def __repr__(self) -> str:
-        """Short: frames of hundreds of rows tell nobody anything."""
-        return f"Plant({self.commands.height} commands at {self.now_s} s)"
+    def _repr_pretty_(self, printer, _cycle: bool) -> None:
+        """Be shown in short: frames of hundreds of rows tell nobody anything."""
+        printer.text(f"a plant of {self.commands.height} commands at {self.now_s} s")
 
 
 @st.composite

@@ -278,3 +278,14 @@ def test_a_set_point_on_its_way_counts_before_it_shows():
         assert with_sent(besides(), sent.with_columns(state=pl.lit(state.value))).equals(
             with_sent(besides(), sent.with_columns(state=pl.lit("SENT")))
         )
+
+
+def test_what_drops_below_its_smallest_power_makes_no_room_for_a_draw():
+    plant = site(draws=1, injects=8)
+    rows = powers({"chp": 12.0, "heat-pump": -3.0}, plant=plant)
+    assert rows == {"chp": 0.0, "heat-pump": pytest.approx(-1.0)}
+
+
+@pytest.mark.parametrize("column", ["max_energy_kwh", "charge_efficiency"])
+def test_a_bound_that_is_no_number_allows_nothing(column):
+    assert powers({"battery": -3.0}, plant=site(**{column: math.nan})) == {"battery": 0.0}

@@ -205,6 +205,7 @@ def check_site(judge: Judge, site: object, let_through: dict[object, Row]) -> No
     assert most <= high + TOLERANCE or injects == 0
 
 
+@pytest.mark.timeout(900)  # a thorough run takes minutes
 @given(plant=plants())
 def test_invariants_01_08_09_13_15_nothing_leaves_the_guard_that_anything_forbids(plant, judged):
     judge = Judge(plant)

@@ -55,7 +55,7 @@ def evidence(
     without doubt, or null; `held_kwh` is finite or null.
     """
     most = pl.max_horizontal("max_inject_kw", "max_draw_kw") * _POWER_ERROR + _POWER_ERROR_KW
-    capable = [-pl.col("max_draw_kw") - most, pl.col("max_inject_kw") + most]
+    low, high = -pl.col("max_draw_kw") - most, pl.col("max_inject_kw") + most
     finite = pl.col("power_kw", "setpoint_kw", "energy_kwh", "available_power_kw")
     known = (
         devices.select(
@@ -68,10 +68,10 @@ def evidence(
     )
     sure = pl.col("doubt").is_null()
     return known.with_columns(
-        doubt=_doubt(now - max_age, now + max_clock_lead, pl.col("power_kw").is_between(*capable))
+        doubt=_doubt(now - max_age, now + max_clock_lead, pl.col("power_kw").is_between(low, high))
     ).with_columns(
         measured_kw=pl.when(sure).then("power_kw"),
-        in_force_kw=pl.when(sure & pl.col("setpoint_kw").is_between(*capable)).then("setpoint_kw"),
+        in_force_kw=pl.when(sure & pl.col("setpoint_kw").is_between(low, high)).then("setpoint_kw"),
         available_kw=pl.when(sure & (pl.col("available_power_kw") >= 0)).then("available_power_kw"),
         held_kwh=pl.col("energy_kwh"),
     )
