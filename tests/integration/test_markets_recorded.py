@@ -17,6 +17,7 @@ from vpp_pipeline.markets.schemas import Prices
 SHIPPED = files("vpp_pipeline.markets") / "recorded"
 ALL = [
     recorded.prices,
+    recorded.market_forecasts,
     recorded.household_load,
     recorded.pv,
     recorded.temperature,

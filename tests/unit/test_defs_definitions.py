@@ -26,6 +26,7 @@ ASSETS = {
     "telemetry",
     "day_ahead_prices",
     "dropped_prices",
+    "market_forecasts",
     "weather",
     "load_forecast",
     "generation_forecast",

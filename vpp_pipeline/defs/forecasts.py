@@ -5,19 +5,21 @@ Belongs here: the assets that make and judge forecasts. Does not: any model (`fo
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any
 
 import dagster as dg
 import dataframely as dy
 import polars as pl
 
 from vpp_pipeline import delivery_day as market_day
-from vpp_pipeline.defs.market import day_ahead_prices, weather
+from vpp_pipeline.defs.market import day_ahead_prices, market_forecasts, weather
 from vpp_pipeline.defs.metadata import column_schema, owners, table
 from vpp_pipeline.defs.partitions import delivery_day, delivery_days
 from vpp_pipeline.defs.plant import fleet, telemetry
 from vpp_pipeline.forecasting.generation import generation_forecast as forecast_generation
 from vpp_pipeline.forecasting.load import load_forecast as forecast_load
-from vpp_pipeline.forecasting.prices import price_forecast as forecast_prices
+from vpp_pipeline.forecasting.price_days import PRICE_MEMORY
+from vpp_pipeline.forecasting.prices import lear_price_forecast
 from vpp_pipeline.forecasting.schemas import Forecasts, SessionForecasts
 from vpp_pipeline.forecasting.sessions import session_forecast as forecast_sessions
 from vpp_pipeline.forecasting.temperature import temperature_forecast as forecast_temperature
@@ -126,18 +128,21 @@ def ev_forecast(
     )
 
 
-@_forecast(day_ahead_prices)
+@_forecast(day_ahead_prices, market_forecasts)
 def price_forecast(
     context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
 ) -> dg.MaterializeResult[None]:
     """Prices of the day, for the plan that is made before the auction's results."""
     now = runtime.clock.now()
     _, end = market_day.bounds(delivery_day(context), MARKET_TZ)
+    span: dict[str, Any] = {"start": now - PRICE_MEMORY, "end_": end, "as_of": now}
     with runtime.warehouse.read() as connection:
-        known = connection.frame(
-            "warehouse_prices", market=MARKET, start=now - HISTORY, end_=end, as_of=now
-        )
-    return _store(runtime, forecast_prices(known, _intervals(context), MARKET, MARKET_TZ, now))
+        known = connection.frame("warehouse_prices", market=MARKET, **span)
+        told = connection.frame("warehouse_market_forecasts", market=MARKET, **span)
+    return _store(
+        runtime,
+        lear_price_forecast(known, told, _intervals(context), MARKET, MARKET_TZ, now),
+    )
 
 
 def _intervals(context: dg.AssetExecutionContext) -> pl.Series:

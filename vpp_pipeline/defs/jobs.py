@@ -36,6 +36,7 @@ day_ahead = dg.define_asset_job(
         plant.fleet,
         plant.telemetry,
         market.day_ahead_prices,
+        market.market_forecasts,
         market.weather,
         *_FORECASTS,
         forecasts.price_forecast,
@@ -107,7 +108,7 @@ collect_dropped_prices = dg.define_asset_job(
     "collect_dropped_prices",
     selection=[market.dropped_prices],
     tags={LANE: "market"},
-    description="Load the price files that were dropped.",
+    description="Load the prices and market forecasts that were dropped as files.",
 )
 
 compact = dg.define_asset_job(

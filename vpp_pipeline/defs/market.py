@@ -1,10 +1,12 @@
-"""The market in Dagster: prices and weather.
+"""The market in Dagster: prices, what moves them, and weather.
 
 Belongs here: assets and checks of what comes in from outside. Does not: reading a feed
 (`markets`).
 """
 
 from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -13,15 +15,21 @@ import requests
 from vpp_pipeline import delivery_day as market_day
 from vpp_pipeline.defs.metadata import column_schema, owners, table
 from vpp_pipeline.defs.partitions import delivery_day, delivery_days
-from vpp_pipeline.markets import energy_charts, price_file, recorded, recorded_feed
+from vpp_pipeline.forecasting.price_days import PRICE_MEMORY
+from vpp_pipeline.markets import (
+    energy_charts,
+    forecast_file,
+    price_file,
+    recorded,
+    recorded_feed,
+)
 from vpp_pipeline.markets.feeds import FeedError, FeedResult
-from vpp_pipeline.markets.schemas import Prices, Weather
+from vpp_pipeline.markets.schemas import MarketForecasts, Prices, Weather
 from vpp_pipeline.runtime import Runtime
 from vpp_pipeline.settings import MARKET, MARKET_TZ
 from vpp_pipeline.warehouse.quarantine import from_feed
 
 WEATHER_HISTORY = timedelta(days=28)
-PRICE_HISTORY = timedelta(days=21)
 
 
 @dg.asset(
@@ -47,7 +55,7 @@ def day_ahead_prices(
     except FeedError as error:
         context.log.warning("%s", error)
         fetched, problem = None, str(error)
-    stored = 0 if fetched is None else _store(runtime, fetched, now)
+    stored = 0 if fetched is None else _store(runtime, "prices", fetched, now)
     return dg.MaterializeResult(
         metadata={
             "new_rows": stored,
@@ -83,25 +91,55 @@ def prices_are_published(
 def dropped_prices(
     context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
 ) -> dg.MaterializeResult[None]:
-    """Prices from files dropped into the drop folder; read ones move to `done/` or `refused/`."""
+    """Prices and market forecasts from the drop folder; read files go to `done/` or `refused/`."""
     now = runtime.clock.now()
     stored, rejected, refused = 0, 0, []
     for path in sorted(runtime.settings.drop_dir.glob("*.*")):
         try:
-            result = price_file.read_price_file(path, now)
+            kept, rejected_rows = _load(runtime, path, now)
         except FeedError as error:
             context.log.warning("%s", error)
             refused.append(str(error))
             target = "refused"
         else:
-            stored += _store(runtime, result, now)
-            rejected += result.rejected.height
+            stored += kept
+            rejected += rejected_rows
             target = "done"
         folder = runtime.settings.drop_dir / target
         folder.mkdir(exist_ok=True)
         path.replace(folder / f"{now:%Y%m%dT%H%M%SZ}-{path.name}")
     return dg.MaterializeResult(
         metadata={"new_rows": stored, "rejected": rejected, "refused_files": refused}
+    )
+
+
+@dg.asset(
+    group_name="market",
+    partitions_def=delivery_days,
+    kinds={"duckdb"},
+    owners=owners(),
+    metadata=column_schema(MarketForecasts),
+)
+def market_forecasts(
+    context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
+) -> dg.MaterializeResult[None]:
+    """What is told of the delivery day's load, wind and sun before its auction.
+
+    A plant on recorded prices takes the recorded ones; any other takes dropped files. Where there
+    are none, the price forecast says which model stood in.
+    """
+    now = runtime.clock.now()
+    start, end = market_day.bounds(delivery_day(context), MARKET_TZ)
+    stored = 0
+    if runtime.settings.price_source == "recorded":
+        told = recorded_feed.market_forecasts(end, now)
+        stored = _store(runtime, "market_forecasts", told, now)
+    with runtime.warehouse.read() as connection:
+        known = connection.frame(
+            "warehouse_market_forecasts", market=MARKET, start=start, end_=end, as_of=now
+        )
+    return dg.MaterializeResult(
+        metadata={"new_rows": stored, "market_forecasts": table(known, rows=100)}
     )
 
 
@@ -138,9 +176,10 @@ def weather(
     return dg.MaterializeResult(metadata={"dagster/row_count": new.height})
 
 
-def _fetch(runtime: Runtime, day: date, now: datetime) -> FeedResult:
+def _fetch(runtime: Runtime, day: date, now: datetime) -> FeedResult[Prices]:
     """Fetch the day, and what is missing before it for the price forecast."""
-    first = day - PRICE_HISTORY if _published(runtime, day - PRICE_HISTORY, now).is_empty() else day
+    oldest = day - PRICE_MEMORY
+    first = oldest if _published(runtime, oldest, now).is_empty() else day
     if runtime.settings.price_source == "recorded":
         return recorded_feed.fetch_day_ahead(first, day, now)
     with requests.Session() as session:
@@ -149,13 +188,22 @@ def _fetch(runtime: Runtime, day: date, now: datetime) -> FeedResult:
         )
 
 
-def _store(runtime: Runtime, result: FeedResult, now: datetime) -> int:
+def _load(runtime: Runtime, path: Path, now: datetime) -> tuple[int, int]:
+    """Store what a dropped file tells; return how many rows were new and how many refused."""
+    if forecast_file.is_forecast_file(path):
+        told = forecast_file.read_forecast_file(path, now)
+        return _store(runtime, "market_forecasts", told, now), told.rejected.height
+    prices = price_file.read_price_file(path, now)
+    return _store(runtime, "prices", prices, now), prices.rejected.height
+
+
+def _store(runtime: Runtime, kind: str, result: FeedResult[Any], now: datetime) -> int:
     """Store what is new or changed, and quarantine what was refused."""
     with runtime.warehouse.write() as connection:
-        new = connection.frame("defs_new_prices", frames={"fetched": result.rows}, as_of=now)
-        connection.append("prices", new)
+        new = connection.frame(f"defs_new_{kind}", frames={"fetched": result.rows}, as_of=now)
+        connection.append(kind, new)
         if result.rejected.height:
-            connection.append("quarantine", from_feed("prices", result, now))
+            connection.append("quarantine", from_feed(kind, result, now))
     return new.height
 
 

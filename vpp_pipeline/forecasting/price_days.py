@@ -20,7 +20,7 @@ import polars as pl
 from vpp_pipeline.forecasting.price_model import (
     HOURS,
     LONGEST_LAG_DAYS,
-    WINDOWS_DAYS,
+    LONGEST_WINDOW_DAYS,
     Array,
     forecast_day,
     regressors,
@@ -30,7 +30,7 @@ from vpp_pipeline.forecasting.rows import QUANTILES
 if TYPE_CHECKING:
     from datetime import date
 
-PRICE_MEMORY = timedelta(days=WINDOWS_DAYS[-1] + LONGEST_LAG_DAYS + 1)
+PRICE_MEMORY = timedelta(days=LONGEST_WINDOW_DAYS + LONGEST_LAG_DAYS + 1)
 """How far back the model looks."""
 
 _SHAPE_MEMORY = timedelta(days=28)

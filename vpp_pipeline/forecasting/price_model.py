@@ -4,19 +4,24 @@ Belongs here: the LEAR model (LASSO-estimated autoregression), from arrays of da
 prices. Does not: frames, clock changes and quarter-hours (`price_days`), the choice between a
 published price, this model and the similar days (`prices`).
 
-The model is that of Lago, Marcjasz, De Schutter and Weron, "Forecasting day-ahead electricity
+The model follows Lago, Marcjasz, De Schutter and Weron, "Forecasting day-ahead electricity
 prices" (Applied Energy 293, 2021): for each hour of the day a LASSO on all 24 hours of earlier
-days' prices and of the forecasts known for the day, with a median-MAD scale and asinh, made anew
-each day on several windows and averaged. Its spread comes from leave-one-out errors.
+days' prices and of the forecasts told for the day, on a median-MAD scale, made anew each day on
+several windows and averaged. Theirs takes asinh of that scale everywhere; ours in one window of
+three, because prices that leave the window's range are bent back by it. The spread comes from
+leave-one-out errors of the last days (as in Barber et al., "Predictive inference with the
+jackknife+", Annals of Statistics 49, 2021).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import lasso_path  # type: ignore[import-untyped] # ships no types
+from sklearn import config_context
+from sklearn.linear_model import lasso_path
 from threadpoolctl import threadpool_limits
 
 if TYPE_CHECKING:
@@ -25,17 +30,31 @@ if TYPE_CHECKING:
 Array: TypeAlias = NDArray[np.float64]
 
 HOURS = 24
-WINDOWS_DAYS = (56, 84, 364, 728)
-"""Short ones follow the level, long ones know the weather's effect."""
-LEAST_DAYS = WINDOWS_DAYS[0]
-PRICE_LAGS_DAYS = (1, 2, 3, 7)
-EXOGENOUS_LAGS_DAYS = (0, 1, 2, 7)
+LONGEST_WINDOW_DAYS = 364
+LEAST_DAYS = 56
 LONGEST_LAG_DAYS = 7
 
+
+@dataclass(frozen=True)
+class _Scale:
+    """What is done to values that were brought to median 0 and MAD 1, and its inverse."""
+
+    there: np.ufunc
+    back: np.ufunc
+
+
+_LINEAR, _ASINH = _Scale(np.positive, np.positive), _Scale(np.arcsinh, np.sinh)
+_FITS = ((84, _LINEAR), (182, _ASINH), (LONGEST_WINDOW_DAYS, _LINEAR))
+"""Short windows follow the level, long ones know the weather's effect; the scales hedge."""
+_PRICE_LAGS_DAYS = (1, 2, 3, LONGEST_LAG_DAYS)
+_EXOGENOUS_LAGS_DAYS = (0, 1, 2, LONGEST_LAG_DAYS)
 _SHRINKAGES = np.array([0.3, 0.15, 0.08, 0.05, 0.03, 0.018])
 _TOLERANCE = 1e-3
 _MOST_SWEEPS = 2000
 _NORMAL_MAD = 1.4826
+_ERROR_DAYS = 28
+_TAIL = 0.1
+_LEAST_SPARE = 0.1
 
 
 def regressors(prices: Array, exogenous: Sequence[Array], weekdays: NDArray[np.int64]) -> Array:
@@ -43,8 +62,8 @@ def regressors(prices: Array, exogenous: Sequence[Array], weekdays: NDArray[np.i
 
     `prices` and each of `exogenous` are (days, 24) of consecutive days, `weekdays` are 0 to 6.
     """
-    lagged = [_before(prices, lag) for lag in PRICE_LAGS_DAYS]
-    told = [_before(series, lag) for series in exogenous for lag in EXOGENOUS_LAGS_DAYS]
+    lagged = [_before(prices, lag) for lag in _PRICE_LAGS_DAYS]
+    told = [_before(series, lag) for series in exogenous for lag in _EXOGENOUS_LAGS_DAYS]
     return np.hstack([*lagged, *told, np.eye(7)[weekdays]])
 
 
@@ -56,52 +75,49 @@ def forecast_day(features: Array, prices: Array) -> dict[str, Array]:
     """Forecast the last day of `features` (days, features) from `prices` (days - 1, 24).
 
     Returns the quantiles by name, 24 hours each, in EUR/MWh: `p50` is the mean over the windows,
-    `p10` and `p90` stand off it by quantiles of its leave-one-out errors of the last days at that
-    hour and those beside it. Empty where the day's features are not whole, or fewer than
-    `LEAST_DAYS` days before it are.
+    `p10` and `p90` stand off it by quantiles of its errors in the last four weeks, at that hour
+    and those beside it. Empty where the day's features are not whole, or fewer than `LEAST_DAYS`
+    days before it are.
     """
     asked, past = features[-1], features[:-1]
     whole = np.isfinite(past).all(axis=1) & np.isfinite(prices).all(axis=1)
     if not np.isfinite(asked).all() or whole.sum() < LEAST_DAYS:
         return {}
     past, prices = past[whole], prices[whole]
-    windows = sorted({min(window, len(past)) for window in WINDOWS_DAYS})
-    with threadpool_limits(limits=1):
-        told = [_fit(past[-window:], prices[-window:], asked) for window in windows]
-    point = np.mean([p50 for p50, _ in told], axis=0)
-    errors = np.mean([errors[-LEAST_DAYS:] for _, errors in told], axis=0)
+    with threadpool_limits(limits=1), config_context(skip_parameter_validation=True):
+        told = [_fit(past[-days:], prices[-days:], asked, scale) for days, scale in _FITS]
+    p50 = np.mean([point for point, _ in told], axis=0)
+    errors = np.mean([errors for _, errors in told], axis=0)
     beside = np.clip(np.arange(HOURS)[:, None] + np.array([-1, 0, 1]), 0, HOURS - 1)
-    low, high = np.quantile(errors[:, beside], (0.1, 0.9), axis=(0, 2))
-    return {
-        "p10": point + np.minimum(low, 0.0),
-        "p50": point,
-        "p90": point + np.maximum(high, 0.0),
-    }
+    tail = _TAIL - (1 - _TAIL) / beside[0].size / len(errors)
+    low, high = np.quantile(errors[:, beside], (tail, 1 - tail), axis=(0, 2))
+    return {"p10": p50 + np.minimum(low, 0.0), "p50": p50, "p90": p50 + np.maximum(high, 0.0)}
 
 
-def _fit(past: Array, prices: Array, asked: Array) -> tuple[Array, Array]:
-    """Return a window's forecast (24) and its days' leave-one-out errors (days, 24).
+def _fit(past: Array, prices: Array, asked: Array, scale: _Scale) -> tuple[Array, Array]:
+    """Return a window's forecast (24) and the errors (days, 24) of its last days, left out.
 
     The 24 hours share the Gram matrix of their features.
     """
-    centre, scale = _median_mad(past)
-    features = np.arcsinh((np.vstack([past, asked]) - centre) / scale)
+    centre, unit = _median_mad(past)
+    features = scale.there((np.vstack([past, asked]) - centre) / unit)
     mean, deviation = features[:-1].mean(axis=0), features[:-1].std(axis=0)
     features = (features - mean) / np.where(deviation > 0, deviation, 1.0)
     design, ahead = np.asfortranarray(features[:-1]), features[-1]
-    level, spread = (float(v[0]) for v in _median_mad(prices.reshape(-1, 1)))
-    target = np.arcsinh((prices - level) / spread)
+    centre, unit = _median_mad(prices.reshape(-1, 1))
+    target = scale.there((prices - centre) / unit)
     usual = target.mean(axis=0)
-    target = target - usual
+    target -= usual
     gram, moments = design.T @ design, design.T @ target
-    days = len(design)
-    p50, errors = np.empty(HOURS), np.empty((days, HOURS))
-    for hour in range(HOURS):
-        weights = _lasso(design, target[:, hour], gram, moments[:, hour])
-        fitted = _left_out(design, target[:, hour], gram, weights)
-        p50[hour] = np.sinh(ahead @ weights + usual[hour]) * spread + level
-        errors[:, hour] = prices[:, hour] - (np.sinh(fitted + usual[hour]) * spread + level)
-    return p50, errors
+    weights = np.column_stack(
+        [
+            _lasso(design, target[:, hour].copy(), gram, moments[:, hour].copy())
+            for hour in range(HOURS)
+        ]
+    )
+    told = np.vstack([_left_out(design, target, gram, weights), ahead @ weights])
+    told = scale.back(told + usual) * unit + centre
+    return told[-1], prices[-_ERROR_DAYS:] - told[:-1]
 
 
 def _median_mad(values: Array) -> tuple[Array, Array]:
@@ -124,6 +140,7 @@ def _lasso(design: Array, target: Array, gram: Array, moments: Array) -> Array:
         Xy=moments,
         tol=_TOLERANCE,
         max_iter=_MOST_SWEEPS,
+        check_input=False,
     )
     squares = target @ target - 2 * moments @ path + np.einsum("ij,ij->j", path, gram @ path)
     used = np.count_nonzero(path, axis=0) + 1
@@ -134,17 +151,18 @@ def _lasso(design: Array, target: Array, gram: Array, moments: Array) -> Array:
 
 
 def _left_out(design: Array, target: Array, gram: Array, weights: Array) -> Array:
-    """Return what each day would have been told had it been left out of the fit.
+    """Return what the last days would have been told had each been left out: (days, 24).
 
-    The leverage of the chosen features stands in for refitting without the day (the PRESS
-    residual, Allen 1974).
+    The leverage of the chosen features stands in for a fit without the day (the PRESS residual,
+    Allen 1974).
     """
-    fitted: Array = design @ weights
-    chosen = np.flatnonzero(weights)
-    if not chosen.size:
-        return fitted
-    part = design[:, chosen]
-    inverse = np.linalg.pinv(gram[np.ix_(chosen, chosen)], hermitian=True)
-    leverage = np.einsum("ij,ij->i", part @ inverse, part) + 1 / len(target)
-    left: Array = target - (target - fitted) / np.maximum(1 - leverage, 0.1)
+    last, happened = design[-_ERROR_DAYS:], target[-_ERROR_DAYS:]
+    leverage = np.full(happened.shape, 1 / len(design))
+    for hour in range(HOURS):
+        chosen = np.flatnonzero(weights[:, hour])
+        part = last[:, chosen]
+        inverse = np.linalg.pinv(gram[np.ix_(chosen, chosen)], hermitian=True)
+        leverage[:, hour] += np.einsum("ij,ij->i", part @ inverse, part)
+    spare = np.maximum(1 - leverage, _LEAST_SPARE)
+    left: Array = happened - (happened - last @ weights) / spare
     return left

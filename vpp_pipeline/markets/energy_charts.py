@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import requests
 
 from vpp_pipeline.markets.feeds import FeedError, FeedResult, Rule, judge
+
+if TYPE_CHECKING:
+    from vpp_pipeline.markets.schemas import Prices
 
 MARKET_TIMEZONE = "Europe/Berlin"  # the coupled auction's delivery day, in all its bidding zones
 
@@ -32,7 +35,7 @@ def fetch_day_ahead(  # noqa: PLR0917 - one question, asked in the order of its 
     end: date,
     known_at: datetime,
     timeout_s: float = 20.0,
-) -> FeedResult:
+) -> FeedResult[Prices]:
     """Return the day-ahead prices of the delivery days from `start` to `end`, both included.
 
     A day that is not published yet gives no rows. The session is kept from following redirects

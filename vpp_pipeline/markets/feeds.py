@@ -1,19 +1,23 @@
-"""What every price feed gives: good rows, refused rows with why, or an error with a remedy.
+"""What every feed about a market gives: good rows, refused rows with why, or an error with a remedy.
 
-Belongs here: the result, the error, and the judgement that all price feeds share. Does not: any
-one source's format (`energy_charts`, `price_file`), storing (`warehouse`).
+Belongs here: the result, the error, and the judgement that all feeds share. Does not: any one
+source's format (`energy_charts`, `price_file`, `forecast_file`), storing (`warehouse`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import dataframely as dy
 import polars as pl
 
 from vpp_pipeline.delivery_day import STEP
-from vpp_pipeline.markets.schemas import Prices
+from vpp_pipeline.markets.schemas import MarketForecasts, Prices
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 CANDIDATES = {
     "row_number": pl.Int64(),
@@ -42,11 +46,14 @@ class RejectedRows(dy.Schema):
     row_json = dy.String()
 
 
-@dataclass(frozen=True)
-class FeedResult:
-    """What a source gave: quarter-hour prices, and the rows of it that were refused."""
+Told = TypeVar("Told", Prices, MarketForecasts)
 
-    rows: dy.DataFrame[Prices]
+
+@dataclass(frozen=True)
+class FeedResult(Generic[Told]):
+    """What a source gave: quarter-hours of what it tells, and the rows of it that were refused."""
+
+    rows: dy.DataFrame[Told]
     rejected: dy.DataFrame[RejectedRows]
     source: str
     fetched_at: datetime
@@ -101,7 +108,7 @@ def sift(
 
 def judge(
     candidates: pl.DataFrame, own_rules: list[Rule], source: str, known_at: datetime, name: str
-) -> FeedResult:
+) -> FeedResult[Prices]:
     """Return a source's rows (`CANDIDATES`) as a result: good or refused, none lost.
 
     `own_rules` are the format's own and come first. `source` is where the rows came from and
@@ -111,10 +118,10 @@ def judge(
     """
     if known_at.tzinfo is None:
         raise ValueError(f"known_at {known_at} has no time zone; pass an aware instant")
-    sound, malformed = sift(candidates, [*own_rules, *_price_rules()])
-    single, repeated = sift(_with_overlaps(sound), _overlap_rules())
+    sound, malformed = sift(candidates, [*own_rules, off_boundary(), *_price_rules()])
+    single, repeated = without_overlaps(sound, ("price_eur_per_mwh",), pl.col("price_text"))
     known = pl.lit(known_at.astimezone(UTC), dtype=pl.Datetime("us", "UTC"))
-    rows = _quarter_hours(single).select(
+    rows = on_quarter_hours(single).select(
         "market",
         "interval_start",
         "price_eur_per_mwh",
@@ -148,17 +155,20 @@ def gaps(rows: dy.DataFrame[Prices]) -> pl.DataFrame:
     )
 
 
+def off_boundary() -> Rule:
+    """Return the rule that an interval starts where its resolution lets it."""
+    return Rule(
+        pl.col("start").dt.epoch("us") % (pl.col("resolution_minutes") * 60_000_000) != 0,
+        "start",
+        pl.col("start_text"),
+        "does not stand on a boundary of its resolution",
+        "give the interval's start: :00, :15, :30 or :45, and :00 for hours",
+    )
+
+
 def _price_rules() -> list[Rule]:
-    start, price = pl.col("start"), pl.col("price_eur_per_mwh")
-    resolution = pl.col("resolution_minutes")
+    price = pl.col("price_eur_per_mwh")
     return [
-        Rule(
-            start.dt.epoch("us") % (resolution * 60_000_000) != 0,
-            "start",
-            pl.col("start_text"),
-            "does not stand on a boundary of its resolution",
-            "give the interval's start: :00, :15, :30 or :45, and :00 for hours",
-        ),
         Rule(
             pl.col("price_text").is_null(),
             "price_eur_per_mwh",
@@ -183,7 +193,7 @@ def _price_rules() -> list[Rule]:
     ]
 
 
-def _quarter_hours(rows: pl.DataFrame) -> pl.DataFrame:
+def on_quarter_hours(rows: pl.DataFrame) -> pl.DataFrame:
     """Return a row for each quarter-hour of a row's interval, with its `interval_start`."""
     steps = pl.int_ranges(0, pl.col("resolution_minutes") // _STEP_MINUTES)
     return (
@@ -193,30 +203,33 @@ def _quarter_hours(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _with_overlaps(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the rows with `prices` (how many their quarter-hours are given) and `first_row`."""
+def without_overlaps(
+    rows: pl.DataFrame, values: Sequence[str], shown: pl.Expr
+) -> tuple[pl.DataFrame, dy.DataFrame[RejectedRows]]:
+    """Split rows into the first for their quarter-hours and those refused.
+
+    Rows whose `values` contradict each other are all refused, and of the first value `shown` is
+    told; one that says the same as an earlier row is refused alone.
+    """
     same = ["market", "interval_start"]
     overlaps = (
-        _quarter_hours(rows)
+        on_quarter_hours(rows)
         .select(
             "row_number",
-            prices=pl.col("price_eur_per_mwh").n_unique().over(same),
+            answers=pl.struct(values).n_unique().over(same),
             first_row=pl.col("row_number").min().over(same),
         )
         .group_by("row_number")
-        .agg(pl.col("prices").max(), pl.col("first_row").min())
+        .agg(pl.col("answers").max(), pl.col("first_row").min())
     )
-    return rows.join(overlaps, on="row_number", how="left", maintain_order="left")
-
-
-def _overlap_rules() -> list[Rule]:
-    return [
+    told = values[0].partition("_")[0]
+    rules = [
         Rule(
-            pl.col("prices") > 1,
-            "price_eur_per_mwh",
-            pl.col("price_text"),
-            "is not the only price given for its time",
-            "leave one price for each quarter-hour and market",
+            pl.col("answers") > 1,
+            values[0],
+            shown,
+            f"is not the only {told} given for its time",
+            f"leave one {told} for each quarter-hour and market",
         ),
         Rule(
             pl.col("first_row") != pl.col("row_number"),
@@ -226,3 +239,4 @@ def _overlap_rules() -> list[Rule]:
             "give each quarter-hour of a market once",
         ),
     ]
+    return sift(rows.join(overlaps, on="row_number", how="left", maintain_order="left"), rules)

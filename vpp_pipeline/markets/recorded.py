@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from vpp_pipeline.markets.schemas import Prices
+from vpp_pipeline.markets.schemas import MarketForecasts, Prices
 
 if TYPE_CHECKING:
     import dataframely as dy
@@ -33,14 +33,6 @@ def prices() -> dy.DataFrame[Prices]:
 
     Known at 12:55 market time on the day before delivery, when the auction's result is public.
     """
-    market_day = pl.col("interval_start").dt.convert_time_zone(MARKET_TZ).dt.date()
-    auction_result = (
-        market_day.dt.offset_by("-1d")
-        .dt.combine(pl.time(12, 55))
-        .dt.replace_time_zone(MARKET_TZ)
-        .dt.convert_time_zone("UTC")
-        .cast(pl.Datetime("us", "UTC"))
-    )
     return Prices.validate(
         _quarter_hours(_shipped("prices")).select(
             market=pl.lit(MARKET),
@@ -48,7 +40,27 @@ def prices() -> dy.DataFrame[Prices]:
             price_eur_per_mwh="price_eur_per_mwh",
             resolution_minutes=pl.lit(60, pl.Int64),
             source=pl.lit("recorded"),
-            known_at=auction_result,
+            known_at=_the_day_before(12, 55),
+        )
+    )
+
+
+@cache
+def market_forecasts() -> dy.DataFrame[MarketForecasts]:
+    """Return the day-ahead forecasts of DE-LU's load, wind and sun, one row a quarter-hour.
+
+    Known at 10:00 market time on the day before delivery: two hours before gate closure is when
+    the load forecast is due.
+    """
+    return MarketForecasts.validate(
+        _quarter_hours(_shipped("market_forecasts")).select(
+            "interval_start",
+            "load_mw",
+            "renewables_mw",
+            market=pl.lit(MARKET),
+            resolution_minutes=pl.lit(60, pl.Int64),
+            source=pl.lit("recorded"),
+            known_at=_the_day_before(10, 0),
         )
     )
 
@@ -91,6 +103,18 @@ def ev_sessions() -> pl.DataFrame:
     estimate and the request are what the driver told on arrival.
     """
     return _shipped("ev_sessions")
+
+
+def _the_day_before(hour: int, minute: int) -> pl.Expr:
+    """Return the instant of a market time on the day before a row's delivery day."""
+    market_day = pl.col("interval_start").dt.convert_time_zone(MARKET_TZ).dt.date()
+    return (
+        market_day.dt.offset_by("-1d")
+        .dt.combine(pl.time(hour, minute))
+        .dt.replace_time_zone(MARKET_TZ)
+        .dt.convert_time_zone("UTC")
+        .cast(pl.Datetime("us", "UTC"))
+    )
 
 
 def _shipped(name: str) -> pl.DataFrame:

@@ -6,7 +6,7 @@ Does not: deciding what is refused (the schemas, the feeds), writing it (`store`
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -48,7 +48,7 @@ def from_failures(
     return _as_quarantine(records).sort("source", "row_number", maintain_order=True)
 
 
-def from_feed(table: str, result: FeedResult, known_at: datetime) -> pl.DataFrame:
+def from_feed(table: str, result: FeedResult[Any], known_at: datetime) -> pl.DataFrame:
     """Turn what a feed refused for `table` into `Quarantine` rows."""
     return _as_quarantine(
         [
