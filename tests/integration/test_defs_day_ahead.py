@@ -62,7 +62,7 @@ def test_before_the_auction_the_plan_stands_on_forecast_prices(planned_plant):
     forecast = planned_plant.rows("forecasts").filter(pl.col("target") == "price")
     assert prices.filter(pl.col("interval_start") < end).is_empty()
     assert forecast["interval_start"].n_unique() == 100
-    assert "published" not in forecast["model"].to_list()
+    assert forecast["model"].unique().to_list() == ["lear"]
 
 
 @pytest.fixture(scope="module")

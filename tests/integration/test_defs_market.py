@@ -190,3 +190,27 @@ def test_of_dropped_files_good_rows_are_stored_bad_rows_kept_and_nothing_blocked
     told = loaded.asset_materializations_for_node("dropped_prices")[0].metadata
     assert "a-unreadable.parquet" in str(told["refused_files"].value)
     assert plant.tick("dropped_price_files").run_requests == []
+
+
+def test_dropped_market_forecasts_are_stored_beside_prices_and_the_corrected_ones_hold(plant):
+    drop = plant.runtime.settings.drop_dir
+    drop.mkdir()
+    start = f"{START:%Y-%m-%dT%H:%M}Z"
+    for load in (50000, 50000, 52000):
+        (drop / "told.csv").write_text(
+            "market,start,load_mw,renewables_mw,resolution_minutes\n"
+            f"{MARKET},{start},{load},9000,60\n"
+            f"{MARKET},{START:%Y-%m-%dT%H:}15Z,1,9000,60\n"
+        )
+        plant.clock.sleep_until(plant.clock.now().replace(minute=plant.clock.now().minute + 1))
+        assert plant.daemon.launch("collect_dropped_prices").success
+    stored = plant.rows("market_forecasts").filter(pl.col("interval_start") == START)
+    assert stored.sort("known_at")["load_mw"].to_list() == [50000, 52000]
+    now = plant.clock.now()
+    known = plant.frame(
+        "warehouse_market_forecasts", market=MARKET, start=START, end_=END, as_of=now
+    )
+    assert known["load_mw"].to_list() == [52000] * 4
+    refused = plant.rows("quarantine")
+    assert refused["table_name"].unique().to_list() == ["market_forecasts"]
+    assert refused["field"].to_list() == ["start"] * 3

@@ -14,7 +14,7 @@ from polars.testing import assert_frame_equal
 
 from vpp_pipeline.devices.schemas import Telemetry
 from vpp_pipeline.forecasting.schemas import Forecasts, SessionForecasts
-from vpp_pipeline.markets.schemas import Prices, Weather
+from vpp_pipeline.markets.schemas import MarketForecasts, Prices, Weather
 from vpp_pipeline.warehouse import migrations
 from vpp_pipeline.warehouse.quarter_hours import quarter_hours
 from vpp_pipeline.warehouse.store import Connection
@@ -78,7 +78,7 @@ def telemetry(*rows: Mapping[str, object]) -> pl.DataFrame:
 def keyed(frame_schema, key: str, **constants):
     """Strategy for bitemporal rows: a key of two, four intervals, and the minute it was known."""
     types = dict(frame_schema.create_empty().schema)
-    value = next(n for n in ("price_eur_per_mwh", "temperature_c", "p50") if n in types)
+    value = next(n for n in ("price_eur_per_mwh", "temperature_c", "p50", "load_mw") if n in types)
     return st.lists(
         st.tuples(st.sampled_from(["x", "y"]), st.integers(0, 3), minutes, st.integers(0, 9)),
         unique_by=lambda row: row[:3],
@@ -150,6 +150,9 @@ fleets = st.lists(minutes, max_size=6).map(
 )
 
 price_rows = keyed(Prices, "market", resolution_minutes=15, source="test")
+told_rows = keyed(
+    MarketForecasts, "market", renewables_mw=1.0, resolution_minutes=15, source="test"
+)
 weather_rows = keyed(Weather, "site_id", kind="observed", source="test", ghi_w_per_m2=100.0)
 forecast_rows = keyed(Forecasts, "subject_id", target="pv", p10=0.0, p90=10.0, model="test")
 
@@ -158,6 +161,7 @@ AS_OF_READS = {
     "power_readings": ("telemetry", readings, {"frames": DEVICES, **DAY}),
     "latest_telemetry": ("telemetry", readings, {}),
     "prices": ("prices", price_rows, {"market": "x", **DAY}),
+    "market_forecasts": ("market_forecasts", told_rows, {"market": "x", **DAY}),
     "weather": ("weather", weather_rows, DAY),
     "temperatures": ("weather", weather_rows, {"frames": SITES, **DAY}),
     "irradiance": ("weather", weather_rows, DAY),

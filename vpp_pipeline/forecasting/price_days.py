@@ -109,9 +109,10 @@ def _shape(prices: pl.DataFrame) -> pl.DataFrame:
     """Return by how much each `slot` of the clock usually stands off its hour's mean."""
     newest = pl.col("interval_start").max()
     recent = prices.filter(pl.col("interval_start") > newest - _SHAPE_MEMORY)
-    hour = pl.col("value").mean().over("day", "hour")
+    hour_mean = pl.col("value").mean().over("day", "hour")
     return (
         recent.sort("interval_start")
+        .with_columns(stands_off=pl.col("value") - hour_mean)
         .group_by("slot")
-        .agg(stands_off=(pl.col("value") - hour).mean())
+        .agg(pl.col("stands_off").mean())
     )

@@ -60,8 +60,12 @@ def read_dropped(path: Path, form: Form) -> Cells:
 
 
 def has_columns(path: Path, form: Form) -> bool:
-    """Tell whether a file has any of the form's own columns; raises FeedError as reading does."""
-    return any(name in _read(path, form).frame.columns for name in form.values)
+    """Tell whether a file has any of the form's own columns; one that can't be read has none."""
+    try:
+        columns = _read(path, form).frame.columns
+    except FeedError:
+        return False
+    return any(name in columns for name in form.values)
 
 
 def _read(path: Path, form: Form) -> Cells:

@@ -44,7 +44,7 @@ _HIGHEST_MW = 1e6
 
 
 def is_forecast_file(path: Path) -> bool:
-    """Tell whether a dropped file means to hold market forecasts; raises FeedError if unreadable."""
+    """Tell whether a dropped file means to hold market forecasts; one that can't be read doesn't."""
     return has_columns(path, _FORM)
 
 
