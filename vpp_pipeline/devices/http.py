@@ -270,7 +270,7 @@ async def _read_back(
         raw = await _ask(exchange, link, "GET", "commands", command.command_id)
         report = _report(CommandReport, raw, command)
     except SaidNo as unknown:
-        raw, report, why = b"", None, str(unknown)
+        raw, report, why = unknown.answer or str(unknown).encode(), None, str(unknown)
     except (NotSent, NoAnswer, MalformedMessage) as error:
         return Unreachable(link.device_id, exchange.redact(str(error)))
     reading = await _read(exchange, link)
