@@ -1,7 +1,7 @@
 """What each device could do from now on, on what is known now.
 
-Belongs here: reading telemetry, forecasts and the plan in force, and making envelopes of them.
-Does not: the envelopes themselves (`flexibility`), storing them (`defs`).
+Belongs here: reading telemetry, forecasts, the plan in force and delivery scores, and making
+envelopes of them. Does not: the envelopes themselves (`flexibility`), storing them (`defs`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from vpp_pipeline import delivery_day as market_day
+from vpp_pipeline.dispatch.delivery import MEMORY
 from vpp_pipeline.dispatch.group import Outlook
+from vpp_pipeline.flexibility.derating import deratings
 from vpp_pipeline.flexibility.envelopes import device_envelopes
 from vpp_pipeline.flexibility.states import project, usable_states
 from vpp_pipeline.runtime import TELEMETRY_MAX_AGE
@@ -44,6 +46,7 @@ def outlook(runtime: Runtime, horizon: pl.Series, now: datetime) -> Outlook:
         before = connection.frame(
             "defs_schedule_in_force", start=now - timedelta(hours=1), end_=start, as_of=now
         )
+        scores = connection.frame("dispatch_delivery_scores", since=now - MEMORY, as_of=now)
     states = usable_states(devices, runtime.latest_telemetry(now), now, TELEMETRY_MAX_AGE)
     envelopes = device_envelopes(
         devices,
@@ -56,6 +59,7 @@ def outlook(runtime: Runtime, horizon: pl.Series, now: datetime) -> Outlook:
         ),
         horizon,
         now,
+        deratings(scores),
     )
     return Outlook(devices, states, envelopes)
 

@@ -13,7 +13,7 @@ TOLERANCE = Tolerance(power_kw=0.1, share_of_nameplate=0.05)
 
 def verified(device_id: str, commanded_kw: float, measured_kw: float | None):
     keys = {"device_id": [device_id], "interval_start": [START]}
-    commands = pl.DataFrame({**keys, "setpoint_kw": [commanded_kw]})
+    commands = pl.DataFrame({**keys, "setpoint_kw": [commanded_kw], "settled_at": [START]})
     measured = pl.DataFrame(
         {**keys, "measured_kw": [measured_kw]}, schema_overrides={"measured_kw": pl.Float64}
     )

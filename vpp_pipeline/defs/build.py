@@ -20,6 +20,7 @@ from vpp_pipeline.defs import (
     sensors,
     settlement,
     snapshot,
+    verification,
     why,
 )
 from vpp_pipeline.runtime import Runtime
@@ -31,6 +32,7 @@ _MODULES = [
     envelopes,
     planning,
     dispatch,
+    verification,
     group,
     orders,
     why,

@@ -18,6 +18,7 @@ from vpp_pipeline.defs import (
     plant,
     settlement,
     snapshot,
+    verification,
 )
 
 LANE = "vpp/lane"
@@ -83,6 +84,13 @@ recheck_interval = dg.define_asset_job(
     description="Read the running quarter-hour's set-points back again, and follow new orders.",
 )
 
+verify_power = dg.define_asset_job(
+    "verify_power",
+    selection=[plant.telemetry, verification.power_verification, verification.delivery_scores],
+    tags={LANE: "verification"},
+    description="Hold the measured power against the set-points of quarter-hours that are over.",
+)
+
 dispatch_group = dg.define_asset_job(
     "dispatch_group",
     selection=[group.group_dispatch],
@@ -138,6 +146,7 @@ ALL = [
     re_plan,
     push_interval,
     recheck_interval,
+    verify_power,
     dispatch_group,
     show_orders,
     collect_prices,

@@ -16,7 +16,8 @@ from vpp_pipeline import delivery_day as market_day
 from vpp_pipeline.defs import jobs, timetable
 from vpp_pipeline.defs.dispatch import DispatchConfig
 from vpp_pipeline.defs.orders import order_mark
-from vpp_pipeline.dispatch import deviation, due, recheck, reissue
+from vpp_pipeline.defs.verification import unmeasured
+from vpp_pipeline.dispatch import deviation, due, recheck, reissue, settling
 from vpp_pipeline.dispatch.ledger import Ledger
 from vpp_pipeline.dispatch.order_book import OrderBook, OrderBookDamaged
 from vpp_pipeline.dispatch.report import Tolerance
@@ -220,6 +221,31 @@ def due_recheck(runtime: dg.ResourceParam[Runtime]) -> dg.RunRequest | dg.SkipRe
 
 
 @dg.sensor(
+    job=jobs.verify_power,
+    minimum_interval_seconds=15,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def finished_interval(
+    context: dg.SensorEvaluationContext, runtime: dg.ResourceParam[Runtime]
+) -> dg.RunRequest | dg.SkipReason:
+    """Hold the power against the set-points of a quarter-hour once its last readings have landed.
+
+    The cursor is the quarter-hour that was last looked for; a run takes up all that are open.
+    """
+    now = runtime.clock.now()
+    end = market_day.floor_interval(settling.judged_until(now, runtime.clock.rate)).isoformat()
+    if context.cursor == end:
+        return dg.SkipReason("the quarter-hour is not over yet")
+    waiting = unmeasured(runtime)
+    context.update_cursor(end)
+    if waiting.is_empty():
+        return dg.SkipReason("no set-point waits for its power")
+    return dg.RunRequest(
+        run_key=f"power:{end}", tags={jobs.CAUSE: f"the power of {waiting.height} set-points"}
+    )
+
+
+@dg.sensor(
     job=jobs.show_orders,
     minimum_interval_seconds=10,
     default_status=dg.DefaultSensorStatus.RUNNING,
@@ -293,6 +319,7 @@ SENSORS = [
     due_dispatch,
     changed_orders,
     due_recheck,
+    finished_interval,
     changed_picture,
     finished_day,
 ]

@@ -205,6 +205,7 @@ def _inputs(answer: Answer) -> list[str]:
                     "initial_energy_kwh",
                     "required_end_kwh",
                     "available",
+                    "derated",
                 ],
             ),
         ]

@@ -13,6 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from vpp_pipeline.delivery_day import STEP, STEP_H
+from vpp_pipeline.flexibility.derating import narrowed
 from vpp_pipeline.flexibility.episodes import load_windows, standing, vehicle_sessions
 from vpp_pipeline.flexibility.reach import Stores, viable_energies
 from vpp_pipeline.flexibility.schemas import Envelopes, GroupEnvelopes, States
@@ -44,13 +45,15 @@ def device_envelopes(  # noqa: PLR0917 - a frame each; callers name none of them
     temperatures: pl.DataFrame,
     intervals: pl.Series,
     as_of: datetime,
+    derating: pl.DataFrame | None = None,
 ) -> dy.DataFrame[Envelopes]:
     """Return one row a device and quarter-hour, in the order of `devices`.
 
     `forecasts` (`Forecasts`) hold loads, sun and wind in signed kW; `sessions`
     (`SessionForecasts`) the vehicles; of both, rows known after `as_of` are not read, and of
     several for one quarter-hour the newest counts. `temperatures` are (site_id, interval_start,
-    temperature_c). `intervals` are consecutive quarter-hours.
+    temperature_c). `intervals` are consecutive quarter-hours. `derating` (`Deratings`) narrows
+    the powers of devices that are in service; None narrows none.
 
     Raises `EnvelopeError` where a load, PV, wind or heat pump has no finite forecast.
     """
@@ -64,6 +67,10 @@ def device_envelopes(  # noqa: PLR0917 - a frame each; callers name none of them
 
     natural = _natural_kw(devices, kind, forecasts, intervals, as_of)
     min_kw, max_kw = _power_bounds(devices, of_devices, kind, natural, start)
+    min_kw, max_kw, why_derated = narrowed(devices, min_kw, max_kw, natural, derating)
+    why_derated = why_derated.zip_with(
+        pl.Series(available), pl.repeat(None, len(kind), dtype=pl.String, eager=True)
+    )
     episodes = pl.concat(
         [
             standing(devices, of_devices, steps),
@@ -109,6 +116,7 @@ def device_envelopes(  # noqa: PLR0917 - a frame each; callers name none of them
                 "drift_kwh": drift_kwh.T.ravel(),
                 "required_end_kwh": required_kwh.T.ravel(),
                 "available": np.repeat(available, steps),
+                "derated": why_derated.gather(np.repeat(np.arange(len(kind)), steps)),
             }
         ).with_columns(pl.col("^.*energy_kwh|required_end_kwh$").fill_nan(None)),
         cast=True,

@@ -1,7 +1,7 @@
 """The frames that flexibility makes.
 
 Belongs here: what a state and an envelope are. Does not: how they are computed (`states`,
-`envelopes`).
+`envelopes`, `derating`).
 """
 
 from __future__ import annotations
@@ -56,11 +56,25 @@ class Envelopes(dy.Schema):
     drift_kwh = dy.Float64()
     required_end_kwh = dy.Float64(nullable=True)
     available = dy.Bool()  # false: out of service or stale; it is expected to do its default
+    derated = dy.String(nullable=True)  # why the powers are narrowed to what it delivers
 
     @dy.rule()
     def power_bounds_ordered(cls) -> pl.Expr:  # noqa: N805
         """min_power_kw <= max_power_kw."""
         return pl.col("min_power_kw") <= pl.col("max_power_kw")
+
+
+class Deratings(dy.Schema):
+    """One row a device whose powers are narrowed: the shares of them that are counted on.
+
+    `up_share` is of what it could inject above its expected power, `down_share` of what it could
+    draw or curtail below it.
+    """
+
+    device_id = dy.String(primary_key=True)
+    up_share = dy.Float64(min=0, max=1)
+    down_share = dy.Float64(min=0, max=1)
+    why = dy.String(min_length=1)
 
 
 class GroupEnvelopes(dy.Schema):

@@ -28,6 +28,7 @@ _COLOURS = {
 }
 _PRICE = "#264653"
 _MEASURED = "#d1495b"
+_MOST_BARS = 30
 
 Format = Literal["svg", "png"]
 
@@ -115,6 +116,24 @@ def delivered(delivery: pl.DataFrame, timezone: str, form: Format = "svg") -> by
     axes.set_ylabel("kW (positive injects)")
     axes.legend(frameon=False, fontsize=8, ncols=3)
     return _bytes(figure, form, timezone)
+
+
+def delivery_scores(scores: pl.DataFrame, form: Format = "svg") -> bytes:
+    """Draw what share of the power it is asked for each device delivers, the lowest of many.
+
+    `scores`: (device_id, direction, score), lowest first.
+    """
+    shown = scores.head(_MOST_BARS)
+    figure = Figure(figsize=(9, 0.6 + 0.25 * max(shown.height, 1)), layout="constrained")
+    axes = figure.subplots()
+    names = shown.select(pl.format("{} {}", "device_id", "direction")).to_series().to_list()
+    bars = axes.barh(names, shown["score"], color=_PRICE, height=0.6)
+    axes.bar_label(bars, fmt="{:.0%}", padding=4, fontsize=7)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.1)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("share delivered of what was asked for")
+    return _save(figure, form)
 
 
 def costs(named_costs_eur: dict[str, float]) -> bytes:
