@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from vpp_pipeline.clock import SteadyClock
 from vpp_pipeline.credentials import Credentials, redact_logs
 from vpp_pipeline.devices.endpoint_health import EndpointHealth
 from vpp_pipeline.devices.http import HttpDriver
@@ -143,24 +144,31 @@ class Runtime:
         redact_logs(known)
         return known
 
-    def drivers(self, owner: str) -> dict[str, Driver]:
-        """Return a fresh driver for each protocol; the caller closes them."""
+    def drivers(self, owner: str, clock: Clock | None = None) -> dict[str, Driver]:
+        """Return a fresh driver for each protocol, on the plant's clock where none is given.
+
+        The caller closes them.
+        """
+        clock = clock or self.clock
         health = EndpointHealth()
         credentials = self.credentials()
         return {
-            "modbus": ModbusDriver(self.settings.lease_dir, owner, self.clock, credentials, health),
-            "mqtt": MqttDriver(owner, self.clock, self.credentials, health),
-            "http": HttpDriver(self.clock, health, self.credentials, self.settings.webhook_port),
-            "ocpp": OcppDriver(self.settings.charge_point_dir / "commands.sock", self.clock),
+            "modbus": ModbusDriver(self.settings.lease_dir, owner, clock, credentials, health),
+            "mqtt": MqttDriver(owner, clock, self.credentials, health),
+            "http": HttpDriver(clock, health, self.credentials, self.settings.webhook_port),
+            "ocpp": OcppDriver(self.settings.charge_point_dir / "commands.sock", clock),
         }
 
     @asynccontextmanager
     async def dispatching(self, actor: str) -> AsyncIterator[Dispatcher]:
-        """Give what dispatch works with, in the name of `actor`; its drivers are closed at exit."""
+        """Give what dispatch works with, in the name of `actor`; its drivers are closed at exit.
+
+        What is left of a command is counted by a steady clock: setting the machine's moves none.
+        """
         orders = self.settings.order_dir
         dispatcher = Dispatcher(
             Ledger(self.warehouse),
-            self.drivers("dispatcher"),
+            self.drivers("dispatcher", SteadyClock(self.clock)),
             self.clock,
             lambda: self.dispatch_telemetry(self.clock.now()),
             OrderBook(orders),
