@@ -47,7 +47,7 @@ def outlook(runtime: Runtime, horizon: pl.Series, now: datetime) -> Outlook:
             "defs_schedule_in_force", start=now - timedelta(hours=1), end_=start, as_of=now
         )
         scores = connection.frame("dispatch_delivery_scores", since=now - MEMORY, as_of=now)
-    states = usable_states(devices, runtime.latest_telemetry(now), now, TELEMETRY_MAX_AGE)
+    states = usable_states(devices, runtime.believed_telemetry(now), now, TELEMETRY_MAX_AGE)
     envelopes = device_envelopes(
         devices,
         project(states, devices, before, start),

@@ -32,6 +32,8 @@ from vpp_pipeline.dispatch.order_book import OrderBook
 from vpp_pipeline.dispatch.spread import SpreadSettings
 from vpp_pipeline.fleet import document, registry
 from vpp_pipeline.fleet.frame import device_frame, told_endpoints, with_endpoints
+from vpp_pipeline.telemetry_quality.repair import trusted
+from vpp_pipeline.telemetry_quality.settings import QualitySettings
 from vpp_pipeline.warehouse import landing
 from vpp_pipeline.warehouse.store import Warehouse
 
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from vpp_pipeline.settings import Settings
 
 TELEMETRY_MAX_AGE = timedelta(minutes=20)
+_JUDGED_AGAINST = QualitySettings().temperature_frozen_after + timedelta(hours=1)
 _STATES_MAX_AGE = timedelta(minutes=10)  # of telemetry that a set-point may stand on
 
 
@@ -106,6 +109,23 @@ class Runtime:
     def latest_telemetry(self, as_of: datetime) -> pl.DataFrame:
         """Return each device's newest reading known at `as_of`, compacted or just landed."""
         return self._readings(as_of).unique("device_id", keep="last", maintain_order=True)
+
+    def believed_telemetry(self, as_of: datetime) -> pl.DataFrame:
+        """Return `latest_telemetry` with what can't be believed of it told in `doubt`, and null.
+
+        A value is judged against the device's other readings of the last hours, up to the newest.
+        """
+        readings = self._readings(as_of)  # the landing zone first, as there
+        with self.warehouse.read() as connection:
+            recent = connection.frame(
+                "warehouse_recent_telemetry", start=as_of - _JUDGED_AGAINST, as_of=as_of
+            )
+        every = pl.concat([readings, recent.select(readings.columns)]).unique()
+        return (
+            trusted(every, self.devices(as_of), QualitySettings())
+            .sort("device_id", "measured_at", "known_at")
+            .unique("device_id", keep="last", maintain_order=True)
+        )
 
     def dispatch_telemetry(self, as_of: datetime) -> pl.DataFrame:
         """Return `latest_telemetry`, and before it the rows that tell of still heartbeats.

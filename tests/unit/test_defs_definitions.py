@@ -24,6 +24,7 @@ NOWHERE = Path("/nonexistent")
 ASSETS = {
     "fleet",
     "telemetry",
+    "telemetry_flags",
     "day_ahead_prices",
     "dropped_prices",
     "market_forecasts",
@@ -61,6 +62,7 @@ STORES_NO_FRAME = {
 BLOCKING = {"plan_inputs_are_sound", "day_ahead_plan_is_feasible", "intraday_plan_is_feasible"}
 TELLING = {
     "telemetry_is_fresh",
+    "telemetry_is_believed",
     "prices_are_published",
     "commands_are_verified",
     "plan_is_accepted",

@@ -20,6 +20,7 @@ from vpp_pipeline.defs import (
     sensors,
     settlement,
     snapshot,
+    telemetry_quality,
     verification,
     why,
 )
@@ -27,6 +28,7 @@ from vpp_pipeline.runtime import Runtime
 
 _MODULES = [
     plant,
+    telemetry_quality,
     market,
     forecasts,
     envelopes,

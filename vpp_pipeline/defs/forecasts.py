@@ -25,6 +25,8 @@ from vpp_pipeline.forecasting.sessions import session_forecast as forecast_sessi
 from vpp_pipeline.forecasting.temperature import temperature_forecast as forecast_temperature
 from vpp_pipeline.runtime import Runtime
 from vpp_pipeline.settings import MARKET, MARKET_TZ
+from vpp_pipeline.telemetry_quality.repair import trusted
+from vpp_pipeline.telemetry_quality.settings import QualitySettings
 from vpp_pipeline.warehouse.quarter_hours import quarter_hours
 
 HISTORY = timedelta(days=28)
@@ -158,7 +160,7 @@ def _history(runtime: Runtime, now: datetime, devices: pl.DataFrame, query: str)
             end_=now,
             as_of=now,
         )
-    return quarter_hours(readings)
+    return quarter_hours(trusted(readings, devices, QualitySettings()))
 
 
 def _store(runtime: Runtime, forecast: pl.DataFrame) -> dg.MaterializeResult[None]:

@@ -18,6 +18,7 @@ from vpp_pipeline.defs import (
     plant,
     settlement,
     snapshot,
+    telemetry_quality,
     verification,
 )
 
@@ -36,6 +37,7 @@ day_ahead = dg.define_asset_job(
     selection=[
         plant.fleet,
         plant.telemetry,
+        telemetry_quality.telemetry_flags,
         market.day_ahead_prices,
         market.market_forecasts,
         market.weather,
@@ -130,6 +132,7 @@ settle = dg.define_asset_job(
     "settle",
     selection=[
         plant.telemetry,
+        telemetry_quality.telemetry_flags,
         market.weather,
         settlement.settlement,
         settlement.forecast_skill,

@@ -347,7 +347,7 @@ def _causes(runtime: Runtime, day: date, now: datetime) -> list[deviation.Cause]
         )
         versions = connection.frame("defs_price_versions", market=MARKET, **span, as_of=now)
     devices = runtime.devices(now)
-    states = usable_states(devices, runtime.latest_telemetry(now), now, TELEMETRY_MAX_AGE)
+    states = usable_states(devices, runtime.believed_telemetry(now), now, TELEMETRY_MAX_AGE)
     newest = Ledger(runtime.warehouse).newest(market_day.floor_interval(now))
     return [
         *deviation.deviations(

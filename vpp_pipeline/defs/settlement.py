@@ -23,6 +23,8 @@ from vpp_pipeline.runtime import Runtime
 from vpp_pipeline.settings import MARKET, MARKET_TZ
 from vpp_pipeline.settlement.schemas import Delivery
 from vpp_pipeline.settlement.settle import Records, settle_day
+from vpp_pipeline.telemetry_quality.repair import trusted
+from vpp_pipeline.telemetry_quality.settings import QualitySettings
 from vpp_pipeline.warehouse.quarter_hours import quarter_hours
 
 _BEFORE = timedelta(days=1)
@@ -203,7 +205,7 @@ def _records(runtime: Runtime, devices: pl.DataFrame, day: date) -> Records:
             as_of=now,
         )
         return Records(
-            telemetry=quarter_hours(readings),
+            telemetry=quarter_hours(trusted(readings, devices, QualitySettings())),
             prices=connection.frame("warehouse_prices", market=MARKET, **span),
             weather=connection.frame("warehouse_weather", **span),
             forecasts=pl.concat(

@@ -35,10 +35,16 @@ def usable_states(
 
     `telemetry_latest` holds at most one row a device. A reading older than `max_age`, from after
     `as_of`, of a device that is offline, at fault or under local control, or without the store's
-    content, makes the device unavailable: what is missing is never read as 0.
+    content, makes the device unavailable: what is missing is never read as 0. Its column `doubt`,
+    if there, tells which values were withheld and why (`telemetry_quality.repair.trusted`).
     """
     kind = pl.col("device_type").cast(pl.String)
     status = pl.col("status").cast(pl.String)
+    latest = (
+        telemetry_latest
+        if "doubt" in telemetry_latest.columns
+        else telemetry_latest.with_columns(doubt=pl.lit(None, pl.String))
+    )
     joined = (
         devices.select(
             "device_id",
@@ -47,7 +53,7 @@ def usable_states(
             "comfort_min_c",
             "thermal_capacity_kwh_per_k",
         )
-        .join(telemetry_latest, on="device_id", how="left", validate="1:1", maintain_order="left")
+        .join(latest, on="device_id", how="left", validate="1:1", maintain_order="left")
         .with_columns(
             pl.col("energy_kwh", "temperature_c", "target_energy_kwh", "power_kw").fill_nan(None)
         )
@@ -71,6 +77,9 @@ def usable_states(
             pl.format("reading too old: {}", measured_at.dt.to_string("iso:strict"))
         ),
         pl.when(status != "ok").then(pl.format("status {}", status)),
+        pl.when(_needs_content(kind) & energy.is_null() & pl.col("doubt").is_not_null()).then(
+            pl.format("not believed: {}", "doubt")
+        ),
         pl.when((kind == "battery") & energy.is_null()).then(pl.lit("no state of charge")),
         pl.when(
             (kind == "battery") & ~energy.is_between(0, pl.col("energy_capacity_kwh") * _OVERFULL)
@@ -92,6 +101,13 @@ def usable_states(
         .with_columns(available=pl.col("why") == "")
         .select(States.column_names()),
         cast=True,
+    )
+
+
+def _needs_content(kind: pl.Expr) -> pl.Expr:
+    """Return whether nothing can be planned for the device without its store's content."""
+    return kind.is_in(["battery", "heat_pump", "flexible_load"]) | (
+        (kind == "ev_charger") & pl.col("plugged_in").fill_null(value=True)
     )
 
 
