@@ -1,7 +1,12 @@
-"""The fault scenarios' plant, and what is noted of each for the table."""
+"""The fault scenarios' plant, and what is noted of each for the table.
+
+The suite runs the scenarios that are marked `core`, of each the first case; with VPP_FAULTS=all,
+as `python -m tests.faults` does, it runs all.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -11,10 +16,27 @@ sys.path[:0] = [str(Path(__file__).parents[1] / name) for name in ("integration"
 
 
 def pytest_configure(config):
-    config.addinivalue_line(
-        "markers", "fault(family, fault, invariants): the fault of a scenario, for the table"
-    )
-    config.addinivalue_line("markers", "plant(protocols, **fields): the plant of a scenario")
+    for marker in (
+        "fault(family, fault, invariants): the fault of a scenario, for the table",
+        "plant(protocols, **fields): the plant of a scenario",
+        "core: a scenario that every run of the suite tries",
+    ):
+        config.addinivalue_line("markers", marker)
+
+
+def pytest_collection_modifyitems(config, items):
+    if os.environ.get("VPP_FAULTS") == "all":
+        return
+    here, seen = Path(__file__).parent, set()
+    left_out = []
+    for item in items:
+        if here not in item.path.parents:
+            continue
+        if item.get_closest_marker("core") is None or item.function in seen:
+            left_out.append(item)
+        seen.add(item.function)
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture
@@ -36,10 +58,11 @@ def story(request):
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem):
     """Judge within the test, so that what is broken is its failure; note what the ledger said."""
+    fault = pyfuncitem.get_closest_marker("fault")
+    noted = dict(fault.kwargs) if fault else {}
+    pyfuncitem.user_properties.append(("scenario", noted))
     result = yield
     if running := pyfuncitem.funcargs.get("story"):
         running.finish()
-        fault = pyfuncitem.get_closest_marker("fault")
-        noted = {**fault.kwargs, "ledger": running.summary()}
-        pyfuncitem.user_properties.append(("scenario", noted))
+        noted["ledger"] = running.summary()
     return result

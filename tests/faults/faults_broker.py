@@ -6,12 +6,12 @@ Belongs here: its process. Does not: its clients.
 from __future__ import annotations
 
 import os
-import signal
 from typing import TYPE_CHECKING
 
 from vpp_pipeline.simulation.broker import Broker, start_broker
 
 if TYPE_CHECKING:
+    import signal
     from pathlib import Path
 
     from vpp_pipeline.simulation.broker_access import BrokerAccess

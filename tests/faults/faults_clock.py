@@ -8,10 +8,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from vpp_pipeline.clock import ManualClock
-
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from vpp_pipeline.clock import ManualClock
 
 
 class FaultClock:

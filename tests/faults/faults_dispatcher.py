@@ -14,9 +14,6 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "integration")]
-
 from dispatch_fakes import Doomed, Watched
 from faults_plant import devices_of
 from faults_story import PATIENCE_S, START, Hooked, usual_schedule

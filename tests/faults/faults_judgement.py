@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 FINAL = {"VERIFIED", "REJECTED", "EXPIRED", "OVERRIDDEN"}
 SENT_BEFORE = {"SENT", "ACKED", "APPLIED", "VERIFIED", "UNKNOWN", "FAILED", "OVERRIDDEN"}
+NEEDS_A_REASON = {"REJECTED", "FAILED", "UNKNOWN", "EXPIRED"}
 NEEDS_A_READ_BACK = {"VERIFIED", "OVERRIDDEN"}
 _WHOLE_SECONDS = timedelta(seconds=3)  # a Modbus timer has no fractions
 _NOISE_KW = 0.0011  # a register's step
 _SAME_KW = 0.02
-_RESERVE_KWH = 0.0
 _QUARTER_H = 0.25
 _EFFICIENCY = 0.9
 
@@ -93,10 +93,9 @@ def _outside_the_envelope(evidence: Evidence) -> list[str]:
 def _drains(applied: Applied) -> bool:
     assert applied.told_kwh is not None
     left_h = min(_QUARTER_H, (applied.until - applied.at).total_seconds() / 3600)
-    content = applied.told_kwh - _RESERVE_KWH
     room = CAPACITY_KWH - applied.told_kwh
     return (
-        applied.kw * left_h * _EFFICIENCY > content + 0.01
+        applied.kw * left_h * _EFFICIENCY > applied.told_kwh + 0.01
         or -applied.kw * left_h * _EFFICIENCY > room + 0.01
     )
 
@@ -113,24 +112,27 @@ def _applied_twice(evidence: Evidence) -> list[str]:
     sent = (
         evidence.events.filter(pl.col("state") == "SENT")
         .unique("command_id", maintain_order=True)
-        .select("device_id", "requested_kw", "valid_until")
+        .select("command_id", "device_id", "requested_kw", "valid_until")
         .rows()
     )
-    nameless: Counter[tuple[str, float, datetime]] = Counter(
-        (a.device_id, round(a.kw, 2), a.until) for a in ours if not a.command_id
-    )
-    for (device_id, kw, until), times in nameless.items():
-        ends_so = [
-            asked
-            for name, asked, end in sent
-            if name == device_id and abs(end - until) <= _WHOLE_SECONDS
-        ]
-        equal = [asked for asked in ends_so if abs(asked - kw) < _SAME_KW]
-        if times > len(equal or ends_so):  # none is equal where the device clamps in silence
-            broken.append(
-                f"{kw} kW until {until} was applied {times} times by {device_id}, told so in"
-                f" {len(equal or ends_so)} commands"
-            )
+    applications: Counter[tuple[str, ...]] = Counter()
+    for applied in ours:
+        if applied.command_id is None:
+            ends_so = {
+                command_id: kw
+                for command_id, device_id, kw, until in sent
+                if device_id == applied.device_id and abs(until - applied.until) <= _WHOLE_SECONDS
+            }
+            equal = [id_ for id_, kw in ends_so.items() if abs(kw - applied.kw) < _SAME_KW]
+            told = equal or list(ends_so)  # none is equal where the device clamps in silence
+            if not told:
+                broken.append(f"applied, and never sent: {applied}")
+            applications[tuple(told)] += 1
+    broken += [
+        f"{' and '.join(told)} applied {times} times"
+        for told, times in applications.items()
+        if told and times > len(told)
+    ]
     return broken
 
 
@@ -148,31 +150,8 @@ def _incomplete(evidence: Evidence) -> list[str]:
         if not a.foreign and a.command_id and a.command_id not in known
     ]
     for (command_id,), of_one in evidence.events.group_by("command_id", maintain_order=True):
-        states = of_one["state"].to_list()
-        told = f"{command_id} {' '.join(states)}"
-        if states[0] != "PLANNED" or states.count("PLANNED") > 1:
-            broken.append(f"{told}: the intent was not stored first, and once")
-        for number, state in enumerate(states):
-            if state in SENT_BEFORE and state != "SENT" and "SENT" not in states[:number]:
-                broken.append(f"{told}: {state} without a send")
-            if state == "SENT" and states[number - 1] not in {"PLANNED", "FAILED"}:
-                broken.append(f"{told}: sent again while in doubt")
-        if not of_one["at"].is_sorted() and not of_one["clock_was_set"].any():
-            broken.append(f"{told}: its times go backwards")
-        if "ACKED" in states and not of_one["sent"].str.len_bytes().sum():
-            broken.append(f"{told}: acknowledged, and what was sent is not kept")
-        for event in of_one.iter_rows(named=True):
-            if not event["actor"]:
-                broken.append(f"{told}: nobody did {event['state']}")
-            if event["state"] in NEEDS_A_READ_BACK and not (
-                event["read_back"] or "superseded" in event["detail"]
-            ):
-                broken.append(f"{told}: {event['state']} without what was read back")
-            if (
-                event["state"] in {"REJECTED", "FAILED", "UNKNOWN", "EXPIRED"}
-                and not event["detail"]
-            ):
-                broken.append(f"{told}: {event['state']} without a word why")
+        told = f"{command_id} {' '.join(of_one['state'])}"
+        broken += [f"{told}: {what}" for what in (*_disordered(of_one), *_wordless(of_one))]
     missing = known - set(evidence.events["command_id"])
     broken += [f"{id_} has no event" for id_ in sorted(missing)]
     sent_first = dict(
@@ -185,6 +164,39 @@ def _incomplete(evidence: Evidence) -> list[str]:
         first = sent_first.get(applied.device_id)
         if not applied.foreign and (first is None or first > applied.at + _clock_slack(evidence)):
             broken.append(f"applied before any send was stored: {applied}")
+    return broken
+
+
+def _disordered(of_one: pl.DataFrame) -> list[str]:
+    """What may not follow in one command's events."""
+    states = of_one["state"].to_list()
+    broken = []
+    if states[0] != "PLANNED" or states.count("PLANNED") > 1:
+        broken.append("the intent was not stored first, and once")
+    for number, state in enumerate(states):
+        if state in SENT_BEFORE and state != "SENT" and "SENT" not in states[:number]:
+            broken.append(f"{state} without a send")
+        if state == "SENT" and states[number - 1] not in {"PLANNED", "FAILED"}:
+            broken.append("sent again while in doubt")
+    if not of_one["at"].is_sorted() and not of_one["clock_was_set"].any():
+        broken.append("its times go backwards")
+    return broken
+
+
+def _wordless(of_one: pl.DataFrame) -> list[str]:
+    """What is not told in one command's events."""
+    broken = []
+    taken = of_one.filter(pl.col("state").is_in(["ACKED", "VERIFIED"]))
+    if taken.height and not of_one["sent"].str.len_bytes().sum():
+        broken.append("taken by the device, and what was sent is not kept")
+    for event in of_one.iter_rows(named=True):
+        state, detail = event["state"], event["detail"]
+        if not event["actor"]:
+            broken.append(f"nobody did {state}")
+        if state in NEEDS_A_READ_BACK and not (event["read_back"] or "superseded" in detail):
+            broken.append(f"{state} without what was read back")
+        if state in NEEDS_A_REASON and not detail:
+            broken.append(f"{state} without a word why")
     return broken
 
 

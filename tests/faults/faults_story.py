@@ -1,7 +1,7 @@
 """A small real plant, driven over an interval or two with a fault in between.
 
-Belongs here: devices on their real protocols, a real broker, ledger and push, and what a scenario
-may do to them. Does not: the faults themselves, the judgements, any expectation.
+Belongs here: a real ledger and push, and what a scenario may do to the plant. Does not: its
+devices (`faults_devices`), the faults themselves, the judgements, any expectation.
 
 Of each protocol device 1 stands behind a proxy of its own, and device 2 does not.
 """
@@ -19,16 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import polars as pl
-from faults_broker import BrokerControl
 from faults_clock import FaultClock
+from faults_devices import Peculiar, PlantDevices
 from faults_judgement import FINAL, Bound, Evidence, judge
-from faults_plant import CAPACITY_KWH, POWER_KW, FaultyPlant, devices_of, fleet
-from faults_proxy import FaultProxy, Loop, chunks, honest, http_messages, modbus_frames
+from faults_plant import FaultyPlant, devices_of, fleet
+from faults_proxy import honest
 
-from vpp_pipeline.central_system import in_background
 from vpp_pipeline.clock import ManualClock
 from vpp_pipeline.collector import poll, telemetry_rows
-from vpp_pipeline.devices.mqtt_client import BrokerAddress
 from vpp_pipeline.dispatch.commands import PlanRef, due_commands, interval_number
 from vpp_pipeline.dispatch.dispatcher import PushSettings
 from vpp_pipeline.dispatch.links import device_links
@@ -36,16 +34,10 @@ from vpp_pipeline.dispatch.order_book import OrderBook
 from vpp_pipeline.dispatch.orders import Order
 from vpp_pipeline.dispatch.push import push
 from vpp_pipeline.dispatch.recheck import recheck
+from vpp_pipeline.fleet.document import to_document
 from vpp_pipeline.fleet.frame import with_endpoints
 from vpp_pipeline.runtime import Runtime
 from vpp_pipeline.settings import Settings
-from vpp_pipeline.simulation.command_queue import SimulatedDevice
-from vpp_pipeline.simulation.http_devices import HttpDevices
-from vpp_pipeline.simulation.mqtt_devices import MqttDevices
-from vpp_pipeline.simulation.ocpp_charge_point import SimulatedCharger
-from vpp_pipeline.simulation.ocpp_devices import OcppDevices
-from vpp_pipeline.simulation.sunspec_registers import SunspecUnit
-from vpp_pipeline.simulation.sunspec_server import SunspecGateways
 from vpp_pipeline.warehouse import landing
 from vpp_pipeline.warehouse.store import Warehouse
 
@@ -56,8 +48,6 @@ if TYPE_CHECKING:
     from vpp_pipeline.dispatch.dispatcher import Dispatcher
     from vpp_pipeline.dispatch.recheck import RecheckReport
     from vpp_pipeline.dispatch.report import PushReport
-    from vpp_pipeline.simulation.broker_access import BrokerAccess
-    from vpp_pipeline.simulation.http_completions import CompletionSender
 
 START = datetime(2020, 8, 13, 6, 30, tzinfo=UTC)  # a vehicle stands at either charger
 QUARTER = timedelta(minutes=15)
@@ -65,6 +55,7 @@ LEAD = timedelta(minutes=2)
 PLAN_KW = {0: 3.0, 1: 2.0}  # by interval; chargers draw as much
 PATIENCE_S = 6.0
 SHORT_S = 0.7  # for what will not answer
+_COLLECTIONS = 3
 SCHEDULE = {
     "device_id": pl.String,
     "interval_start": pl.Datetime("us", "UTC"),
@@ -98,25 +89,19 @@ class Story:
         protocols: Sequence[str],
         *,
         start: datetime = START,
-        access: Callable[[Path], BrokerAccess] | None = None,
-        sender: Callable[[ManualClock], CompletionSender] | None = None,
         webhook_port: int | None = None,
-        modbus_tls: Any = None,
+        **peculiar: Any,
     ) -> None:
         self.protocols, self.start_at = tuple(protocols), start
-        self._access, self._sender, self._modbus_tls = access, sender, modbus_tls
+        self._peculiar = Peculiar(**peculiar)
         self.true_clock = ManualClock(start - LEAD)
         self.clock = FaultClock(self.true_clock)
         self.devices = devices_of(protocols)
         self.plant = FaultyPlant(self.devices, self.true_clock)
-        self.proxies: dict[str, FaultProxy] = {}
         self.before_send: dict[str, Callable[[], None]] = {}
         self.after_send: dict[str, Callable[[], None]] = {}
         self.settings = PushSettings(timeout_s=PATIENCE_S, rounds=3)
         self.reports: list[PushReport] = []
-        self.mqtt: MqttDevices | None = None
-        self.http: HttpDevices | None = None
-        self.ocpp: list[OcppDevices] = []
         self._webhook_port = webhook_port
         self._bounds: list[Bound] = []
         self._clock_was_set = False
@@ -136,13 +121,13 @@ class Story:
             settings.fleet_file.write_text(_registry(self.protocols))
             settings.simulation_dir.mkdir()
             self.runtime = Runtime(settings, self.clock, Warehouse(settings.warehouse_dir))
-            self._loop = starting.enter_context(Loop())
-            self._endpoints: dict[str, dict[str, Any]] = {}
-            for protocol in self.protocols:
-                getattr(self, f"_start_{protocol}")(starting)
-            settings.endpoints_file.write_text(json.dumps(self._endpoints))
-            self.devices = with_endpoints(self.devices, self._endpoints)
-            self.true_clock.on_move = self.step
+            self.site = starting.enter_context(
+                PlantDevices(self.protocols, self.plant, self.runtime, self._peculiar)
+            )
+            self.proxies = self.site.proxies
+            settings.endpoints_file.write_text(json.dumps(self.site.endpoints))
+            self.devices = with_endpoints(self.devices, self.site.endpoints)
+            self.true_clock.on_move = self.site.step
             self._running = starting.pop_all()
         return self
 
@@ -152,7 +137,14 @@ class Story:
     # What a scenario does.
 
     def collect(self) -> pl.DataFrame:
-        """Ask all devices for their telemetry, and land it."""
+        """Ask all devices for their telemetry, and land it; again where a busy machine was slow."""
+        for _ in range(_COLLECTIONS):
+            rows = self._collected()
+            if (rows["status"].cast(pl.String) != "offline").all():
+                break
+        return rows
+
+    def _collected(self) -> pl.DataFrame:
 
         async def asked() -> pl.DataFrame:
             drivers = self.runtime.drivers("collector")
@@ -252,19 +244,6 @@ class Story:
         for proxy in self.proxies.values():
             proxy.fault = honest
 
-    def update_firmware(self, device_id: str, scale_factor: int) -> None:
-        """Let a SunSpec device tell its set-point by another scale factor from now on."""
-        units = self.gateways._servers[0].context._units.values()
-        registers = next(registers for name, registers in units if name == device_id)
-        registers._put(704, "WSet_SF", scale_factor)
-
-    def step(self) -> None:
-        """Let the devices arrive where the true clock is."""
-        self.plant.advance()
-        for devices in (self.mqtt, self.http, *self.ocpp):
-            if devices is not None:
-                devices.tick()
-
     def hooked(self, dispatcher: Dispatcher) -> Dispatcher:
         """Return the dispatcher with this story's settings, told of by its hooks."""
         drivers = {
@@ -358,92 +337,6 @@ class Story:
         assert set(counts) <= FINAL
         return f"{paths.get(longest, '')}: {longest}; in all {ends}"
 
-    # The plant's parts.
-
-    def _ids(self, protocol: str) -> tuple[str, str]:
-        return f"{protocol}-1", f"{protocol}-2"
-
-    def _simulated(self, protocol: str) -> list[SimulatedDevice]:
-        return [SimulatedDevice(name, POWER_KW, POWER_KW, True) for name in self._ids(protocol)]
-
-    def _proxied(self, protocol: str, target: str, **fields: Any) -> FaultProxy:
-        proxy = FaultProxy(self._loop, target, **fields)
-        self._stack.callback(proxy.stop)
-        self.proxies[protocol] = proxy
-        return proxy
-
-    def _start_modbus(self, starting: ExitStack) -> None:
-        self._stack = starting
-        units = [
-            SunspecUnit(name, "battery", POWER_KW, POWER_KW, CAPACITY_KWH)
-            for name in self._ids("modbus")
-        ]
-        self.gateways = gateways = SunspecGateways({"site": units}, self.plant)
-        links = self._loop.run(gateways.start())
-        starting.callback(lambda: self._loop.run(gateways.stop()))
-        first, second = self._ids("modbus")
-        proxy = self._proxied(
-            "modbus", links[first][0], framing=modbus_frames, tls=self._modbus_tls
-        )
-        self._endpoints[first] = {"endpoint": proxy.endpoint, "unit_id": links[first][1]}
-        self._endpoints[second] = {"endpoint": links[second][0], "unit_id": links[second][1]}
-
-    def _start_mqtt(self, starting: ExitStack) -> None:
-        self._stack = starting
-        access = self._access(self.home) if self._access else None
-        self.broker = BrokerControl(self.home / "broker", access)
-        starting.callback(self.broker.stop)
-        self.mqtt = MqttDevices(self._simulated("mqtt"), self.plant)
-        self._start_mqtt_devices()
-        starting.callback(lambda: self.mqtt and self.mqtt.stop())
-        proxy = self._proxied("mqtt", self.broker.endpoint, framing=chunks)
-        first, second = self._ids("mqtt")
-        credentials = {"credentials": "simulated-broker"} if access else {}
-        self._endpoints[first] = {"endpoint": proxy.endpoint, "unit_id": None, **credentials}
-        self._endpoints[second] = {
-            "endpoint": self.broker.endpoint,
-            "unit_id": None,
-            **credentials,
-        }
-
-    def _start_mqtt_devices(self) -> None:
-        assert self.mqtt is not None
-        credential = None
-        if self._access:
-            credential = self.runtime.credentials().named("simulated-broker", "devices")
-        self.mqtt.start(BrokerAddress(self.broker.endpoint, credential=credential))
-
-    def _start_http(self, starting: ExitStack) -> None:
-        self._stack = starting
-        sender = self._sender(self.true_clock) if self._sender else None
-        self.http = HttpDevices(self._simulated("http"), self.plant, sender)
-        url = self.http.start()
-        starting.callback(self.http.stop)
-        proxy = self._proxied("http", url.removeprefix("http://"), framing=http_messages)
-        first, second = self._ids("http")
-        named = {"credentials": "gateway"} if self._sender else {}
-        self._endpoints[first] = {"endpoint": f"http://{proxy.endpoint}", "unit_id": None, **named}
-        self._endpoints[second] = {"endpoint": url, "unit_id": None, **named}
-
-    def _start_ocpp(self, starting: ExitStack) -> None:
-        self._stack = starting
-        settings = self.runtime.settings
-        starting.enter_context(in_background(settings, self.true_clock))
-        url_file = settings.charge_point_dir / "url"
-        _wait(url_file.exists, "the central system")
-        url = url_file.read_text()
-        proxy = self._proxied("ocpp", url.removeprefix("ws://"), framing=chunks)
-        proxied = self.home / "proxied-url"
-        proxied.write_text(f"ws://{proxy.endpoint}")
-        for name, where in zip(self._ids("ocpp"), (proxied, url_file), strict=True):
-            charger = SimulatedCharger(name, POWER_KW, 60.0)
-            devices = OcppDevices([charger], self.plant, where)
-            devices.start()
-            starting.callback(devices.stop)
-            self.ocpp.append(devices)
-            self._endpoints[name] = {"endpoint": name, "unit_id": 1}
-        _wait(lambda: all(d._connected for d in self.ocpp), "the charge points")
-
 
 def usual_schedule(
     devices: pl.DataFrame,
@@ -461,14 +354,6 @@ def usual_schedule(
     return pl.DataFrame(rows, schema=SCHEDULE, orient="row")
 
 
-def _wait(holds: Callable[[], Any], what: str) -> None:
-    from devices_mqtt_bench import wait_until
-
-    wait_until(holds, what)
-
-
 def _registry(protocols: Sequence[str]) -> str:
     """Return the fleet as a registry file, for the central system's list of charge points."""
-    from vpp_pipeline.fleet.document import to_document
-
     return to_document(fleet(protocols))

@@ -25,6 +25,7 @@ def fault(name, *invariants):
     return pytest.mark.fault(family="Data and time", fault=name, invariants=invariants)
 
 
+@pytest.mark.core
 @three
 @fault("the clock is set by an hour in mid-dispatch", 16)
 @pytest.mark.parametrize("error", [HOUR, -HOUR])
@@ -70,6 +71,7 @@ def across(story, day, quarters):
     assert story.applications("modbus-1") == [3.0, 2.0]
 
 
+@pytest.mark.core
 @pytest.mark.plant(["modbus", "http"], start=AUTUMN)
 @fault("the hour that comes twice", 4, 16)
 def test_the_repeated_hour_is_dispatched_like_any_other(story):
@@ -136,6 +138,7 @@ def test_whatever_prices_say_the_devices_are_asked_for_what_they_can_do(story, r
     assert report.counts == {"VERIFIED": 4}
 
 
+@pytest.mark.core
 @two
 @fault("NaN or infinity in a schedule", 1)
 @pytest.mark.parametrize("kw", [math.nan, math.inf, -math.inf])
@@ -155,6 +158,7 @@ def test_a_wish_of_a_gigawatt_becomes_what_the_device_and_its_site_can_do(story,
         assert all(abs(applied) <= 10.0 for applied in story.applications(name))
 
 
+@pytest.mark.core
 @two
 @fault("a grid limit arrives in mid-dispatch", 1, 8)
 def test_a_grid_limit_binds_what_is_sent_after_it_and_the_recheck_brings_the_rest(story):
@@ -175,6 +179,7 @@ def test_a_grid_limit_binds_what_is_sent_after_it_and_the_recheck_brings_the_res
     assert "grid" in story.words("modbus-1", 1)
 
 
+@pytest.mark.core
 @two
 @fault("a kill switch in mid-dispatch", 8, 10)
 def test_after_a_stop_nothing_more_is_sent(story):

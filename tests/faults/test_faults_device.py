@@ -20,6 +20,7 @@ def fault(name, *invariants):
     return pytest.mark.fault(family="Device", fault=name, invariants=invariants)
 
 
+@pytest.mark.core
 @three
 @fault("acknowledges without effect", 7)
 @each
@@ -33,6 +34,7 @@ def test_a_device_that_says_yes_and_does_nothing_is_never_verified(story, protoc
     assert story.applications(name) == []
 
 
+@pytest.mark.core
 @three
 @fault("reverts after some minutes", 2, 7)
 @each
@@ -47,6 +49,7 @@ def test_a_set_point_that_a_device_dropped_is_found_and_given_again(story, proto
     assert story.applications(name) == [3.0, 3.0]
 
 
+@pytest.mark.core
 @three
 @fault("reports the previous target", 7)
 @each
@@ -59,6 +62,7 @@ def test_a_device_that_reports_its_last_target_is_not_verified(story, protocol):
     assert "VERIFIED" not in story.path(name, 1)
 
 
+@pytest.mark.core
 @modbus
 @fault("frozen heartbeat", 15)
 def test_a_device_behind_a_frozen_heartbeat_is_not_commanded(story):
@@ -78,25 +82,26 @@ def test_a_device_behind_a_frozen_heartbeat_is_not_commanded(story):
 @fault("scale factor changed by a firmware update", 1, 7)
 def test_a_set_point_that_a_changed_scale_factor_makes_another_is_found_out(story):
     assert story.push().counts == {"VERIFIED": 2}
-    story.update_firmware("modbus-1", 1)
+    story.site.update_firmware("modbus-1", 1)
     report = story.recheck()
     assert report.overridden["device_id"].to_list() == ["modbus-1"]
     assert "30" in report.overridden["why"][0]
     assert story.path("modbus-1")[-1] == "OVERRIDDEN"
-    story.update_firmware("modbus-1", 0)
+    story.site.update_firmware("modbus-1", 0)
     assert story.next_interval().counts == {"VERIFIED": 2}
 
 
 @modbus
 @fault("scale factor lost: a sentinel in its place", 1)
 def test_without_a_scale_factor_nothing_is_sent(story):
-    story.update_firmware("modbus-1", -0x8000)
+    story.site.update_firmware("modbus-1", -0x8000)
     report = story.push()
     assert report.counts == {"VERIFIED": 1, "REJECTED": 1}
     assert "scale" in story.words("modbus-1")
     assert story.applications("modbus-1") == []
 
 
+@pytest.mark.core
 @modbus
 @fault("sentinels in place of values", 1, 15)
 def test_a_sentinel_is_never_taken_for_a_state_of_charge(story):
@@ -108,6 +113,7 @@ def test_a_sentinel_is_never_taken_for_a_state_of_charge(story):
     assert story.next_interval().counts == {"VERIFIED": 2}
 
 
+@pytest.mark.core
 @three
 @fault("state of charge jumps", 1, 15)
 @each
@@ -122,6 +128,7 @@ def test_after_a_jump_of_its_content_no_more_is_asked_than_the_store_has(
     assert story.path(f"{protocol}-2")[-1] == "VERIFIED"
 
 
+@pytest.mark.core
 @modbus
 @fault("LOCAL: somebody is on site", 8)
 def test_under_local_control_nothing_is_written_and_after_it_the_plan_counts(story):
@@ -178,6 +185,7 @@ def test_a_value_without_a_timer_is_anothers_and_never_verified(story):
     assert "no reversion timer" in story.words("modbus-1")
 
 
+@pytest.mark.core
 @three
 @fault("another client writes a value of its own", 14)
 @each

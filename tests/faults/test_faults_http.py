@@ -21,6 +21,7 @@ def fault(name, *invariants):
     return pytest.mark.fault(family="HTTP", fault=name, invariants=invariants)
 
 
+@pytest.mark.core
 @http
 @fault("429 with Retry-After", 18)
 def test_a_gateway_that_asks_for_patience_gets_it_and_then_the_command(story):
@@ -51,6 +52,7 @@ def test_a_gateway_that_falls_over_once_is_asked_again_and_nothing_is_doubled(st
     assert story.applications("http-1") == [3.0]
 
 
+@pytest.mark.core
 @http
 @fault("500 after applying", 5, 6)
 def test_a_500_after_the_device_obeyed_is_a_doubt_and_the_read_back_finds_it(story):
@@ -102,6 +104,7 @@ def test_an_acceptance_that_never_completes_ends_with_its_interval(story):
     assert story.path("http-1")[-1] == "EXPIRED"
 
 
+@pytest.mark.core
 @http
 @fault("redirect to a private address", 18)
 @pytest.mark.parametrize(
@@ -154,6 +157,7 @@ def expiring(monkeypatch):
     return {"sender": lambda _clock: None}
 
 
+@pytest.mark.core
 @pytest.mark.plant(["http"], prepared_by="expiring")
 @fault("the token expires in mid-batch", 18, 19)
 @pytest.mark.parametrize("renewed", [True, False])
@@ -174,7 +178,7 @@ def test_an_expired_token_is_read_again_once_and_never_shown(story, monkeypatch,
         assert "token-" not in table.write_json()
 
 
-SECRET = "a-signing-secret-of-the-gateway"  # noqa: S105 - of a simulated gateway
+SECRET = "a-signing-secret-of-the-gateway"
 
 
 class Doubling(CompletionSender):
@@ -209,6 +213,7 @@ def notifying(monkeypatch):
     }
 
 
+@pytest.mark.core
 @pytest.mark.plant(["http"], prepared_by="notifying")
 @fault("duplicate and forged webhooks", 5, 7)
 def test_a_forged_completion_is_refused_and_a_doubled_one_counts_once(story):
@@ -220,6 +225,6 @@ def test_a_forged_completion_is_refused_and_a_doubled_one_counts_once(story):
 @pytest.mark.plant(["http"], prepared_by="notifying")
 @fault("a completion promised and never posted", 6, 7)
 def test_a_completion_that_never_comes_is_asked_for(story):
-    story.http._sender.send = lambda _completion: None
+    story.site.http._sender.send = lambda _completion: None
     assert story.push().counts == {"VERIFIED": 2}
     assert story.applications("http-1") == [3.0]

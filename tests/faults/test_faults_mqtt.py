@@ -22,18 +22,22 @@ def fault(name, *invariants):
     return pytest.mark.fault(family="MQTT", fault=name, invariants=invariants)
 
 
+def all_answer(story):
+    return (story.collect()["status"].cast(str) == "ok").all()
+
+
 @with_modbus
 @fault("broker ended (TERM) or killed (-9) before the send", 6, 18)
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_a_broker_that_is_gone_costs_its_devices_alone_until_it_is_back(story, how):
     story.collect()
-    story.broker.end(how)
+    story.site.broker.end(how)
     story.hurry()
     report = story.push(collect=False)
     assert report.counts == {"FAILED": 2, "VERIFIED": 2}
-    story.broker.start()
+    story.site.broker.start()
     story.mend()
-    wait_until(lambda: (story.collect()["status"].cast(str) == "ok").all(), "the devices")
+    wait_until(lambda: all_answer(story), "the devices")
     assert story.next_interval().counts == {"VERIFIED": 4}
     assert story.applications("mqtt-1") == [2.0]
 
@@ -42,19 +46,20 @@ def test_a_broker_that_is_gone_costs_its_devices_alone_until_it_is_back(story, h
 @fault("broker killed (-9) after the acknowledgement", 5, 6, 7)
 def test_a_broker_killed_after_the_acks_loses_and_doubles_nothing(story):
     def killed():
-        story.broker.end(signal.SIGKILL)
-        story.broker.start()
+        story.site.broker.end(signal.SIGKILL)
+        story.site.broker.start()
 
     story.after_send["mqtt"] = killed
     story.push()
     assert "REJECTED" not in story.path("mqtt-1")
     story.after_send.clear()
-    wait_until(lambda: (story.collect()["status"].cast(str) == "ok").all(), "the devices")
+    wait_until(lambda: all_answer(story), "the devices")
     story.recheck()
     assert story.path("mqtt-1")[-1] == "VERIFIED"
     assert story.applications("mqtt-1") == [3.0]
 
 
+@pytest.mark.core
 @mqtt_only
 @fault("broker killed (-9) while a command is on its way", 5, 6)
 def test_a_command_that_a_killed_broker_may_have_passed_on_is_read_back_first(story):
@@ -77,17 +82,18 @@ def test_a_command_that_a_killed_broker_may_have_passed_on_is_read_back_first(st
     assert story.applications("mqtt-1") == [3.0]
 
 
+@pytest.mark.core
 @mqtt_only
 @fault("no subscriber", 6, 18)
 def test_a_command_nobody_listens_to_has_failed_and_is_sent_when_somebody_does(story):
     story.collect()
-    story.mqtt.stop()
+    story.site.mqtt.stop()
     back = []
 
     def again():
         if not back:
             back.append(1)
-            story._start_mqtt_devices()
+            story.site.connect_mqtt_devices()
 
     story.after_send["mqtt"] = again
     report = story.push(collect=False)
@@ -131,11 +137,12 @@ def test_a_publication_the_broker_forbids_is_refused_for_good(story, monkeypatch
     assert story.applications("mqtt-1") == []
 
 
+@pytest.mark.core
 @mqtt_only
 @fault("duplicate and unknown acks, and one out of order", 5, 6)
 def test_acks_that_are_doubled_early_or_of_unknown_commands_change_nothing(story):
     def forged():
-        with peer(story.broker.endpoint) as liar:
+        with peer(story.site.broker.endpoint) as liar:
             for command_id in ("never-sent", "mqtt-2.v1.0", story.id("mqtt-1"), story.id("mqtt-1")):
                 ack = {"command_id": command_id, "accepted": True, "reason": ""}
                 liar.say("mqtt-1", "ack", json.dumps(ack))
@@ -153,7 +160,7 @@ def test_an_ack_that_comes_after_the_time_out_is_no_proof(story):
     story.hurry()
 
     def late():
-        with peer(story.broker.endpoint) as liar:
+        with peer(story.site.broker.endpoint) as liar:
             ack = {"command_id": story.id("mqtt-1"), "accepted": True, "reason": ""}
             liar.say("mqtt-1", "ack", json.dumps(ack))
 
@@ -167,10 +174,11 @@ def test_an_ack_that_comes_after_the_time_out_is_no_proof(story):
     assert story.path("mqtt-2")[-1] == "VERIFIED"
 
 
+@pytest.mark.core
 @mqtt_only
 @fault("a retained old command", 4, 20)
 def test_a_retained_command_of_the_past_is_obeyed_by_nobody(story):
-    story.mqtt.stop()
+    story.site.mqtt.stop()
     old = {
         "command_id": "mqtt-1.v0.1",
         "plan_id": "old",
@@ -180,9 +188,9 @@ def test_a_retained_command_of_the_past_is_obeyed_by_nobody(story):
         "valid_from": (START - timedelta(hours=1)).isoformat(),
         "valid_until": (START + timedelta(hours=5)).isoformat(),
     }
-    with peer(story.broker.endpoint) as stranger:
+    with peer(story.site.broker.endpoint) as stranger:
         stranger.say("mqtt-1", "cmd", json.dumps(old), retain=True)
-    story._start_mqtt_devices()
+    story.site.connect_mqtt_devices()
     assert story.push().counts == {"VERIFIED": 2}
     assert [a.kw for a in story.plant.record if a.device_id == "mqtt-1"] == [3.0]
 
@@ -196,7 +204,7 @@ def test_a_command_that_outlived_its_device_is_not_obeyed_when_it_returns(story)
     story.push(collect=False)
     story.true_clock.sleep_until(START + timedelta(minutes=21))
     story.plant.set_outage("mqtt-1", False)
-    story.step()
+    story.site.step()
     assert story.plant.obeyed_kw("mqtt-1") is None
     assert story.applications("mqtt-1") == []
 
@@ -212,7 +220,7 @@ def test_a_client_under_our_id_costs_a_doubt_and_no_fight(story, monkeypatch):
     def take():
         if not others:
             others.append(1)
-            with peer(story.broker.endpoint) as other:
+            with peer(story.site.broker.endpoint) as other:
                 other.client._client_id = b"taken"
                 other.client.reconnect()
                 wait_until(other.client.is_connected, "the stranger")

@@ -16,26 +16,23 @@ def fault(name, *invariants):
     return pytest.mark.fault(family="OCPP", fault=name, invariants=invariants)
 
 
-def connected(story):
-    return all(devices._connected for devices in story.ocpp)
-
-
 @ocpp
 @fault("the connection is refused, then back", 6, 18)
 def test_a_charge_point_that_is_away_is_told_when_it_calls_again(story):
     story.collect()
     story.proxies["ocpp"].refuse()
-    wait_until(lambda: not connected(story), "the broken line")
+    wait_until(lambda: not story.site.are_charge_points_connected(), "the broken line")
     story.hurry()
     story.push(collect=False)
     assert story.path("ocpp-2")[-1] == "VERIFIED"
     assert story.applications("ocpp-1") == []
     story.proxies["ocpp"].accept()
     story.mend()
-    wait_until(lambda: connected(story), "the charge point")
+    wait_until(story.site.are_charge_points_connected, "the charge point")
     assert story.next_interval().counts == {"VERIFIED": 2}
 
 
+@pytest.mark.core
 @ocpp
 @fault("it obeys and its answer is lost", 5, 6)
 def test_a_profile_whose_answer_is_lost_is_found_in_the_charge_point(story):
@@ -53,7 +50,7 @@ def test_a_profile_whose_answer_is_lost_is_found_in_the_charge_point(story):
     story.hurry()
     story.after_send["ocpp"] = lambda: (story.mend(), story.proxies["ocpp"].cut())
     story.push(collect=False)
-    wait_until(lambda: connected(story), "the charge point")
+    wait_until(story.site.are_charge_points_connected, "the charge point")
     story.recheck()
     assert "UNKNOWN" in story.path("ocpp-1")
     assert story.path("ocpp-1")[-1] == "VERIFIED"
@@ -65,10 +62,10 @@ def test_a_profile_whose_answer_is_lost_is_found_in_the_charge_point(story):
 @pytest.mark.parametrize("status", ["Faulted", "Unavailable"])
 def test_a_charge_point_that_takes_no_profile_is_told_of(story, status):
     story.collect()
-    story.ocpp[0].set_out_of_order("ocpp-1", status)
+    story.site.ocpp[0].set_out_of_order("ocpp-1", status)
     report = story.push(collect=False)
     assert report.counts == {"VERIFIED": 1, "REJECTED": 1}
-    story.ocpp[0].set_out_of_order("ocpp-1", None)
+    story.site.ocpp[0].set_out_of_order("ocpp-1", None)
     assert story.next_interval().counts == {"VERIFIED": 2}
 
 

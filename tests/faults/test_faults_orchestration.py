@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -40,11 +41,15 @@ def push_elsewhere(story, what, nth=1):
         str(nth),
         *story.protocols,
     ]
-    return subprocess.run(command, capture_output=True, timeout=100, check=False)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(command, capture_output=True, timeout=100, check=False, env=environment)
 
 
+@pytest.mark.core
 @three
-@fault("the dispatcher is killed: before the send, after it, after the ack, before a commit", 5, 6, 19)
+@fault(
+    "the dispatcher is killed: before the send, after it, after the ack, before a commit", 5, 6, 19
+)
 @pytest.mark.parametrize(
     ("point", "nth"),
     [
@@ -77,6 +82,7 @@ def test_on_a_full_disk_nothing_is_sent_that_could_not_be_noted(story):
     assert story.push(collect=False).counts == {"VERIFIED": 4}
 
 
+@pytest.mark.core
 @two
 @fault("two runs for one interval", 5, 14)
 def test_of_two_runs_at_once_each_command_goes_out_once(story):
@@ -121,6 +127,7 @@ def test_without_its_ledger_a_push_sends_nothing(story):
     assert story.push(collect=False).counts == {"VERIFIED": 4}
 
 
+@pytest.mark.core
 @two
 @fault("the sensor's cursor is replayed", 5, 12)
 def test_a_run_asked_for_again_sends_nothing_again(story):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import socket
 import ssl
+from datetime import timedelta
 
 import faults_proxy as net
 import polars as pl
 import pytest
 from devices_modbus_certificates import issue, make_authority
+from faults_story import START
 
 LATE = ["PLANNED", "SENT", "UNKNOWN", "VERIFIED"]
 AGAIN = ["PLANNED", "SENT", "UNKNOWN", "FAILED", "SENT", "VERIFIED"]
@@ -27,6 +29,7 @@ def others_verified(story, first):
             assert story.path(device_id)[-1] == "VERIFIED", device_id
 
 
+@pytest.mark.core
 @both
 @fault("connection refused", 6, 18)
 @pytest.mark.parametrize("protocol", ["modbus", "http"])
@@ -57,6 +60,7 @@ def test_a_device_that_dies_after_it_was_read_is_told_when_it_lives_again(story,
     assert story.next_interval().counts == {"VERIFIED": 4}
 
 
+@pytest.mark.core
 @modbus
 @fault("reset before the device", 6)
 def test_a_write_that_never_arrived_is_read_back_before_it_is_sent_again(story):
@@ -66,6 +70,7 @@ def test_a_write_that_never_arrived_is_read_back_before_it_is_sent_again(story):
     assert story.applications("modbus-1") == [3.0]
 
 
+@pytest.mark.core
 @modbus
 @fault("reset after the device obeyed", 5, 6)
 def test_a_write_whose_answer_is_cut_off_is_found_in_the_device_and_not_repeated(story):
@@ -75,6 +80,7 @@ def test_a_write_whose_answer_is_cut_off_is_found_in_the_device_and_not_repeated
     assert story.applications("modbus-1") == [3.0]
 
 
+@pytest.mark.core
 @both
 @fault("half-open: the line stands, nothing passes", 6, 18)
 @pytest.mark.parametrize("protocol", ["modbus", "http"])
@@ -89,6 +95,7 @@ def test_a_black_hole_holds_up_nobody_else_and_is_told_after_it(story, protocol)
     assert story.next_interval().counts == {"VERIFIED": 4}
 
 
+@pytest.mark.core
 @both
 @fault("the answer is lost", 5, 6)
 @pytest.mark.parametrize("protocol", ["modbus", "http"])
@@ -113,6 +120,7 @@ def test_an_answer_after_the_time_out_is_not_taken_for_another_requests(story):
     assert story.applications("modbus-1") == [3.0]
 
 
+@pytest.mark.core
 @modbus
 @fault("truncated frame", 6)
 def test_a_truncated_answer_to_a_write_is_no_answer(story):
@@ -171,6 +179,7 @@ def test_what_a_device_says_it_can_never_do_is_not_tried_again(story, code):
     assert story.next_interval().counts == {"VERIFIED": 2}
 
 
+@pytest.mark.core
 @modbus
 @fault("Modbus exception 6, busy", 18)
 def test_a_busy_device_is_asked_again_within_the_interval(story):
@@ -180,6 +189,7 @@ def test_a_busy_device_is_asked_again_within_the_interval(story):
     assert story.applications("modbus-1") == [3.0]
 
 
+@pytest.mark.core
 @modbus
 @fault("Modbus exceptions 5 and 0x0B", 6, 18)
 @pytest.mark.parametrize("code", [5, 11])
@@ -211,7 +221,7 @@ def test_a_device_whose_only_slot_is_taken_is_told_when_it_is_free(story):
 @modbus
 @fault("every connection breaks between the send and the read-back", 6, 7)
 def test_a_line_that_breaks_after_the_send_is_opened_again_to_verify(story):
-    story.after_send["modbus"] = lambda: story.proxies["modbus"].cut()
+    story.after_send["modbus"] = story.proxies["modbus"].cut
     assert story.push().counts == {"VERIFIED": 2}
     assert story.applications("modbus-1") == [3.0]
 
@@ -251,7 +261,8 @@ def under_tls(request, certificates, monkeypatch):
 def test_a_failed_handshake_names_the_certificate_and_sends_nothing(under_tls, story, request):
     first = pl.col("device_id") == "modbus-1"
     story.collect()
-    story.land(story.plant.reading("modbus-1"))  # as it was told before
+    story.true_clock.sleep_until(START - timedelta(minutes=1))
+    story.land(story.plant.reading("modbus-1"))  # as another told who may come in
     story.devices = story.devices.with_columns(
         tls=first, credentials=pl.when(first).then(pl.lit("site"))
     )
