@@ -6,8 +6,8 @@ from dispatch_cases import START
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vpp_pipeline.devices.protocol import ReadBack, Unreachable
-from vpp_pipeline.dispatch.judgement import answers_frame, judge
+from vpp_pipeline.devices.protocol import CommandResult, Outcome, ReadBack, Unreachable
+from vpp_pipeline.dispatch.judgement import answers_frame, judge, results_frame
 from vpp_pipeline.dispatch.lifecycle import State, is_legal
 
 BEFORE = pl.DataFrame({"device_id": ["d"], "command_id": ["before"], "setpoint_kw": [2.0]})
@@ -110,3 +110,24 @@ def test_invariant_07_no_answer_verifies_without_a_match_or_moves_to_an_illegal_
         assert is_legal(State(state), State(row["verdict"]))
     else:
         assert not last_look
+
+
+def known_at_once(outcome: Outcome, back: ReadBack | None) -> dict:
+    result = CommandResult("ours", outcome, "10", "words", "ack", 3, back)
+    return results_frame({"ours": result}).row(0, named=True)
+
+
+def test_invariant_07_what_is_seen_in_force_at_once_is_verified_with_what_was_read():
+    known = known_at_once(Outcome.ACKED, said(5.0, matches=True))
+    assert (known["state"], known["raw"], known["answer"]) == ("VERIFIED", "0x0", "ack")
+
+
+@pytest.mark.parametrize("back", [None, said(4.0), said(5.0, matches=True, command_id="before")])
+def test_invariant_07_nothing_else_seen_at_once_proves_anything(back: ReadBack | None):
+    known = known_at_once(Outcome.ACKED, back)
+    assert (known["state"], known["raw"], known["words"]) == ("ACKED", "", "words")
+
+
+@pytest.mark.parametrize("outcome", [Outcome.REJECTED, Outcome.FAILED, Outcome.UNKNOWN])
+def test_invariant_06_only_an_acknowledged_command_is_verified_at_once(outcome: Outcome):
+    assert known_at_once(outcome, said(5.0, matches=True))["state"] == outcome.value

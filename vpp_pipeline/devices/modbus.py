@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pymodbus.pdu.register_message import WriteMultipleRegistersRequest
 
 from vpp_pipeline.credentials import Credentials
 from vpp_pipeline.devices import register_map_look, sunspec_look
+from vpp_pipeline.devices.discoveries import Discoveries
 from vpp_pipeline.devices.endpoint_health import EndpointHealth
 from vpp_pipeline.devices.leases import Lease, Leases
 from vpp_pipeline.devices.modbus_refusals import refusal_of, unwritable
@@ -27,7 +28,7 @@ from vpp_pipeline.devices.registers import NotEncodable
 from vpp_pipeline.devices.write_budget import BudgetSpent, WriteBudget
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -43,8 +44,9 @@ _TIMER_TOLERANCE_S = 2.0  # wall seconds a timer may outlive its command: a whol
 class ModbusDriver:
     """Devices over Modbus TCP: SunSpec, or a vendor's register map; a `devices.protocol.Driver`.
 
-    `shared_dir` holds leases and write budgets for all processes that speak to these devices,
-    `owner` is the name the others are told, `clock` stamps the readings (Modbus carries no time).
+    `shared_dir` holds leases, write budgets and discovered models for all processes that speak to
+    these devices, `owner` is the name the others are told, `clock` stamps the readings (Modbus
+    carries no time).
     """
 
     def __init__(
@@ -59,7 +61,10 @@ class ModbusDriver:
         self._budget = WriteBudget(shared_dir)
         self._timers = TimersSeen()
         self._visits = Visits(
-            Leases(shared_dir, owner), health or EndpointHealth(), credentials or Credentials()
+            Leases(shared_dir, owner),
+            health or EndpointHealth(),
+            credentials or Credentials(),
+            Discoveries(shared_dir, clock),
         )
 
     async def read(
@@ -80,7 +85,7 @@ class ModbusDriver:
     async def command(
         self, commands: Sequence[tuple[DeviceLink, Command]], now: datetime, timeout_s: float
     ) -> list[CommandResult]:
-        """Write each set-point and its timer; Modbus obeys at once, so at `valid_from`.
+        """Write each set-point and its timer, and look; Modbus obeys at once, so at `valid_from`.
 
         SunSpec takes both as one frame, a vendor's map its frames in order. The timer is what is
         left until `valid_until` when the frames are built. The same set-point again is a refresh.
@@ -103,7 +108,21 @@ class ModbusDriver:
             if (reason := refusal_of(link, command, now))
         }
         ids = [command.command_id for _, command in commands]
-        return await self._write(links, ids, refusals, timeout_s, writes, release=False)
+
+        async def confirm(
+            session: Session, look: Look, index: int, acked: CommandResult
+        ) -> CommandResult:
+            link, command = commands[index]
+            at = self._clock.now()
+            try:
+                seen = await _look_again(session, link, look)
+                return replace(acked, read_back=self._compared(seen, command, at))
+            except (LinkError, NotEncodable):
+                return acked  # a later look will tell
+
+        return await self._write(
+            links, ids, refusals, timeout_s, writes, confirm=confirm, release=False
+        )
 
     async def read_back(
         self, commands: Sequence[tuple[DeviceLink, Command]], timeout_s: float
@@ -116,11 +135,8 @@ class ModbusDriver:
 
         async def ask(session: Session, _lease: Lease, index: int) -> ReadBack | Unreachable:
             link, command = commands[index]
-            asked_at = self._clock.now()
-            look = await _look_at(session, link, "verify")
-            left_s = (command.valid_until - asked_at).total_seconds()
-            back = look.read_back(command, left_s + _TIMER_TOLERANCE_S * self._clock.rate)
-            return self._timers.judged(back, asked_at)
+            at = self._clock.now()
+            return self._compared(await _look_at(session, link, "verify"), command, at)
 
         def lost(index: int, reason: str) -> ReadBack | Unreachable:
             return Unreachable(commands[index][0].device_id, reason)
@@ -142,10 +158,25 @@ class ModbusDriver:
             index: reason for index, link in enumerate(links) if (reason := unwritable(link))
         }
         ids = [""] * len(links)
-        return await self._write(links, ids, refusals, timeout_s, writes, release=True)
+
+        async def confirm(
+            session: Session, _look: Look, index: int, acked: CommandResult
+        ) -> CommandResult:
+            left = (await _look_at(session, links[index], "verify")).left_over()
+            doubt = f"accepted, but not released: {left}"
+            return replace(acked, outcome=Outcome.UNKNOWN, detail=doubt) if left else acked
+
+        return await self._write(
+            links, ids, refusals, timeout_s, writes, confirm=confirm, release=True
+        )
 
     async def close(self) -> None:
         """Do nothing: every call gives back its connections and leases before it ends."""
+
+    def _compared(self, look: Look, command: Command, at: datetime) -> ReadBack:
+        left_s = (command.valid_until - at).total_seconds()
+        back = look.read_back(command, left_s + _TIMER_TOLERANCE_S * self._clock.rate)
+        return self._timers.judged(back, at)
 
     async def _write(
         self,
@@ -155,6 +186,7 @@ class ModbusDriver:
         timeout_s: float,
         writes_of: Callable[[int, Look], list[RegisterWrite]],
         *,
+        confirm: Callable[[Session, Look, int, CommandResult], Awaitable[CommandResult]],
         release: bool,
     ) -> list[CommandResult]:
         senders: dict[int, _Sender] = {}
@@ -178,11 +210,8 @@ class ModbusDriver:
             outcome, detail = await self._give(
                 link, look, sender, lambda: writes_of(index, look), release=release
             )
-            if release and outcome is Outcome.ACKED:
-                left = (await _look_at(session, link, "verify")).left_over()
-                if left:
-                    outcome, detail = Outcome.UNKNOWN, f"accepted, but not released: {left}"
-            return result(index, outcome, detail)
+            given = result(index, outcome, detail)
+            return await confirm(session, look, index, given) if outcome is Outcome.ACKED else given
 
         visited = {index: link for index, link in enumerate(links) if index not in refusals}
         answers = await self._visits.ask(visited, timeout_s, ask, lost)
@@ -279,6 +308,13 @@ async def _look_at(session: Session, link: DeviceLink, purpose: Purpose) -> Look
     if link.register_map is None:
         return await sunspec_look.look_at(session, link, _unit_id(link), purpose)
     return await register_map_look.look_at(session, link, _unit_id(link), purpose)
+
+
+async def _look_again(session: Session, link: DeviceLink, look: Look) -> Look:
+    """Read what a write moved."""
+    if isinstance(look, sunspec_look.SunspecLook):
+        return await sunspec_look.look_again(session, look, _unit_id(link))
+    return await _look_at(session, link, "verify")
 
 
 def _unit_id(link: DeviceLink) -> int:

@@ -21,7 +21,6 @@ from vpp_pipeline.devices.leases import Lease, LeaseFileDamaged, LeaseHeld, Leas
 from vpp_pipeline.devices.modbus_session import (
     EndpointLost,
     LinkError,
-    Models,
     NoAnswer,
     Refusal,
     Session,
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from vpp_pipeline.devices.discoveries import Discoveries
     from vpp_pipeline.devices.protocol import DeviceLink
 
 _REQUEST_TIMEOUT_S = 1.0
@@ -46,12 +46,18 @@ T = TypeVar("T")
 class Visits:
     """The endpoints that one driver visits, and what it remembers of them."""
 
-    def __init__(self, leases: Leases, health: EndpointHealth, credentials: Credentials) -> None:
+    def __init__(
+        self,
+        leases: Leases,
+        health: EndpointHealth,
+        credentials: Credentials,
+        discoveries: Discoveries,
+    ) -> None:
         self._leases = leases
         self._health = health
         self._credentials = credentials
         self._contexts: dict[str | None, ssl.SSLContext] = {}
-        self._discovered: dict[str, dict[int, Models]] = {}
+        self._discoveries = discoveries
 
     async def ask(
         self,
@@ -103,6 +109,7 @@ class Visits:
         visits = [asyncio.create_task(visit(*entry)) for entry in endpoints.items()]
         if visits:
             await _within(visits, timeout_s)
+        self._discoveries.keep()
         for index in links:
             if index not in answers:
                 answers[index] = lost(index, f"no answer within the call's {timeout_s} s")
@@ -111,11 +118,11 @@ class Visits:
     async def _open(self, link: DeviceLink, timeout_s: float) -> Session:
         """Connect to the device's endpoint. Raises `EndpointLost`, `NotAdmitted`, `CredentialError`."""
         context = self._context(link) if link.tls else None
-        await asyncio.sleep(self._health.admit(link.endpoint, timeout_s))
+        await _pause(self._health.admit(link.endpoint, timeout_s))
         try:
             return await open_session(
                 link.endpoint,
-                self._discovered.setdefault(link.endpoint, {}),
+                self._discoveries.of(link.endpoint),
                 min(_REQUEST_TIMEOUT_S, timeout_s * _REQUEST_SHARE),
                 context,
             )
@@ -136,7 +143,7 @@ class Visits:
             self._health.failed(endpoint, "it took the connection and answered nothing")
 
     async def _admit(self, link: DeviceLink, timeout_s: float) -> None:
-        await asyncio.sleep(self._health.admit(_unit(link), timeout_s))
+        await _pause(self._health.admit(_unit(link), timeout_s))
 
     async def _told(self, link: DeviceLink, asked: Awaitable[T]) -> T:
         """Return what a unit answers, and remember whether it did."""
@@ -154,6 +161,11 @@ class Visits:
 
 def _unit(link: DeviceLink) -> str:
     return f"unit {link.unit_id} at {link.endpoint}"
+
+
+async def _pause(seconds: float) -> None:
+    if seconds > 0:
+        await asyncio.sleep(seconds)
 
 
 async def _within(visits: Sequence[asyncio.Task[None]], timeout_s: float) -> None:

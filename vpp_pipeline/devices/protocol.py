@@ -97,6 +97,7 @@ class CommandResult:
     detail: str = ""
     answer: str = ""  # the device's, as it came (hex or JSON); empty if none did
     fence: int | None = None  # the token of the endpoint's lease, where it was sent under one
+    read_back: ReadBack | None = None  # what was in force right after, where the driver looked
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from sunspec2 import device, mb
 
-from vpp_pipeline.devices.registers import NotEncodable, to_bytes, to_registers, whole_steps
+from vpp_pipeline.devices.registers import NotEncodable, to_registers, whole_steps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +44,17 @@ class Point:
         """The register behind the point's last."""
         return self.offset + self.length
 
-    @property
+    @cached_property
+    def words(self) -> slice:
+        """Where its registers are among the model's."""
+        return slice(self.offset, self.end)
+
+    @cached_property
+    def packing(self) -> struct.Struct:
+        """Its registers as bytes."""
+        return struct.Struct(f">{self.length}H")
+
+    @cached_property
     def coding(self) -> Any:
         """pysunspec2's coding of the point's type."""
         return mb.point_type_info[self.kind]
@@ -84,10 +94,10 @@ class Block:
     def raw(self, name: str) -> int | None:
         """Return a numeric point as its registers say it; None where not implemented or not read."""
         point = layout(self.model_id)[name]
-        words = self.registers[point.offset : point.end]
+        words = self.registers[point.words]
         if len(words) < point.length:
             return None
-        value: int = point.coding.data_to(to_bytes(words))
+        value: int = point.coding.data_to(point.packing.pack(*words))
         return value if point.coding.is_impl(value) else None
 
     def value(self, name: str) -> float | None:

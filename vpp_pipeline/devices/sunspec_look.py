@@ -6,7 +6,7 @@ not: the points' meaning (`sunspec_control`, `sunspec_reading`), requests (`modb
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from vpp_pipeline.devices.modbus_look import RegisterWrite
 from vpp_pipeline.devices.modbus_session import LinkError, Models, Session
 from vpp_pipeline.devices.protocol import ReadBack
 from vpp_pipeline.devices.registers import NotEncodable, to_bytes
+from vpp_pipeline.devices.sunspec import Block
 from vpp_pipeline.devices.sunspec_control import (
     CONTROL_MODEL,
     LEGACY_CONTROL_MODEL,
@@ -31,12 +32,12 @@ from vpp_pipeline.devices.sunspec_reading import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from vpp_pipeline.devices.modbus_look import Purpose
     from vpp_pipeline.devices.protocol import Command, DeviceLink, Reading
-    from vpp_pipeline.devices.sunspec import Block, Frame
+    from vpp_pipeline.devices.sunspec import Frame
 
 _VERIFYING = {
     RATING_MODEL: "W_SF",
@@ -142,6 +143,26 @@ class SunspecLook:
         way = sunspec_control.steering(self.link.device_type, control.model_id)
         return "; ".join(sunspec_control.differences(frame, control, (*way.kept, way.timer)))
 
+    def moved_span(self) -> tuple[int, int]:
+        """Return address and number of the registers that a set-point moves, and its scale factor.
+
+        Raises `LinkError`, `NotEncodable`.
+        """
+        control, _ = self._steered_by()
+        way = sunspec_control.steering(self.link.device_type, control.model_id)
+        points = sunspec.layout(control.model_id)
+        told = [points[name] for name in (*way.names, way.scale, way.remaining) if name]
+        first = min(point.offset for point in told)
+        count = max(point.end for point in told) - first
+        return self.models[control.model_id].address + first, count
+
+    def with_moved(self, address: int, words: Sequence[int]) -> SunspecLook:
+        """Return this look with the control model's registers from `address` on read anew."""
+        control, _ = self._steered_by()
+        first, old = address - self.models[control.model_id].address, control.registers
+        new = Block(control.model_id, (*old[:first], *words, *old[first + len(words) :]))
+        return replace(self, blocks={**self.blocks, control.model_id: new})
+
     @property
     def _control(self) -> Block | None:
         return sunspec_reading.control(self.blocks)
@@ -167,6 +188,15 @@ async def look_at(
     """Read the models that the purpose needs. Raises `LinkError`."""
     blocks = await session.blocks(unit_id, _lengths(purpose), link.base_address)
     return SunspecLook(link, await session.models(unit_id, link.base_address), blocks)
+
+
+async def look_again(session: Session, look: SunspecLook, unit_id: int) -> SunspecLook:
+    """Read what a write just moved; the rest is as `look` saw it right before.
+
+    Raises `LinkError`, `NotEncodable`.
+    """
+    address, count = look.moved_span()
+    return look.with_moved(address, await session.read(unit_id, address, count))
 
 
 @cache

@@ -7,8 +7,8 @@ is asked or what follows from the answers (`push`), any wire format (the drivers
 from __future__ import annotations
 
 import asyncio
-from itertools import groupby
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import fields
+from typing import TYPE_CHECKING, TypeVar
 
 from vpp_pipeline.devices.protocol import Command, CommandResult, DeviceLink, ReadBack, Unreachable
 
@@ -54,11 +54,8 @@ async def ask_all(
         return answers
 
     batches = [
-        (protocol, [_pair(row, links) for row in batch])
-        for protocol, batch in groupby(
-            rows.sort("protocol", maintain_order=True).iter_rows(named=True),
-            key=lambda row: str(row["protocol"]),
-        )
+        (str(protocol), _pairs(batch, links))
+        for (protocol,), batch in rows.group_by("protocol", maintain_order=True)
     ]
     answered = await asyncio.gather(*(ask_one(*batch) for batch in batches))
     return {
@@ -68,15 +65,7 @@ async def ask_all(
     }
 
 
-def _pair(row: dict[str, Any], links: Mapping[str, DeviceLink]) -> Pair:
-    command = Command(
-        command_id=row["command_id"],
-        device_id=row["device_id"],
-        plan_id=row["plan_id"],
-        plan_version=row["plan_version"],
-        sequence=row["sequence"],
-        power_kw=row["offered_kw"],
-        valid_from=row["valid_from"],
-        valid_until=row["valid_until"],
-    )
-    return links[command.device_id], command
+def _pairs(rows: pl.DataFrame, links: Mapping[str, DeviceLink]) -> list[Pair]:
+    told = rows.with_columns(power_kw="offered_kw").select(field.name for field in fields(Command))
+    commands = (Command(*row) for row in told.iter_rows())
+    return [(links[command.device_id], command) for command in commands]

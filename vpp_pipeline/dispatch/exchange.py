@@ -20,7 +20,7 @@ from vpp_pipeline.dispatch.admission import refusal
 from vpp_pipeline.dispatch.batches import ask_all
 from vpp_pipeline.dispatch.evidence import with_sent
 from vpp_pipeline.dispatch.guard import guard
-from vpp_pipeline.dispatch.judgement import answers_frame
+from vpp_pipeline.dispatch.judgement import answers_frame, results_frame
 from vpp_pipeline.dispatch.ledger import events
 from vpp_pipeline.dispatch.lifecycle import State
 from vpp_pipeline.dispatch.links import device_links
@@ -30,15 +30,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from vpp_pipeline.dispatch.dispatcher import Dispatcher
-
-_ANSWERS = {
-    "command_id": pl.String,
-    "outcome": pl.String,
-    "wire": pl.String,
-    "words": pl.String,
-    "answer": pl.String,
-    "fence": pl.Int64,
-}
 
 
 class Exchange:
@@ -132,20 +123,13 @@ class Exchange:
             ),
             timeout_s=timeout_s,
         )
-        answers = pl.DataFrame(
-            [
-                (id_, r.outcome.value, r.sent, r.detail, r.answer, r.fence)
-                for id_, r in results.items()
-            ],
-            schema=_ANSWERS,
-            orient="row",
-        )
         await self.record(
-            answers,
-            pl.col("outcome"),
+            results_frame(results),
+            pl.col("state"),
             detail=pl.col("words"),
             sent=pl.col("wire"),
             acknowledged=pl.col("answer"),
+            read_back=pl.col("raw"),
             fence=pl.col("fence"),
         )
 
@@ -178,7 +162,9 @@ class Exchange:
 
     async def _judged(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Add the guard's `offered_kw` and `note`, `authority`, `order_id`, `old_kw`, `refusal`."""
-        wish = rows.with_columns(setpoint_kw=pl.coalesce("offered_kw", "planned_kw"))
+        wish = rows.with_columns(
+            setpoint_kw="planned_kw"
+        )  # an override of the last send may be over
         guarded, telemetry = await self.guarded(wish)
         before = (
             telemetry.drop_nulls(["device_id", "measured_at"])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from vpp_pipeline.devices.protocol import ReadBack, Unreachable
+from vpp_pipeline.devices.protocol import CommandResult, Outcome, ReadBack, Unreachable
 from vpp_pipeline.dispatch.lifecycle import State
 
 if TYPE_CHECKING:
@@ -30,6 +30,27 @@ _ANSWERS = {
     "raw": pl.String,
     "told": pl.String,
 }
+
+_RESULTS = {
+    "command_id": pl.String,
+    "state": pl.String,
+    "words": pl.String,
+    "wire": pl.String,
+    "answer": pl.String,
+    "raw": pl.String,
+    "fence": pl.Int64,
+}
+
+
+def results_frame(results: Mapping[str, CommandResult]) -> pl.DataFrame:
+    """Return what is known right after a send: each command's `state`, and what went to and fro.
+
+    One that the device took and was seen to have in force at once is VERIFIED. What it was seen
+    to do instead proves nothing yet: it may take a moment.
+    """
+    return pl.DataFrame(
+        [_at_once(id_, result) for id_, result in results.items()], schema=_RESULTS, orient="row"
+    )
 
 
 def answers_frame(answers: Mapping[str, ReadBack | Unreachable]) -> pl.DataFrame:
@@ -121,6 +142,14 @@ def judge(
         )
         .select(*asked.columns, "verdict", "words", "raw")
     )
+
+
+def _at_once(command_id: str, result: CommandResult) -> tuple[str | int | None, ...]:
+    state, words, raw = result.outcome.value, result.detail, ""
+    back = result.read_back
+    if back and back.matches and back.command_id in {None, command_id} and state == Outcome.ACKED:
+        state, words, raw = State.VERIFIED.value, back.detail, back.raw
+    return command_id, state, words, result.sent, result.answer, raw, result.fence
 
 
 def _words() -> pl.Expr:

@@ -221,8 +221,9 @@ class _Push:
     async def _record(
         self, rows: pl.DataFrame, state: State | pl.Expr, **told: str | pl.Expr
     ) -> None:
-        self._known = None
-        await self._exchange.record(rows, state, **told)
+        if not rows.is_empty():
+            self._known = None
+            await self._exchange.record(rows, state, **told)
 
     async def _states(self) -> pl.DataFrame:
         if self._known is None:

@@ -1,0 +1,91 @@
+"""Where each SunSpec unit keeps its models, remembered from process to process for a day.
+
+Belongs here: the small file that spares a new process the walk through every device's map. Does
+not: discovery itself, and noticing that a unit changed its map (`modbus_session`: every block that
+is read carries its own header).
+
+One JSON document a day (UTC), replaced whole. It is only a memory: what can't be read, or was lost
+to another process that wrote at the same time, is discovered again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+from vpp_pipeline.devices.modbus_session import Models, Placed
+
+if TYPE_CHECKING:
+    from datetime import date
+    from pathlib import Path
+
+    from vpp_pipeline.clock import Clock
+
+Units = dict[int, Models]
+
+
+class Discoveries:
+    """The models of all units by endpoint, in a file in `directory` that all processes share."""
+
+    def __init__(self, directory: Path, clock: Clock) -> None:
+        self._path = directory / "sunspec-models.json"
+        self._clock = clock
+        self._day: date | None = None
+        self._known: dict[str, Units] = {}
+        self._kept: dict[str, Units] = {}
+
+    def of(self, endpoint: str) -> Units:
+        """Return the models of an endpoint's units, to be added to and then kept."""
+        today = self._clock.now().date()
+        if today != self._day:
+            self._day, self._known = today, self._read(today)
+            self._kept = _copied(self._known)
+        return self._known.setdefault(endpoint, {})
+
+    def keep(self) -> None:
+        """Write down what is known, where that is news. Raises OSError."""
+        if self._day is None or _copied(self._known) == self._kept:
+            return
+        known = self._read(self._day)
+        for endpoint, units in self._known.items():
+            known.setdefault(endpoint, {}).update(units)
+        content = {
+            "day": self._day.isoformat(),
+            "endpoints": {
+                endpoint: {
+                    unit_id: {
+                        id_: (placed.address, placed.length) for id_, placed in models.items()
+                    }
+                    for unit_id, models in units.items()
+                }
+                for endpoint, units in known.items()
+                if units
+            },
+        }
+        new = self._path.with_suffix(f".{os.getpid()}.new")
+        new.write_text(json.dumps(content))
+        new.replace(self._path)
+        self._kept = _copied(self._known)
+
+    def _read(self, today: date) -> dict[str, Units]:
+        try:
+            content = json.loads(self._path.read_bytes())
+            if content["day"] != today.isoformat():
+                return {}
+            return {
+                endpoint: {
+                    int(unit_id): {
+                        int(id_): Placed(int(address), int(length))
+                        for id_, (address, length) in models.items()
+                    }
+                    for unit_id, models in units.items()
+                }
+                for endpoint, units in content["endpoints"].items()
+            }
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return {}
+
+
+def _copied(known: dict[str, Units]) -> dict[str, Units]:
+    return {endpoint: dict(units) for endpoint, units in known.items() if units}
