@@ -108,6 +108,11 @@ class PlantDevices:
             credential = self._runtime.credentials().named(SIMULATED_BROKER, "devices")
         self.mqtt.start(BrokerAddress(self.broker.endpoint, credential=credential))
 
+    def are_mqtt_devices_connected(self) -> bool:
+        assert self.mqtt is not None
+        assert self.mqtt._client is not None
+        return self.mqtt._client.is_connected()
+
     def are_charge_points_connected(self) -> bool:
         return all(devices._connected for devices in self.ocpp)
 

@@ -186,9 +186,14 @@ def _disordered(of_one: pl.DataFrame) -> list[str]:
 def _wordless(of_one: pl.DataFrame) -> list[str]:
     """What is not told in one command's events."""
     broken = []
-    taken = of_one.filter(pl.col("state").is_in(["ACKED", "VERIFIED"]))
-    if taken.height and not of_one["sent"].str.len_bytes().sum():
+    states = set(of_one["state"])
+    taken = (
+        states & {"ACKED", "VERIFIED"} and "UNKNOWN" not in states
+    )  # then nobody was left to tell
+    if taken and not of_one["sent"].str.len_bytes().sum():
         broken.append("taken by the device, and what was sent is not kept")
+    if of_one.filter(pl.col("state") == "SENT")["requested_kw"].null_count():
+        broken.append("sent, and the set-point is not kept")
     for event in of_one.iter_rows(named=True):
         state, detail = event["state"], event["detail"]
         if not event["actor"]:

@@ -172,7 +172,7 @@ def test_an_equal_value_over_a_timer_that_soon_ends_does_not_pass_for_ours(story
     story.proxies["modbus"].fault = on_modbus_writes(reset_at_request, times=1)
     story.next_interval(kw=3.0)
     assert story.steps("modbus-1", 1)[2:] == ["UNKNOWN", "FAILED", "SENT", "VERIFIED"]
-    assert story.plant.setpoint("modbus-1").until == START + 2 * QUARTER + timedelta(minutes=5)
+    assert story.plant.setpoint("modbus-1").until > START + 2 * QUARTER
 
 
 @modbus

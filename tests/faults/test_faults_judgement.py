@@ -76,6 +76,7 @@ def named():
         (evidence(APPLIED, told=events("PLANNED", "SENT", "VERIFIED", read_back="")), "read back"),
         (evidence(told=events("PLANNED", "REJECTED", detail="")), "without a word why"),
         (evidence(told=events("PLANNED", "REJECTED", actor="")), "nobody did"),
+        (evidence(told=events("PLANNED", "SENT", "REJECTED", requested_kw=None)), "is not kept"),
         (evidence(NAMED), "not in the ledger"),
         (evidence(replace(APPLIED, at=START - timedelta(seconds=1))), "before any send"),
     ],

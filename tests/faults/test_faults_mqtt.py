@@ -22,10 +22,6 @@ def fault(name, *invariants):
     return pytest.mark.fault(family="MQTT", fault=name, invariants=invariants)
 
 
-def all_answer(story):
-    return (story.collect()["status"].cast(str) == "ok").all()
-
-
 @with_modbus
 @fault("broker ended (TERM) or killed (-9) before the send", 6, 18)
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
@@ -37,7 +33,7 @@ def test_a_broker_that_is_gone_costs_its_devices_alone_until_it_is_back(story, h
     assert report.counts == {"FAILED": 2, "VERIFIED": 2}
     story.site.broker.start()
     story.mend()
-    wait_until(lambda: all_answer(story), "the devices")
+    wait_until(story.site.are_mqtt_devices_connected, "the devices")
     assert story.next_interval().counts == {"VERIFIED": 4}
     assert story.applications("mqtt-1") == [2.0]
 
@@ -53,7 +49,7 @@ def test_a_broker_killed_after_the_acks_loses_and_doubles_nothing(story):
     story.push()
     assert "REJECTED" not in story.path("mqtt-1")
     story.after_send.clear()
-    wait_until(lambda: all_answer(story), "the devices")
+    wait_until(story.site.are_mqtt_devices_connected, "the devices")
     story.recheck()
     assert story.path("mqtt-1")[-1] == "VERIFIED"
     assert story.applications("mqtt-1") == [3.0]

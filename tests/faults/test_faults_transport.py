@@ -269,7 +269,7 @@ def test_a_failed_handshake_names_the_certificate_and_sends_nothing(under_tls, s
     story.push(collect=False)
     assert story.applications("modbus-1") == []
     expired = "late-server" in request.node.name
-    words = "certificate has expired" if expired else "asks for our certificate"
+    words = "certificate has expired" if expired else "closed the TLS connection"
     assert words in story.words("modbus-1")
     assert story.path("modbus-2")[-1] == "VERIFIED"
 
