@@ -22,7 +22,7 @@ from vpp_pipeline.dispatch.delivery import (
 from vpp_pipeline.dispatch.verification import Tolerance
 from vpp_pipeline.fleet.model import Chp, HttpConnection
 
-BOUNDED = settings(max_examples=40, deadline=None)
+BOUNDED = settings(max_examples=10, deadline=None)
 RAMPING = Chp(
     device_id="ramping",
     connection=HttpConnection(url="http://127.0.0.1:1"),

@@ -18,10 +18,10 @@ from vpp_pipeline.flexibility.derating import LEAST_SHARE, TRUSTED_FROM, deratin
 from vpp_pipeline.flexibility.envelopes import device_envelopes
 from vpp_pipeline.flexibility.states import usable_states
 
-BOUNDED = settings(max_examples=12, deadline=None)
+BOUNDED = settings(max_examples=4, deadline=None)
 NOISE = 1e-9
-STEPS = day_intervals(given.WINTER_DAY, "Europe/Berlin")[:24]
-FLEET = given.mixed_fleet(5)
+STEPS = day_intervals(given.WINTER_DAY, "Europe/Berlin")[:8]
+FLEET = given.mixed_fleet(3)
 
 
 def scores(of_device: dict[tuple[str, str], float | None]) -> pl.DataFrame:

@@ -88,7 +88,14 @@ def delivery_scores(runtime: dg.ResourceParam[Runtime]) -> dg.MaterializeResult[
         )
     scores = scored(verified)
     with runtime.warehouse.write() as connection:
-        connection.append("delivery_scores", scores.with_columns(known_at=pl.lit(now)))
+        known = connection.frame("dispatch_delivery_scores", since=now - MEMORY, as_of=now)
+        told = known.filter(pl.col("known_at") == now)  # by a run of the same instant
+        connection.append(
+            "delivery_scores",
+            scores.join(told, on=["device_id", "direction"], how="anti").with_columns(
+                known_at=pl.lit(now)
+            ),
+        )
     unknown = scores.filter(pl.col("score").is_null())
     lowest = scores.drop_nulls("score").sort("score", "device_id")
     return dg.MaterializeResult(

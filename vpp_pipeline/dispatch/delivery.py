@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 _UTC: dict[str, Any] = {"time_unit": "us", "time_zone": "UTC"}
 
-DIRECTIONS = ["up", "down"]
-"""Up injects more or draws less, down injects less or draws more."""
-
 MEMORY = timedelta(hours=24)
 """Older quarter-hours say nothing of a device any more."""
 
@@ -34,13 +31,14 @@ HALF_LIFE_INTERVALS = 4
 
 _AT_ITS_END = 0.03  # of a store's capacity: meters round, and charging tapers off near full
 _KEYS = ["device_id", "interval_start"]
+_UP_OR_DOWN = "^(up|down)$"
 
 
 class PowerVerifications(dy.Schema):
     """One row a command that stood at its device: whether the power followed.
 
     `asked_kw` is the magnitude asked for in `direction`, null where too little was asked to
-    tell; of it `delivered_kw`.
+    tell; of it `delivered_kw`. Up injects more, down injects less or draws more.
     """
 
     command_id = dy.String(primary_key=True)
@@ -52,7 +50,7 @@ class PowerVerifications(dy.Schema):
     power_verified = dy.Bool(nullable=True)  # null: not judged
     reason = dy.String()
     excuse = dy.String()
-    direction = dy.Enum(DIRECTIONS, nullable=True)
+    direction = dy.String(nullable=True, regex=_UP_OR_DOWN)
     asked_kw = dy.Float64(nullable=True, min=0)
     delivered_kw = dy.Float64(nullable=True, min=0)
 
@@ -61,7 +59,7 @@ class DeliveryScores(dy.Schema):
     """One row a device and direction that was asked for power; `score` is null if unknown."""
 
     device_id = dy.String(primary_key=True)
-    direction = dy.Enum(DIRECTIONS, primary_key=True)
+    direction = dy.String(primary_key=True, regex=_UP_OR_DOWN)
     score = dy.Float64(nullable=True, min=0, max=1)
     intervals = dy.Int64(min=1)
     asked_kwh = dy.Float64(min=0)

@@ -55,8 +55,7 @@ def deratings(scores: pl.DataFrame) -> dy.DataFrame[Deratings]:
         for name in _DIRECTIONS
     }
     return Deratings.validate(
-        by_direction.with_columns(pl.col("direction").cast(pl.String))
-        .sort("device_id", "direction")
+        by_direction.sort("device_id", "direction")
         .group_by("device_id", maintain_order=True)
         .agg(**shares, why=told.str.join("; ")),
         cast=True,
