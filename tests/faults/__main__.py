@@ -46,6 +46,26 @@ INVARIANTS = {
     21: "no replay dispatches; what is read-only is never written",
 }
 
+ELSEWHERE = {
+    "a queue that overflows at the broker": (
+        "test_devices_mqtt_faults",
+        "test_a_gateways_queue_at_the_broker_never_overflows",
+    ),
+    "a command that expires at the broker while its device is away": (
+        "test_devices_mqtt_faults",
+        "test_a_command_whose_validity_ends_while_the_device_is_offline_is_never_delivered",
+    ),
+    "the broker killed (-9) in a burst of commands": (
+        "test_devices_mqtt_faults",
+        "test_invariants_05_and_06_a_broker_killed_in_a_burst_loses_and_doubles_nothing",
+    ),
+    "the controller killed: every timer runs out": (
+        "test_dispatch_failsafe",
+        "test_invariant_02_with_the_controller_killed_every_device_with_a_timer_falls_back",
+    ),
+}
+"""Faults of the list that are tried with real parts by tests of their own."""
+
 
 @dataclass
 class Outcome:
@@ -90,6 +110,17 @@ def invariant_tests() -> dict[int, list[str]]:
                 if number is not None:
                     found[int(number)].append(f"{file.stem}::{node.name}")
     return found
+
+
+def tests_elsewhere() -> list[str]:
+    """Return the faults tried by other tests as a Markdown table. Raises where one is gone."""
+    lines = ["| fault | test |", "| --- | --- |"]
+    for fault, (module, name) in ELSEWHERE.items():
+        (file,) = (ROOT / "tests").rglob(f"{module}.py")
+        if f"def {name}(" not in file.read_text():
+            raise LookupError(f"{file} has no {name}: name the test that tries {fault!r} now")
+        lines.append(f"| {fault} | `{module}::{name}` |")
+    return lines
 
 
 def scenario_table(outcomes: list[Outcome]) -> list[str]:
@@ -160,6 +191,10 @@ def document(outcomes: list[Outcome], found: dict[int, list[str]]) -> str:
             "## Scenarios",
             "",
             *scenario_table(outcomes),
+            "",
+            "## Tried by tests of their own",
+            "",
+            *tests_elsewhere(),
             "",
             "## Invariants",
             "",

@@ -121,7 +121,8 @@ def _applied_twice(evidence: Evidence) -> list[str]:
             ends_so = {
                 command_id: kw
                 for command_id, device_id, kw, until in sent
-                if device_id == applied.device_id and abs(until - applied.until) <= _WHOLE_SECONDS
+                if device_id == applied.device_id
+                and abs(until - applied.until) <= _WHOLE_SECONDS + _clock_slack(evidence)
             }
             equal = [id_ for id_, kw in ends_so.items() if abs(kw - applied.kw) < _SAME_KW]
             told = equal or list(ends_so)  # none is equal where the device clamps in silence
