@@ -122,17 +122,17 @@ def _by_power(told: pl.DataFrame, signal: str, settings: QualitySettings) -> pl.
     if readings.is_empty():
         return pl.DataFrame(schema=_FOUND)
     readings = power_rules.with_usual(readings).with_columns(
-        frozen=power_rules.frozen(readings, settings)
+        still=power_rules.still(readings, settings)
     )
     rules = {
-        "frozen": pl.col("frozen"),
+        "frozen": power_rules.frozen(settings),
         "spike": power_rules.spike(settings),
         "sign_flip": power_rules.sign_flip(settings),
     }
     broken = _broken(readings, rules)
     days = power_rules.on_solar_day(
         readings.filter(pl.col("kind").is_in(["pv", "load"])).select(
-            "row", "device", "measured_at", "kind", "longitude", "size", "frozen"
+            "row", "device", "measured_at", "kind", "longitude", "size", "still"
         )
     )
     spoilt = broken.filter(pl.col("rule") != "frozen").select("row")
@@ -140,7 +140,8 @@ def _by_power(told: pl.DataFrame, signal: str, settings: QualitySettings) -> pl.
     shifted = days.join(off_days, on=["device", "day"], how="semi").select(
         "row", rule=pl.lit("shifted")
     )
-    return _found(pl.concat([broken, shifted]), signal)
+    idle = power_rules.idle_by_day(days, settings).with_columns(rule=pl.lit("frozen"))
+    return _found(pl.concat([broken, shifted, idle]), signal)
 
 
 def _by_content(told: pl.DataFrame, settings: QualitySettings) -> pl.DataFrame:

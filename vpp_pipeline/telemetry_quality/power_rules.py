@@ -23,6 +23,7 @@ _SAME_DEVICE = pl.col("device") == pl.col("device").shift()
 _VARIES = pl.col("kind").is_in(["pv", "wind", "load"])
 _HOURS_PER_DEGREE = 1 / 15
 _WHOLE_DAY_H = 20
+_HOUR_S = 3600
 _HELD_SHARE = 0.02
 _USUAL = 0.95
 _NORMAL_MAD = 1.4826  # of a normal distribution: standard deviation over median deviation
@@ -35,19 +36,8 @@ def sized(readings: pl.DataFrame) -> pl.DataFrame:
     return readings.with_columns(size=pl.when(pl.max_horizontal(inject, draw) > 0).then(signed))
 
 
-def frozen(readings: pl.DataFrame, settings: QualitySettings) -> pl.Series:
-    """Sun, wind and people vary: a power that stands still for hours is an old one.
-
-    Not frozen: at standby, at the nameplate, or at a set-point that holds it. The whole run is
-    flagged from its first reading, once it is long enough.
-    """
-    rating = pl.max_horizontal("max_inject_kw", "max_draw_kw")
-    held = (pl.col("value") - pl.col("setpoint_kw")).abs() <= _HELD_SHARE * rating
-    may_not_stand = (
-        _VARIES
-        & _size.abs().is_between(settings.standby_share, settings.at_rating_share, closed="none")
-        & ~held.fill_null(value=False)
-    )
+def still(readings: pl.DataFrame, settings: QualitySettings) -> pl.Series:
+    """Tell which powers stood at one value for hours, from the first reading of the run."""
     begins = readings.select((~_SAME_DEVICE | (_size != _size.shift())).fill_null(value=True))
     first = np.flatnonzero(begins.to_series().to_numpy())
     count = np.diff(first, append=readings.height)
@@ -56,7 +46,44 @@ def frozen(readings: pl.DataFrame, settings: QualitySettings) -> pl.Series:
     long = (lasted_us >= settings.frozen_after // settings.frozen_after.resolution) & (
         count >= settings.frozen_readings
     )
-    return pl.Series(np.repeat(long, count)) & readings.select(may_not_stand).to_series()
+    return pl.Series(np.repeat(long, count))
+
+
+def frozen(settings: QualitySettings) -> pl.Expr:
+    """Sun, wind and people vary: a power that stands still for hours (`still`) is an old one.
+
+    Not frozen: at standby, at the nameplate, or at a set-point that holds it.
+    """
+    rating = pl.max_horizontal("max_inject_kw", "max_draw_kw")
+    held = (pl.col("value") - pl.col("setpoint_kw")).abs() <= _HELD_SHARE * rating
+    between = _size.abs().is_between(
+        settings.standby_share, settings.at_rating_share, closed="none"
+    )
+    return pl.col("still") & _VARIES & between & ~held.fill_null(value=False)
+
+
+def idle_by_day(days: pl.DataFrame, settings: QualitySettings) -> pl.DataFrame:
+    """Return `row` of PV at standby, still for hours that are bright on most of its days.
+
+    A sensor that froze at night. An exact zero may be an outage or snow, and is believed.
+    """
+    pv = days.filter(pl.col("kind") == "pv")
+    bright_hours = (
+        pv.group_by("device", "hour", "day")
+        .agg(brightest=_size.max())
+        .group_by("device", "hour")
+        .agg(bright=(pl.col("brightest") > settings.bright_share).mean(), days=pl.len())
+        .filter(pl.col("bright") >= settings.night_majority, pl.col("days") >= settings.shift_days)
+    )
+    return (
+        pv.filter(pl.col("still") & (_size != 0.0) & (_size.abs() <= settings.standby_share))
+        .join(bright_hours, on=["device", "hour"], how="semi")
+        .filter(
+            pl.col("hour").n_unique().over("device", "day")
+            >= settings.frozen_after.total_seconds() / _HOUR_S
+        )
+        .select("row")
+    )
 
 
 def spike(settings: QualitySettings) -> pl.Expr:
@@ -91,11 +118,12 @@ def shifted(days: pl.DataFrame, settings: QualitySettings) -> pl.DataFrame:
     PV: bright in hours that are dark on most of the device's days. PV and loads: a least size of
     the day that is off the device's usual one by more than the days' own spread (median absolute
     deviation). `days` are readings that neither a spike nor a turned sign spoils, with `day` and
-    `hour` (`on_solar_day`) and `frozen`; what is frozen tells nothing of the sun's time.
+    `hour` (`on_solar_day`) and `still`; above standby it tells
+    nothing of the sun's time.
     """
     enough = pl.col("day").n_unique().over("device") >= settings.shift_days
     hours = (
-        days.filter((pl.col("kind") == "pv") & ~pl.col("frozen"))
+        days.filter(pl.col("kind") == "pv", ~pl.col("still") | (_size <= settings.standby_share))
         .group_by("device", "day", "hour")
         .agg(brightest=_size.max(), bright=(_size > settings.bright_share).sum())
     )

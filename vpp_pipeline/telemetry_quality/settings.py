@@ -48,7 +48,7 @@ class QualitySettings:
     night_majority: float = 0.6
     floor_share: float = 0.08
     """A daily least that moves by more is a shifted level, where it is also more than"""
-    floor_of_usual: float = 8.0
+    floor_of_usual: float = 6.0
     """this many times what it usually moves by."""
     shift_days: int = 4
     """Fewer days show no habit to compare a day with."""

@@ -1,0 +1,116 @@
+"""Readings no device could have sent are told, withheld or repaired; all others are left alone."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import flexibility_fleets as given
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given as drawn
+from hypothesis import settings
+from hypothesis import strategies as st
+
+from vpp_pipeline.flexibility.states import usable_states
+from vpp_pipeline.telemetry_quality.flags import broken_rules
+from vpp_pipeline.telemetry_quality.repair import telemetry_flags, trusted
+from vpp_pipeline.telemetry_quality.settings import QualitySettings
+
+AT = given.utc(2025, 1, 15, 12)
+RULES = QualitySettings()
+LABELLED = Path(__file__).parents[2] / "benchmarks/data/telemetry_stale_labelled_15min.parquet"
+DEVICES = given.frame(
+    given.site("home", [given.battery("battery"), given.pv("roof"), given.load("load")])
+)
+CAPACITY = DEVICES.filter(pl.col("device_id") == "battery")["energy_capacity_kwh"][0]
+SUN = DEVICES.filter(pl.col("device_id") == "roof")["max_inject_kw"][0]
+
+
+def told(device, power, energy=None, step=timedelta(minutes=15)):
+    """Readings of one device up to AT, one a step."""
+    base = given.telemetry(DEVICES, AT).filter(pl.col("device_id") == device)
+    count = len(power)
+    times = pl.Series([AT - step * (count - 1 - n) for n in range(count)]).cast(
+        pl.Datetime("us", "UTC")
+    )
+    return pl.concat([base] * count).with_columns(
+        measured_at=times,
+        known_at=times,
+        power_kw=pl.Series(np.asarray(power, float)),
+        energy_kwh=pl.Series(energy, dtype=pl.Float64) if energy is not None else None,
+        available_power_kw=pl.lit(None, pl.Float64),
+    )
+
+
+def rules(readings):
+    return set(broken_rules(readings, DEVICES, RULES)["rule"])
+
+
+def test_labelled_stale_values_are_found_with_precision_and_recall_of_95_percent():
+    stale = pl.read_parquet(LABELLED)
+    roof = DEVICES.filter(pl.col("device_id") == "roof").with_columns(max_inject_kw=pl.lit(1.0))
+    rows = stale.select(device_id=pl.lit("roof"), measured_at="ts_utc", power_kw="value_normalized")
+    found = broken_rules(rows, roof, RULES)
+    flagged = np.zeros(len(stale), bool)
+    flagged[found["row"].to_numpy()] = True
+    truth = stale["stale_data_mask"].to_numpy()
+    assert (flagged & truth).sum() >= 0.95 * flagged.sum()
+    assert (flagged & truth).sum() >= 0.95 * truth.sum()
+
+
+@pytest.mark.parametrize(
+    ("device", "power", "energy"),
+    [
+        ("roof", [0.0] * 30, None),
+        ("load", [-0.01] * 30, None),
+        ("battery", [0.0] * 30, [CAPACITY / 2] * 30),
+    ],
+)
+def test_a_night_a_standby_and_a_rest_are_not_frozen(device, power, energy):
+    assert rules(told(device, power, energy)) == set()
+
+
+@pytest.mark.parametrize(
+    ("device", "power", "energy", "rule"),
+    [
+        ("roof", [SUN / 2] * 30, None, "frozen"),
+        ("roof", [SUN * 3], None, "spike"),
+        ("roof", [-SUN / 2], None, "sign_flip"),
+        ("battery", [-1.0] * 30, [CAPACITY / 2] * 30, "frozen"),
+        ("battery", [0.0] * 5, [CAPACITY / 2] * 4 + [CAPACITY], "spike"),
+        ("battery", [0.0] * 6, [CAPACITY / 2] * 4 + [CAPACITY] * 2, "shifted"),
+    ],
+)
+def test_a_faulty_sensor_is_told_by_its_rule(device, power, energy, rule):
+    step = timedelta(minutes=1) if rule in {"spike", "shifted"} else timedelta(minutes=15)
+    readings = told(device, power, energy, step)
+    assert rule in rules(readings)
+    last = trusted(readings, DEVICES, RULES).tail(1)
+    signal = "energy_kwh" if energy else "power_kw"
+    assert last[signal][0] != readings[signal][-1]
+
+
+def test_a_battery_whose_content_is_not_believed_is_left_out_of_the_plan():
+    jumped = told("battery", [0.0] * 6, [1.0] * 4 + [CAPACITY] * 2, timedelta(minutes=1))
+    newest = trusted(jumped, DEVICES, RULES).tail(1)
+    states = usable_states(DEVICES, newest, AT, timedelta(minutes=10))
+    state = states.row(by_predicate=pl.col("device_id") == "battery", named=True)
+    assert not state["available"]
+    assert state["why"] == "not believed: energy_kwh shifted"
+
+
+@settings(max_examples=15, deadline=None)
+@drawn(st.lists(st.floats(-20, 20) | st.just(3.0), min_size=1, max_size=30), st.randoms())
+def test_order_does_not_matter_no_row_is_lost_and_the_raw_rows_stay(power, random):
+    raw = told("roof", power)
+    before = raw.clone()
+    order = list(range(len(power)))
+    random.shuffle(order)
+    flags = telemetry_flags(raw, DEVICES, RULES, AT)
+    assert flags.equals(telemetry_flags(raw[order], DEVICES, RULES, AT))
+    assert flags.equals(telemetry_flags(raw, DEVICES, RULES, AT))
+    assert raw.equals(before)
+    out = trusted(raw, DEVICES, RULES)
+    assert out.select("device_id", "measured_at").equals(raw.select("device_id", "measured_at"))
