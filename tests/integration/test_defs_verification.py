@@ -25,6 +25,8 @@ from vpp_pipeline.delivery_day import STEP, bounds
 from vpp_pipeline.demo import open_fleet
 from vpp_pipeline.dispatch.commands import PlanRef, due_commands
 from vpp_pipeline.dispatch.push import push
+from vpp_pipeline.dispatch.why import explain
+from vpp_pipeline.dispatch.why_words import markdown
 from vpp_pipeline.outlook import outlook, rest_of_day
 from vpp_pipeline.settings import MARKET_TZ
 from vpp_pipeline.simulation import machines
@@ -169,6 +171,17 @@ def test_invariant_07_the_ui_tells_who_did_not_follow(story):
     check = check_of(story.weak, "power_follows_set_points")
     assert not check.passed
     assert {row["device_id"] for row in records(check.metadata["not_verified"])} == {WEAK}
+
+
+def test_why_tells_whether_the_power_followed(story):
+    runtime = story.plant.runtime
+
+    def told(quarter_hour: int) -> str:
+        moment = START + quarter_hour * STEP + STEP / 2
+        return markdown(explain(runtime.warehouse, runtime.settings, WEAK, moment))
+
+    assert "The power did not follow: -0.6 kW measured, -1.2 kW commanded" in told(0)
+    assert "The power followed: -5 kW measured." in told(WEAK_QUARTER_HOURS)
 
 
 def test_the_scores_are_shown_with_a_picture_and_who_is_derated(story):

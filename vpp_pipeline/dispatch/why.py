@@ -53,6 +53,9 @@ _OF_COMMAND = [
     "planned_kw",
     "setpoint_kw",
     "guard_reason",
+    "measured_kw",
+    "power_verified",
+    "power_reason",
 ]
 _OF_EVENT = [
     "event_id",

@@ -92,6 +92,7 @@ def _command(answer: Answer) -> list[str]:
         parts = [
             f"## Command {command['command_id']}",
             "a release" if command["kind"] == "release" else ", ".join(steps),
+            *_power(command),
             _table(
                 answer.events,
                 {
@@ -125,6 +126,16 @@ def _command(answer: Answer) -> list[str]:
             ),
         ]
     return parts
+
+
+def _power(command: Row) -> list[str]:
+    """Say whether the power followed, once that was judged."""
+    if command["power_reason"] is None:
+        return []
+    if command["power_verified"]:
+        return [f"The power followed: {_kw(command['measured_kw'])} measured."]
+    judged = "was not judged" if command["power_verified"] is None else "did not follow"
+    return [f"The power {judged}: {command['power_reason']}."]
 
 
 def _orders(answer: Answer) -> list[str]:
