@@ -6,7 +6,10 @@ Belongs here: its process. Does not: its clients.
 from __future__ import annotations
 
 import os
+import socket
 from typing import TYPE_CHECKING
+
+from devices_mqtt_bench import wait_until
 
 from vpp_pipeline.simulation.broker import Broker, start_broker
 
@@ -34,9 +37,15 @@ class BrokerControl:
         os.killpg(self._broker.process.pid, how)
         self._broker.process.wait()
         self.stop()
+        wait_until(self._is_gone, "the end of the broker")
 
     def start(self) -> None:
         self._broker = start_broker(self._directory, self.port, self._access)
+
+    def _is_gone(self) -> bool:
+        """Its own process may outlive for a moment the one that we started."""
+        with socket.socket() as probe:
+            return probe.connect_ex((self._broker.host, self.port)) != 0
 
     def stop(self) -> None:
         """Let it end. May be called twice."""
