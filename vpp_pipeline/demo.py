@@ -55,6 +55,7 @@ _STORY = {
 _MARK = ".vpp-demo"
 _MOST_NET_ERROR = 0.03
 _LOOKS_AT_MINUTES = (15, 45)  # a re-plan takes seconds: every half hour is often enough to see it
+_JUDGES_AT_MINUTE = 45  # once an hour: whether the power followed its set-points
 _POLL_TIMEOUT_S = 5.0
 _POLLS = (timedelta(minutes=2), timedelta(minutes=11))
 
@@ -197,6 +198,8 @@ def _quarter_hour(
     daemon.ask("landed_telemetry")
     if boundary.minute in _LOOKS_AT_MINUTES:
         daemon.ask("changed_picture")
+    if boundary.minute == _JUDGES_AT_MINUTE:
+        daemon.ask("finished_interval")
 
 
 def _happenings(runtime: Runtime, fleet: SimulatedFleet) -> None:
