@@ -71,7 +71,6 @@ def across(story, day, quarters):
     assert story.applications("modbus-1") == [3.0, 2.0]
 
 
-@pytest.mark.core
 @pytest.mark.plant(["modbus", "http"], start=AUTUMN)
 @fault("the hour that comes twice", 4, 16)
 def test_the_repeated_hour_is_dispatched_like_any_other(story):

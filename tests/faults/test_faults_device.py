@@ -49,7 +49,6 @@ def test_a_set_point_that_a_device_dropped_is_found_and_given_again(story, proto
     assert story.applications(name) == [3.0, 3.0]
 
 
-@pytest.mark.core
 @three
 @fault("reports the previous target", 7)
 @each

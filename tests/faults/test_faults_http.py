@@ -104,7 +104,6 @@ def test_an_acceptance_that_never_completes_ends_with_its_interval(story):
     assert story.path("http-1")[-1] == "EXPIRED"
 
 
-@pytest.mark.core
 @http
 @fault("redirect to a private address", 18)
 @pytest.mark.parametrize(

@@ -29,7 +29,6 @@ def others_verified(story, first):
             assert story.path(device_id)[-1] == "VERIFIED", device_id
 
 
-@pytest.mark.core
 @both
 @fault("connection refused", 6, 18)
 @pytest.mark.parametrize("protocol", ["modbus", "http"])
