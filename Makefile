@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SPEED ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test check lint format types imports broker lock clean
+.PHONY: help install demo up test check lint format types imports broker lock clean faults
 
 help: ## what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -34,6 +34,9 @@ test: install broker ## everything CI runs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest
+
+faults: install broker ## every fault that a plant must survive, and docs/faults.md anew
+	$(BIN)/python -m tests.faults
 
 broker: # a real mosquitto for the tests, where the system's package manager may install it
 	@sh .ci/install-mosquitto
