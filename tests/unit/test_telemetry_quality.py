@@ -80,11 +80,10 @@ def test_a_night_a_standby_and_a_rest_are_not_frozen(device, power, energy):
         ("roof", [-SUN / 2], None, "sign_flip"),
         ("battery", [-1.0] * 30, [CAPACITY / 2] * 30, "frozen"),
         ("battery", [0.0] * 5, [CAPACITY / 2] * 4 + [CAPACITY], "spike"),
-        ("battery", [0.0] * 6, [CAPACITY / 2] * 4 + [CAPACITY] * 2, "shifted"),
     ],
 )
 def test_a_faulty_sensor_is_told_by_its_rule(device, power, energy, rule):
-    step = timedelta(minutes=1) if rule in {"spike", "shifted"} else timedelta(minutes=15)
+    step = timedelta(minutes=1) if rule == "spike" else timedelta(minutes=15)
     readings = told(device, power, energy, step)
     assert rule in rules(readings)
     last = trusted(readings, DEVICES, RULES).tail(1)
@@ -93,12 +92,19 @@ def test_a_faulty_sensor_is_told_by_its_rule(device, power, energy, rule):
 
 
 def test_a_battery_whose_content_is_not_believed_is_left_out_of_the_plan():
-    jumped = told("battery", [0.0] * 6, [1.0] * 4 + [CAPACITY] * 2, timedelta(minutes=1))
+    jumped = told("battery", [0.0] * 5, [1.0] * 4 + [CAPACITY], timedelta(minutes=1))
     newest = trusted(jumped, DEVICES, RULES).tail(1)
     states = usable_states(DEVICES, newest, AT, timedelta(minutes=10))
     state = states.row(by_predicate=pl.col("device_id") == "battery", named=True)
     assert not state["available"]
-    assert state["why"] == "not believed: energy_kwh shifted"
+    assert state["why"] == "not believed: energy_kwh spike"
+
+
+def test_a_content_that_stays_where_it_jumped_is_told_and_kept():
+    stepped = [CAPACITY / 2] * 4 + [CAPACITY] * 2
+    readings = told("battery", [0.0] * 6, stepped, timedelta(minutes=1))
+    assert rules(readings) == {"shifted"}
+    assert trusted(readings, DEVICES, RULES)["energy_kwh"].to_list() == stepped
 
 
 @settings(max_examples=15, deadline=None)

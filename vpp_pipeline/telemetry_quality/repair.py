@@ -5,8 +5,8 @@ Does not: the rules (`flags`).
 
 A turned sign is turned back (`negated`). A spike, bridged by believed readings of one device on
 both sides over at most `interpolate_steps` readings, becomes the line between them
-(`interpolated`). All else is null (`withheld`): the models take gaps, and a device without a
-content is left out of the plan.
+(`interpolated`). What is `shifted` is told and `kept`. All else is null (`withheld`): the models
+take gaps, and a device without a content is left out of the plan.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from vpp_pipeline.telemetry_quality.flags import DOUBTS_TIME, READING, SIGNALS, broken_rules
-from vpp_pipeline.telemetry_quality.schemas import ROW_RULES, TelemetryFlags
+from vpp_pipeline.telemetry_quality.schemas import ROW_RULES, TOLD_ONLY, TelemetryFlags
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -89,7 +89,7 @@ def _repairs_of(
     doubted = (
         pl.concat(
             [
-                found.filter(~pl.col("rule").is_in(ROW_RULES)),
+                found.filter(~pl.col("rule").is_in([*ROW_RULES, *TOLD_ONLY])),
                 *(off_clock.with_columns(signal=pl.lit(signal)) for signal in signals),
             ]
         )

@@ -21,13 +21,15 @@ ROW_RULES = [
     "dst_missing",
 ]
 VALUE_RULES = ["frozen", "spike", "sign_flip", "shifted"]
+TOLD_ONLY = ["shifted"]
+"""A new habit looks like a shifted sensor too often for its values to be taken away."""
 
 
 class TelemetryFlags(dy.Schema):
     """One row a reading, signal and rule it breaks; the reading itself stays as it came.
 
     `signal` is a column of `Telemetry`, or `reading` where the row as a whole is meant. `repair`
-    tells what stands in for the value where it is used: `kept` (the rule doubts no value),
+    tells what stands in for the value where it is used: `kept` (the rule takes no value away),
     `withheld` (nothing does), `interpolated` or `negated` (`repaired_value` does).
     """
 
