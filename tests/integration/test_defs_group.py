@@ -20,7 +20,7 @@ from vpp_pipeline.demo import open_fleet
 from vpp_pipeline.devices.protocol import CommandResult, Outcome
 from vpp_pipeline.dispatch.group import GroupReport, GroupTarget, dispatch_group, preview
 from vpp_pipeline.dispatch.order_book import OrderBook
-from vpp_pipeline.outlook import outlook, rest_of_day
+from vpp_pipeline.planning.outlook import outlook, rest_of_day
 from vpp_pipeline.settings import MARKET_TZ
 
 if TYPE_CHECKING:

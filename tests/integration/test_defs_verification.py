@@ -27,7 +27,7 @@ from vpp_pipeline.dispatch.commands import PlanRef, due_commands
 from vpp_pipeline.dispatch.push import push
 from vpp_pipeline.dispatch.why import explain
 from vpp_pipeline.dispatch.why_words import markdown
-from vpp_pipeline.outlook import outlook, rest_of_day
+from vpp_pipeline.planning.outlook import outlook, rest_of_day
 from vpp_pipeline.settings import MARKET_TZ
 from vpp_pipeline.simulation import machines
 from vpp_pipeline.simulation.physics import Batteries

@@ -22,7 +22,7 @@ from vpp_pipeline.dispatch.group import GroupReport, GroupTarget, Outlook, dispa
 from vpp_pipeline.dispatch.order_book import OrderBook, OrderBookDamaged
 from vpp_pipeline.flexibility.envelopes import EnvelopeError
 from vpp_pipeline.optimization.problem import ProblemError
-from vpp_pipeline.outlook import outlook, rest_of_day
+from vpp_pipeline.planning.outlook import outlook, rest_of_day
 
 if TYPE_CHECKING:
     from vpp_pipeline.runtime import Runtime

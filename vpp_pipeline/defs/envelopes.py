@@ -21,7 +21,7 @@ from vpp_pipeline.defs.plant import fleet, telemetry
 from vpp_pipeline.flexibility.envelopes import group_envelopes
 from vpp_pipeline.flexibility.schemas import Envelopes
 from vpp_pipeline.optimization import inputs
-from vpp_pipeline.outlook import outlook
+from vpp_pipeline.planning.outlook import outlook
 from vpp_pipeline.runtime import Runtime
 from vpp_pipeline.settings import MARKET, MARKET_TZ
 

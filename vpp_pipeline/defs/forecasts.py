@@ -1,35 +1,22 @@
 """Forecasts in Dagster.
 
-Belongs here: the assets that make and judge forecasts. Does not: any model (`forecasting`).
+Belongs here: the assets that make and judge forecasts. Does not: what they stand on
+(`planning.forecasts`), any model (`forecasting`).
 """
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
-from typing import Any
 
 import dagster as dg
 import dataframely as dy
 import polars as pl
 
-from vpp_pipeline import delivery_day as market_day
 from vpp_pipeline.defs.market import day_ahead_prices, market_forecasts, weather
 from vpp_pipeline.defs.metadata import column_schema, owners, table
 from vpp_pipeline.defs.partitions import delivery_day, delivery_days
 from vpp_pipeline.defs.plant import fleet, telemetry
-from vpp_pipeline.forecasting.generation import generation_forecast as forecast_generation
-from vpp_pipeline.forecasting.load import load_forecast as forecast_load
-from vpp_pipeline.forecasting.price_days import PRICE_MEMORY
-from vpp_pipeline.forecasting.prices import lear_price_forecast
 from vpp_pipeline.forecasting.schemas import Forecasts, SessionForecasts
-from vpp_pipeline.forecasting.sessions import session_forecast as forecast_sessions
-from vpp_pipeline.forecasting.temperature import temperature_forecast as forecast_temperature
+from vpp_pipeline.planning import forecasts
 from vpp_pipeline.runtime import Runtime
-from vpp_pipeline.settings import MARKET, MARKET_TZ
-from vpp_pipeline.telemetry_quality.repair import trusted
-from vpp_pipeline.telemetry_quality.settings import QualitySettings
-from vpp_pipeline.warehouse.quarter_hours import quarter_hours
-
-HISTORY = timedelta(days=28)
 
 
 def _forecast(
@@ -51,18 +38,7 @@ def load_forecast(
     context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
 ) -> dg.MaterializeResult[None]:
     """What every uncontrolled load will draw, from recent days of its kind."""
-    now = runtime.clock.now()
-    loads = runtime.devices(now).filter(pl.col("device_type") == "load")
-    return _store(
-        runtime,
-        forecast_load(
-            loads,
-            _history(runtime, now, loads, "warehouse_power_readings"),
-            _intervals(context),
-            MARKET_TZ,
-            now,
-        ),
-    )
+    return _store(runtime, forecasts.load(runtime, delivery_day(context), runtime.clock.now()))
 
 
 @_forecast(fleet, telemetry, weather)
@@ -70,21 +46,8 @@ def generation_forecast(
     context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
 ) -> dg.MaterializeResult[None]:
     """What PV and wind could inject, uncurtailed."""
-    now = runtime.clock.now()
-    devices = runtime.devices(now).filter(
-        pl.col("device_type").cast(pl.String).is_in(["pv", "wind"])
-    )
-    with runtime.warehouse.read() as connection:
-        seen = connection.frame("warehouse_irradiance", start=now - HISTORY, end_=now, as_of=now)
     return _store(
-        runtime,
-        forecast_generation(
-            devices,
-            _history(runtime, now, devices, "warehouse_power_readings"),
-            seen,
-            _intervals(context),
-            now,
-        ),
+        runtime, forecasts.generation(runtime, delivery_day(context), runtime.clock.now())
     )
 
 
@@ -93,20 +56,8 @@ def temperature_forecast(
     context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
 ) -> dg.MaterializeResult[None]:
     """Outdoor temperature at every site with a building to heat."""
-    now = runtime.clock.now()
-    heated = runtime.devices(now).filter(pl.col("device_type") == "heat_pump")
-    sites = heated.select(pl.col("site_id").unique().sort())
-    with runtime.warehouse.read() as connection:
-        seen = connection.frame(
-            "warehouse_temperatures",
-            {"sites": sites},
-            start=now - HISTORY,
-            end_=now,
-            as_of=now,
-        )
     return _store(
-        runtime,
-        forecast_temperature(sites["site_id"], seen, _intervals(context), MARKET_TZ, now),
+        runtime, forecasts.temperature(runtime, delivery_day(context), runtime.clock.now())
     )
 
 
@@ -115,14 +66,7 @@ def ev_forecast(
     context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
 ) -> dg.MaterializeResult[None]:
     """When vehicles will come and leave, and what they will ask for."""
-    now = runtime.clock.now()
-    chargers = runtime.devices(now).filter(pl.col("device_type") == "ev_charger")
-    expected = forecast_sessions(
-        _history(runtime, now, chargers, "warehouse_readings"),
-        *market_day.bounds(delivery_day(context), MARKET_TZ),
-        MARKET_TZ,
-        now,
-    )
+    expected = forecasts.sessions(runtime, delivery_day(context), runtime.clock.now())
     with runtime.warehouse.write() as connection:
         connection.append("session_forecasts", expected)
     return dg.MaterializeResult(
@@ -135,32 +79,7 @@ def price_forecast(
     context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
 ) -> dg.MaterializeResult[None]:
     """Prices of the day, for the plan that is made before the auction's results."""
-    now = runtime.clock.now()
-    _, end = market_day.bounds(delivery_day(context), MARKET_TZ)
-    span: dict[str, Any] = {"start": now - PRICE_MEMORY, "end_": end, "as_of": now}
-    with runtime.warehouse.read() as connection:
-        known = connection.frame("warehouse_prices", market=MARKET, **span)
-        told = connection.frame("warehouse_market_forecasts", market=MARKET, **span)
-    return _store(
-        runtime,
-        lear_price_forecast(known, told, _intervals(context), MARKET, MARKET_TZ, now),
-    )
-
-
-def _intervals(context: dg.AssetExecutionContext) -> pl.Series:
-    return market_day.day_intervals(delivery_day(context), MARKET_TZ)
-
-
-def _history(runtime: Runtime, now: datetime, devices: pl.DataFrame, query: str) -> pl.DataFrame:
-    with runtime.warehouse.read() as connection:
-        readings = connection.frame(
-            query,
-            {"devices": devices.select("device_id")},
-            start=now - HISTORY,
-            end_=now,
-            as_of=now,
-        )
-    return quarter_hours(trusted(readings, devices, QualitySettings()))
+    return _store(runtime, forecasts.price(runtime, delivery_day(context), runtime.clock.now()))
 
 
 def _store(runtime: Runtime, forecast: pl.DataFrame) -> dg.MaterializeResult[None]:

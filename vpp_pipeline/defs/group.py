@@ -14,7 +14,7 @@ from vpp_pipeline.defs.dispatch import dispatch_ledger
 from vpp_pipeline.defs.envelopes import flexibility_envelopes
 from vpp_pipeline.defs.metadata import owners, table
 from vpp_pipeline.dispatch.group import GroupReport, GroupTarget, dispatch_group
-from vpp_pipeline.outlook import outlook, rest_of_day
+from vpp_pipeline.planning.outlook import outlook, rest_of_day
 from vpp_pipeline.runtime import Runtime
 
 

@@ -1,11 +1,13 @@
-"""What each device could do from now on, on what is known now.
+"""What each device could do from a moment on, on what was known then.
 
 Belongs here: reading telemetry, forecasts, the plan in force and delivery scores, and making
-envelopes of them. Does not: the envelopes themselves (`flexibility`), storing them (`defs`).
+envelopes of them. Does not: the envelopes themselves (`flexibility`), making forecasts
+(`forecasts`), storing anything (`defs`).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -23,26 +25,47 @@ from vpp_pipeline.settings import MARKET_TZ
 if TYPE_CHECKING:
     from datetime import datetime
 
+    import dataframely as dy
+
+    from vpp_pipeline.fleet.frame import DeviceFrame
     from vpp_pipeline.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What is forecast of a fleet."""
+
+    profiles: pl.DataFrame
+    """`Forecasts` of load, sun and wind."""
+    temperatures: pl.DataFrame
+    """`Forecasts` of temperature, by site."""
+    sessions: pl.DataFrame
+    """`SessionForecasts`"""
 
 
 def outlook(runtime: Runtime, horizon: pl.Series, now: datetime) -> Outlook:
     """Return the fleet, what may be believed of it at `now`, and its envelopes over `horizon`.
 
-    Raises `EnvelopeError` where the forecasts known at `now` do not cover the horizon.
+    Raises `EnvelopeError` where the forecasts stored by `now` do not cover the horizon.
     """
-    start, end = horizon[0], horizon[-1] + market_day.STEP
-    devices = runtime.devices(now)
+    return outlook_on(
+        runtime, runtime.devices(now), _stored_forecasts(runtime, horizon, now), horizon, now
+    )
+
+
+def outlook_on(
+    runtime: Runtime,
+    devices: dy.DataFrame[DeviceFrame],
+    expected: Expected,
+    horizon: pl.Series,
+    now: datetime,
+) -> Outlook:
+    """Return the `outlook` of these devices on these forecasts.
+
+    Raises `EnvelopeError` where the forecasts do not cover the horizon.
+    """
+    start = horizon[0]
     with runtime.warehouse.read() as connection:
-        span: dict[str, Any] = {"start": start, "end_": end, "as_of": now}
-        forecasts = pl.concat(
-            [
-                connection.frame("warehouse_forecasts", target=target, **span)
-                for target in ("load", "pv", "wind")
-            ]
-        )
-        temperatures = connection.frame("warehouse_forecasts", target="temperature", **span)
-        sessions = connection.frame("warehouse_session_forecasts", **span)
         before = connection.frame(
             "defs_schedule_in_force", start=now - timedelta(hours=1), end_=start, as_of=now
         )
@@ -51,10 +74,10 @@ def outlook(runtime: Runtime, horizon: pl.Series, now: datetime) -> Outlook:
     envelopes = device_envelopes(
         devices,
         project(states, devices, before, start),
-        forecasts,
-        sessions,
+        expected.profiles,
+        expected.sessions,
         # A building is planned for a cold day: a night colder than the median is no discomfort.
-        temperatures.select(
+        expected.temperatures.select(
             site_id="subject_id", interval_start="interval_start", temperature_c="p10"
         ),
         horizon,
@@ -62,6 +85,25 @@ def outlook(runtime: Runtime, horizon: pl.Series, now: datetime) -> Outlook:
         deratings(scores),
     )
     return Outlook(devices, states, envelopes)
+
+
+def _stored_forecasts(runtime: Runtime, horizon: pl.Series, now: datetime) -> Expected:
+    span: dict[str, Any] = {
+        "start": horizon[0],
+        "end_": horizon[-1] + market_day.STEP,
+        "as_of": now,
+    }
+    with runtime.warehouse.read() as connection:
+        return Expected(
+            profiles=pl.concat(
+                [
+                    connection.frame("warehouse_forecasts", target=target, **span)
+                    for target in ("load", "pv", "wind")
+                ]
+            ),
+            temperatures=connection.frame("warehouse_forecasts", target="temperature", **span),
+            sessions=connection.frame("warehouse_session_forecasts", **span),
+        )
 
 
 def rest_of_day(now: datetime, until: datetime) -> pl.Series:
