@@ -1,0 +1,133 @@
+"""Who can answer what is forecast: each target's models, fed with what was known at one moment.
+
+Belongs here: which rows each model learns from, and under which name it stands for election. Does
+not: any model (`forecasting`), which of them a plan stands on (`forecasts`), storing what they
+say (`defs`).
+
+Every candidate is a function of a runtime, a delivery day and a moment, reads nothing that was
+known later, and stores nothing. So a challenger can be asked after the day for what it would have
+said before it, and the plan waits for none but the champion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import polars as pl
+
+from vpp_pipeline import delivery_day as market_day
+from vpp_pipeline.forecasting.generation import generation_forecast
+from vpp_pipeline.forecasting.load import load_forecast
+from vpp_pipeline.forecasting.price_days import PRICE_MEMORY
+from vpp_pipeline.forecasting.prices import lear_price_forecast, price_forecast
+from vpp_pipeline.forecasting.temperature import temperature_forecast
+from vpp_pipeline.runtime import Runtime
+from vpp_pipeline.settings import MARKET, MARKET_TZ
+from vpp_pipeline.telemetry_quality.repair import trusted
+from vpp_pipeline.telemetry_quality.settings import QualitySettings
+from vpp_pipeline.warehouse.quarter_hours import quarter_hours
+
+HISTORY = timedelta(days=28)
+
+Candidate = Callable[[Runtime, date, datetime], pl.DataFrame]
+"""Returns `Forecasts` of a delivery day, made from what was known at a moment."""
+
+
+def load_like_recent_days(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
+    """Return what every uncontrolled load will draw, from recent days of its kind."""
+    loads = runtime.devices(as_of).filter(pl.col("device_type") == "load")
+    return load_forecast(
+        loads,
+        history(runtime, loads, "warehouse_power_readings", as_of),
+        _intervals(day),
+        MARKET_TZ,
+        as_of,
+    )
+
+
+def generation_under_clear_sky(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
+    """Return what PV and wind could inject, uncurtailed, from their ratio to the clear sky."""
+    devices = runtime.devices(as_of).filter(
+        pl.col("device_type").cast(pl.String).is_in(["pv", "wind"])
+    )
+    with runtime.warehouse.read() as connection:
+        seen = connection.frame(
+            "warehouse_irradiance", start=as_of - HISTORY, end_=as_of, as_of=as_of
+        )
+    return generation_forecast(
+        devices,
+        history(runtime, devices, "warehouse_power_readings", as_of),
+        seen,
+        _intervals(day),
+        as_of,
+    )
+
+
+def temperature_like_recent_days(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
+    """Return the temperature at every site with a building to heat."""
+    heated = runtime.devices(as_of).filter(pl.col("device_type") == "heat_pump")
+    sites = heated.select(pl.col("site_id").unique().sort())
+    with runtime.warehouse.read() as connection:
+        seen = connection.frame(
+            "warehouse_temperatures",
+            {"sites": sites},
+            start=as_of - HISTORY,
+            end_=as_of,
+            as_of=as_of,
+        )
+    return temperature_forecast(sites["site_id"], seen, _intervals(day), MARKET_TZ, as_of)
+
+
+def price_from_fundamentals(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
+    """Return the market's price from earlier prices, and the load and renewables forecast for it."""
+    span = _price_span(day, as_of)
+    with runtime.warehouse.read() as connection:
+        known = connection.frame("warehouse_prices", market=MARKET, **span)
+        told = connection.frame("warehouse_market_forecasts", market=MARKET, **span)
+    return lear_price_forecast(known, told, _intervals(day), MARKET, MARKET_TZ, as_of)
+
+
+def price_like_recent_days(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
+    """Return the market's price from recent days of its kind."""
+    with runtime.warehouse.read() as connection:
+        known = connection.frame("warehouse_prices", market=MARKET, **_price_span(day, as_of))
+    return price_forecast(known, _intervals(day), MARKET, MARKET_TZ, as_of)
+
+
+def history(runtime: Runtime, devices: pl.DataFrame, query: str, as_of: datetime) -> pl.DataFrame:
+    """Return the quarter-hours of `devices` before `as_of`, what is doubted of them repaired.
+
+    `query` is the named query that reads their readings.
+    """
+    with runtime.warehouse.read() as connection:
+        readings = connection.frame(
+            query,
+            {"devices": devices.select("device_id")},
+            start=as_of - HISTORY,
+            end_=as_of,
+            as_of=as_of,
+        )
+    return quarter_hours(trusted(readings, devices, QualitySettings()))
+
+
+def _intervals(day: date) -> pl.Series:
+    return market_day.day_intervals(day, MARKET_TZ)
+
+
+def _price_span(day: date, as_of: datetime) -> dict[str, Any]:
+    return {
+        "start": as_of - PRICE_MEMORY,
+        "end_": market_day.bounds(day, MARKET_TZ)[1],
+        "as_of": as_of,
+    }
+
+
+CANDIDATES: Mapping[str, Mapping[str, Candidate]] = {
+    "load": {"similar-day": load_like_recent_days},
+    "generation": {"clear-sky": generation_under_clear_sky},
+    "temperature": {"similar-day": temperature_like_recent_days},
+    "price": {"lear": price_from_fundamentals, "similar-day": price_like_recent_days},
+}
+"""By target; the first one answers until there is evidence for another (`champions`)."""
