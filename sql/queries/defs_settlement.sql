@@ -3,4 +3,4 @@ SELECT basis, energy_eur, wear_eur, fuel_eur, unmet_eur, inventory_eur, total_eu
 FROM settlements
 WHERE delivery_day = $delivery_day
 QUALIFY settled_at = max(settled_at) OVER ()
-ORDER BY list_position(['unmanaged', 'managed', 'perfect_foresight'], basis)
+ORDER BY list_position(['unmanaged', 'managed', 'as_planned', 'perfect_foresight'], basis)

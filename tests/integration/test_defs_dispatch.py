@@ -15,6 +15,7 @@ from defs_plant import (
     TODAY,
     TOMORROW,
     Plant,
+    check_of,
     copied,
     failure_of,
     market_time,
@@ -143,7 +144,7 @@ def test_what_was_known_when_a_command_was_made_can_be_traced(pushed):
 def test_the_cost_of_the_day_is_the_sum_of_its_parts(settled):
     (running, _) = settled
     costs = running.plant.frame("defs_settlement", delivery_day=TOMORROW)
-    assert costs["basis"].to_list() == ["unmanaged", "managed", "perfect_foresight"]
+    assert costs["basis"].to_list() == ["unmanaged", "managed", "as_planned", "perfect_foresight"]
     summed = costs.select(pl.sum_horizontal(PARTS)).to_series()
     assert summed.to_list() == pytest.approx(costs["total_eur"].to_list())
 
@@ -182,10 +183,27 @@ def test_the_days_report_stands_alone_and_shows_what_was_settled(settled):
     assert told["report"].value == str(path)
     page = path.read_text()
     assert re.findall(r"""(?:src|href)\s*=\s*["'](?!#)[^"']*""", page) == []
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 5
     costs = running.plant.frame("defs_settlement", delivery_day=TOMORROW)
     for total in costs["total_eur"]:
         assert f"{total:.2f} EUR" in page
+
+
+def test_what_the_day_lost_adds_up_to_what_was_measured(settled):
+    (running, result) = settled
+    totals = dict(
+        running.plant.frame("defs_settlement", delivery_day=TOMORROW)
+        .select("basis", "total_eur")
+        .iter_rows()
+    )
+    (told,) = running.plant.frame("defs_regret", delivery_day=TOMORROW).to_dicts()
+    parts = told["solver_eur"] + told["forecast_eur"] + told["execution_eur"]
+    assert totals["perfect_foresight"] + parts == pytest.approx(totals["managed"], abs=1e-6)
+    assert told["regret_eur"] == pytest.approx(parts, abs=1e-6)
+    assert told["solver_eur"] >= 0
+    assert told["unproven_quarter_hours"] == 0
+    check = check_of(result, "losses_add_up_and_devices_do_as_told")
+    assert check.metadata["off_eur"].value <= 1e-6
 
 
 def test_forecasts_of_the_day_are_scored_once(settled):

@@ -48,7 +48,7 @@ def records(devices: pl.DataFrame, day: date) -> Records:
         weather=Weather.validate(weather, cast=True),
         forecasts=Forecasts.create_empty(),
         day_ahead=power,
-        in_force=power,
+        in_force=power.with_columns(limit_kw=pl.lit(None, pl.Float64)),
         commands=power.head(0).select(
             "device_id", "interval_start", setpoint_kw="power_kw", state="device_id"
         ),
@@ -91,6 +91,6 @@ def test_a_day_that_nobody_steered_costs_what_defaults_cost_and_foresight_saves(
     assert settled.unmanaged.unmet_eur == pytest.approx(0.0, abs=1e-6)
 
     costs = settled.costs(day, end)
-    assert costs["basis"].to_list() == ["managed", "unmanaged", "perfect_foresight"]
+    assert costs["basis"].to_list() == ["managed", "as_planned", "unmanaged", "perfect_foresight"]
     parts = pl.sum_horizontal("energy_eur", "wear_eur", "fuel_eur", "unmet_eur", "inventory_eur")
     assert costs.select((parts - pl.col("total_eur")).abs().max()).item() < 1e-9

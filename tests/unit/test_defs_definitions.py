@@ -47,6 +47,8 @@ ASSETS = {
     "why",
     "settlement",
     "forecast_skill",
+    "regret",
+    "plan_churn",
     "plan_report",
     "warehouse_snapshot",
 }
@@ -70,6 +72,7 @@ TELLING = {
     "nothing_is_held_back",
     "watchdog_runs",
     "management_was_worth_it",
+    "losses_add_up_and_devices_do_as_told",
 }
 
 

@@ -112,6 +112,28 @@ def day():
         delivery=power(day_ahead_kw=pl.lit(1.0), planned_kw=pl.lit(1.0), measured_kw=pl.lit(1.0)),
         stored_planned=power(energy_kwh=pl.lit(5.0)),
         stored_measured=power(energy_kwh=pl.lit(5.0)),
+        regret=pl.DataFrame(
+            {
+                "unmanaged_eur": [12.5],
+                "perfect_foresight_eur": [6.125],
+                "as_planned_eur": [7.0],
+                "managed_eur": [7.25],
+                "solver_eur": [0.125],
+                "forecast_eur": [0.75],
+                "execution_eur": [0.25],
+                "unproven_quarter_hours": [0],
+            }
+        ),
+        churn=pl.DataFrame(
+            {
+                "revision": [1],
+                "cause": [UNKIND],
+                "moved_kwh": [31.5],
+                "devices": [5],
+                "devices_moved": [4],
+                "share_moved": [0.8],
+            }
+        ),
         forecast_errors=pl.DataFrame({"target": ["load"], "model": ["similar-day"], "mae": [0.5]}),
     )
 
@@ -133,11 +155,12 @@ def test_the_report_loads_nothing_from_a_network(page):
 
 
 def test_the_report_shows_one_picture_each_and_every_table(page):
-    assert page.tags.count("svg") == 4
+    assert page.tags.count("svg") == 6
     assert [table[0][0] for table in page.tables] == [
         "basis",
         "state",
         "device id",
+        "revision",
         "revision",
         "target",
     ]
@@ -152,15 +175,34 @@ def test_the_report_tells_the_days_figures(text):
 
 def test_text_from_data_is_shown_as_it_is_and_never_as_markup(page, text):
     assert UNKIND not in text
-    _, _, unverified, plans, _ = page.tables
+    _, _, unverified, plans, churn, _ = page.tables
     assert unverified[1] == [UNKIND, "2020-10-24 22:00", "REJECTED", UNKIND]
     assert plans[1] == ["0", UNKIND, "2020-10-24 09:00", ""]
+    assert churn[1] == ["1", UNKIND, "31.5", "5", "4", "0.8"]
 
 
 def test_where_every_command_was_verified_no_table_of_others_is_shown(day):
     page = Page(html.render(replace(day, unverified=day.unverified.clear())))
-    assert len(page.tables) == 4
+    assert len(page.tables) == 5
     assert "Not verified, and why" not in page.headings
+
+
+def test_the_report_tells_where_money_was_lost(text):
+    for loss in ("0.12 EUR", "0.75 EUR", "0.25 EUR"):
+        assert loss in text
+    assert "without a proven bound" not in text
+
+
+def test_the_report_tells_of_plans_whose_solver_loss_is_unknown(day):
+    unproven = day.regret.with_columns(unproven_quarter_hours=pl.lit(7))
+    page = html.render(replace(day, regret=unproven))
+    assert "In 7 quarter-hours a plan without a proven bound was in force" in page
+
+
+def test_a_day_that_was_planned_once_shows_no_churn(day):
+    page = html.render(replace(day, churn=day.churn.clear()))
+    assert "The day was not planned again." in page
+    assert Page(page).tags.count("svg") == 5
 
 
 def test_the_same_day_makes_the_same_page(day, text):
@@ -171,7 +213,7 @@ def test_a_day_on_which_nothing_was_stored_still_has_its_pictures(day):
     bare = replace(
         day, stored_planned=day.stored_planned.clear(), stored_measured=day.stored_measured.clear()
     )
-    assert Page(html.render(bare)).tags.count("svg") == 4
+    assert Page(html.render(bare)).tags.count("svg") == 6
 
 
 @pytest.mark.parametrize("form", ["svg", "png"])

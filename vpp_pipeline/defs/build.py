@@ -17,6 +17,8 @@ from vpp_pipeline.defs import (
     orders,
     planning,
     plant,
+    regret,
+    report,
     sensors,
     settlement,
     snapshot,
@@ -39,6 +41,8 @@ _MODULES = [
     orders,
     why,
     settlement,
+    regret,
+    report,
     snapshot,
 ]
 

@@ -28,8 +28,9 @@ class Day:
     rows of `plans`; `commands`: (state, commands); `unverified`: (device_id, interval_start,
     state, detail); `schedule`: (device_type, interval_start, power_kw); `prices`:
     (interval_start, price_eur_per_mwh); `delivery`: rows of `delivery`; `stored_planned` and
-    `stored_measured`: (interval_start, energy_kwh); `forecast_errors`: rows of that table,
-    aggregated by target.
+    `stored_measured`: (interval_start, energy_kwh); `regret`: one row of that table; `churn`:
+    (revision, cause, moved_kwh, devices, devices_moved, share_moved); `forecast_errors`: rows of
+    that table, aggregated by target.
     """
 
     delivery_day: date
@@ -47,6 +48,8 @@ class Day:
     delivery: pl.DataFrame
     stored_planned: pl.DataFrame
     stored_measured: pl.DataFrame
+    regret: pl.DataFrame
+    churn: pl.DataFrame
     forecast_errors: pl.DataFrame
 
 
@@ -62,10 +65,13 @@ def render(day: Day) -> str:
         day=day,
         totals=totals,
         error=day.errors.row(0, named=True),
+        regret=day.regret.row(0, named=True),
         pictures={
             "costs": _inline(
                 pictures.costs({name.replace("_", " "): total for name, total in totals.items()})
             ),
+            "regret": _inline(pictures.regret(day.regret)),
+            **({"churn": _inline(pictures.churn(day.churn))} if day.churn.height else {}),
             "plan": _inline(pictures.prices_and_plan(day.schedule, day.prices, day.timezone)),
             "stored": _inline(
                 pictures.stored_energy(day.stored_planned, day.stored_measured, day.timezone)

@@ -29,6 +29,7 @@ _COLOURS = {
 _PRICE = "#264653"
 _MEASURED = "#d1495b"
 _MOST_BARS = 30
+_LONGEST_CAUSE = 48
 
 Format = Literal["svg", "png"]
 
@@ -148,6 +149,57 @@ def costs(named_costs_eur: dict[str, float]) -> bytes:
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel("cost, EUR (lower is better)")
     return _save(figure, "svg")
+
+
+def regret(day: pl.DataFrame, form: Format = "svg") -> bytes:
+    """Draw how a day came from perfect foresight's cost to its own, loss by loss.
+
+    `day`: one row of `settlement.regret.Regret`.
+    """
+    (row,) = day.to_dicts()
+    spent = row["as_planned_eur"] if row["managed_eur"] is None else row["managed_eur"]
+    losses = [row["solver_eur"], row["forecast_eur"], row["execution_eur"]]
+    best = row["perfect_foresight_eur"]
+    steps = [best, best + losses[0], best + losses[0] + losses[1]]
+    names = ["perfect foresight", "lost to the solver", "lost to forecasts", "lost in execution"]
+    figure = Figure(figsize=(9, 3.0), layout="constrained")
+    axes = figure.subplots()
+    bars = axes.barh(
+        [*names, "the day as it was", "the unmanaged fleet"],
+        [best, *losses, spent, row["unmanaged_eur"]],
+        left=[0.0, *steps, 0.0, 0.0],
+        color=[_PRICE, _MEASURED, _MEASURED, _MEASURED, _PRICE, "#b8b8b8"],
+        height=0.55,
+    )
+    axes.bar_label(bars, fmt="%.2f EUR", padding=4, fontsize=8)
+    axes.axvline(0, color="#555", lw=0.6)
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("cost, EUR (lower is better)")
+    return _save(figure, form)
+
+
+def churn(plans: pl.DataFrame, form: Format = "svg") -> bytes:
+    """Draw how much energy each re-plan moved, and of what share of the devices.
+
+    `plans`: (revision, cause, moved_kwh, share_moved), oldest first; of many the last.
+    """
+    shown = plans.tail(_MOST_BARS)
+    figure = Figure(figsize=(9, 0.6 + 0.25 * max(shown.height, 1)), layout="constrained")
+    axes = figure.subplots()
+    names = [
+        f"{revision}  {cause[:_LONGEST_CAUSE]}"
+        for revision, cause in shown.select("revision", "cause").iter_rows()
+    ]
+    bars = axes.barh(names, shown["moved_kwh"], color=_PRICE, height=0.6)
+    shares = [f"{share:.0%} of devices" for share in shown["share_moved"]]
+    axes.bar_label(bars, labels=shares, padding=4, fontsize=7)
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("kWh moved by the re-plan")
+    return _save(figure, form)
 
 
 def _figure(

@@ -15,6 +15,7 @@ import polars as pl
 from vpp_pipeline.settlement.actuals import actual_day, contents_told
 from vpp_pipeline.settlement.cost import day_cost
 from vpp_pipeline.settlement.delivery import delivery, delivery_errors
+from vpp_pipeline.settlement.followed import followed_power
 from vpp_pipeline.settlement.foresight import perfect_foresight
 from vpp_pipeline.settlement.stores import on_grid, stores
 from vpp_pipeline.settlement.unmanaged import unmanaged_power
@@ -45,7 +46,7 @@ class Records:
     day_ahead: pl.DataFrame
     """(device_id, interval_start, power_kw) by the day-ahead plan"""
     in_force: pl.DataFrame
-    """(device_id, interval_start, power_kw) by the plan in force at the interval's start"""
+    """(device_id, interval_start, power_kw, limit_kw) by the plan in force at the interval's start"""
     commands: pl.DataFrame
     """(device_id, interval_start, setpoint_kw, state)"""
     outages: pl.DataFrame
@@ -60,17 +61,22 @@ class Settlement:
     delivery_errors: pl.DataFrame
     """One row, as in the table `delivery_errors`."""
     managed: CostBreakdown
+    """As measured."""
+    as_planned: CostBreakdown
+    """Had every device done just what the plan in force said."""
     unmanaged: CostBreakdown
     perfect_foresight: CostBreakdown
     foresight_gap: float | None
     """How far perfect foresight may be from the proven optimum; None: not proven."""
     powers: pl.DataFrame
-    """(interval_start, managed_kw, unmanaged_kw, perfect_foresight_kw), the fleet's sums."""
+    """(interval_start, managed_kw, as_planned_kw, unmanaged_kw, perfect_foresight_kw), the fleet's
+    sums."""
 
     def costs(self, delivery_day: date, settled_at: datetime) -> pl.DataFrame:
         """Return the rows of the table `settlements`, one a way to run the day."""
         ways = {
             "managed": self.managed,
+            "as_planned": self.as_planned,
             "unmanaged": self.unmanaged,
             "perfect_foresight": self.perfect_foresight,
         }
@@ -119,6 +125,7 @@ def settle_day(
     managed_kw = _measured_power(devices, measured, day)
     managed_kwh = _measured_contents(devices, records.telemetry, day, held, managed_kw)
     unmanaged_kw = unmanaged_power(devices, day, held)
+    as_planned_kw = followed_power(devices, day, held, unmanaged_kw, records.in_force)
     foresight = perfect_foresight(devices, day, settings)
     delivered = delivery(
         records.day_ahead,
@@ -137,6 +144,7 @@ def settle_day(
         delivery=delivered,
         delivery_errors=delivery_errors(delivered, devices, records.outages),
         managed=cost(managed_kw, managed_kwh),
+        as_planned=cost(as_planned_kw, held.contents(as_planned_kw)),
         unmanaged=cost(unmanaged_kw, held.contents(unmanaged_kw)),
         perfect_foresight=cost(foresight.power_kw, held.contents(foresight.power_kw)),
         foresight_gap=foresight.gap,
@@ -144,6 +152,7 @@ def settle_day(
             {
                 "interval_start": intervals,
                 "managed_kw": managed_kw.sum(axis=1),
+                "as_planned_kw": as_planned_kw.sum(axis=1),
                 "unmanaged_kw": unmanaged_kw.sum(axis=1),
                 "perfect_foresight_kw": foresight.power_kw.sum(axis=1),
             }
