@@ -210,6 +210,6 @@ def test_forecasts_of_the_day_are_scored_once(settled):
     (running, _) = settled
     scored = running.plant.rows("forecast_errors")
     assert {"load", "pv", "price", "temperature"} <= set(scored["target"])
-    again = running.plant.materialise("settle", TOMORROW, "forecast_skill")
+    again = running.plant.materialise("settle", TOMORROW, "forecast_errors")
     assert again.success, failure_of(again)
     assert running.plant.count("forecast_errors") == scored.height

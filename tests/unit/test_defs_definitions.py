@@ -46,7 +46,7 @@ ASSETS = {
     "orders",
     "why",
     "settlement",
-    "forecast_skill",
+    "forecast_errors",
     "regret",
     "plan_churn",
     "plan_report",

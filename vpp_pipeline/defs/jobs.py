@@ -137,7 +137,7 @@ settle = dg.define_asset_job(
         telemetry_quality.telemetry_flags,
         market.weather,
         settlement.settlement,
-        settlement.forecast_skill,
+        settlement.forecast_errors,
         regret.regret,
         regret.plan_churn,
         report.plan_report,

@@ -10,7 +10,7 @@ from vpp_pipeline import delivery_day as market_day
 from vpp_pipeline.defs.metadata import owners, picture
 from vpp_pipeline.defs.partitions import delivery_day, delivery_days
 from vpp_pipeline.defs.regret import plan_churn, regret
-from vpp_pipeline.defs.settlement import by_target, forecast_skill, settlement
+from vpp_pipeline.defs.settlement import by_target, forecast_errors, settlement
 from vpp_pipeline.reporting import html, pictures
 from vpp_pipeline.runtime import Runtime
 from vpp_pipeline.settings import MARKET, MARKET_TZ
@@ -22,7 +22,7 @@ _MOST_UNVERIFIED_SHOWN = 100
 @dg.asset(
     group_name="settlement",
     partitions_def=delivery_days,
-    deps=[settlement, forecast_skill, regret, plan_churn],
+    deps=[settlement, forecast_errors, regret, plan_churn],
     kinds={"html"},
     owners=owners(),
 )

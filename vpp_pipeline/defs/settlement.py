@@ -99,7 +99,7 @@ def management_was_worth_it(
     owners=owners(),
     metadata=column_schema(ForecastErrors),
 )
-def forecast_skill(
+def forecast_errors(
     context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
 ) -> dg.MaterializeResult[None]:
     """How wrong each forecast of the day was, by target and subject."""

@@ -6,7 +6,7 @@ Belongs here: the asset. Does not: making the copy (`warehouse.snapshot`).
 import dagster as dg
 
 from vpp_pipeline.defs.metadata import owners
-from vpp_pipeline.defs.settlement import forecast_skill, settlement
+from vpp_pipeline.defs.settlement import forecast_errors, settlement
 from vpp_pipeline.runtime import Runtime
 from vpp_pipeline.warehouse.snapshot import publish
 
@@ -14,7 +14,7 @@ _BYTES_IN_MB = 1_000_000
 
 
 @dg.asset(
-    group_name="settlement", deps=[settlement, forecast_skill], kinds={"duckdb"}, owners=owners()
+    group_name="settlement", deps=[settlement, forecast_errors], kinds={"duckdb"}, owners=owners()
 )
 def warehouse_snapshot(runtime: dg.ResourceParam[Runtime]) -> dg.MaterializeResult[None]:
     """The warehouse as of the last settled day, for notebooks and dashboards."""

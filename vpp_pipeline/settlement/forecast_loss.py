@@ -1,0 +1,141 @@
+"""What a forecast cost: a day planned on it, and lived as the day then was.
+
+Belongs here: the euros lost to one target's forecast, all else known. Does not: other measures of
+error (`forecasting.skill`), who is to answer next time (`forecasting.champions`), the day's whole
+regret (`regret`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from vpp_pipeline.delivery_day import STEP_H
+from vpp_pipeline.settlement.cost import day_cost
+from vpp_pipeline.settlement.followed import followed_power
+from vpp_pipeline.settlement.foresight import perfect_foresight
+from vpp_pipeline.settlement.stores import on_grid, stores, to_frame
+from vpp_pipeline.settlement.unmanaged import unmanaged_power
+
+if TYPE_CHECKING:
+    import dataframely as dy
+
+    from vpp_pipeline.fleet.frame import DeviceFrame
+    from vpp_pipeline.optimization.settings import PlanSettings
+    from vpp_pipeline.settlement.schemas import ActualDay
+    from vpp_pipeline.settlement.stores import Floats
+
+_CURTAILED_KW = 1e-3
+_FREE = ["pv", "wind"]
+_SUBJECT = {"load": "device_id", "generation": "device_id", "temperature": "site_id"}
+
+
+def cost_if_believed(
+    devices: dy.DataFrame[DeviceFrame],
+    day: ActualDay,
+    believed: ActualDay,
+    settings: PlanSettings,
+    imbalance_spread_eur_per_mwh: float,
+) -> float:
+    """Return what `day` costs, in EUR, when it is planned once, before it begins, as `believed`.
+
+    The plan is that of `perfect_foresight`, had the day been as believed; its schedules are then
+    followed to the letter (`followed_power`) on what there really was. The cost is `day_cost`'s,
+    and what forecasts alone bring about: each kWh off the fleet's planned sum costs the spread, as
+    the market settles imbalance, and each kWh beyond a grid connection what the planner takes it
+    to cost (`overload_eur_per_kwh`). With `believed` as the day was, this is perfect foresight's.
+    """
+    held = stores(devices, day)
+    planned_kw = perfect_foresight(devices, believed, settings).power_kw
+    done_kw = followed_power(
+        devices,
+        day,
+        held,
+        unmanaged_power(devices, day, held),
+        _schedules(devices, believed, planned_kw),
+    )
+    cost = day_cost(devices, day, held, done_kw, held.contents(done_kw), settings)
+    off_kwh = np.abs((done_kw - planned_kw).sum(axis=1)).sum() * STEP_H
+    overload_kwh = _beyond_connections(devices, done_kw).sum() * STEP_H
+    return float(
+        cost.total_eur
+        + off_kwh * imbalance_spread_eur_per_mwh / 1000
+        + overload_kwh * settings.overload_eur_per_kwh
+    )
+
+
+def believing(day: ActualDay, target: str, forecast: pl.DataFrame) -> ActualDay | None:
+    """Return the day as it was, but for `target`, which is as the forecast said; None if it can't.
+
+    `forecast` are `Forecasts` of one moment: of loads for `load`, of PV and wind for `generation`,
+    of sites for `temperature` (a plan takes its p10), of the market for `price`. One that does not
+    tell each of the day's values of its target is not scored: a gap would count as foresight.
+    """
+    if target == "price":
+        told = day.prices.select("interval_start").join(
+            forecast.select("interval_start", price_eur_per_mwh="p50"),
+            on="interval_start",
+            how="left",
+            maintain_order="left",
+        )
+        return None if told["price_eur_per_mwh"].null_count() else replace(day, prices=told)
+    subject = _SUBJECT[target]
+    quantile = "p10" if target == "temperature" else "p50"
+    said = forecast.select(pl.col("subject_id").alias(subject), "interval_start", told=quantile)
+    if target == "temperature":
+        temperatures = _instead(day.temperatures, said, "temperature_c")
+        return None if temperatures is None else replace(day, temperatures=temperatures)
+    of_target = day.profiles.join(_profiled(forecast), on="device_id", how="semi")
+    others = day.profiles.join(_profiled(forecast), on="device_id", how="anti")
+    profiles = _instead(of_target, said, "available_kw")
+    return None if profiles is None else replace(day, profiles=pl.concat([others, profiles]))
+
+
+def _profiled(forecast: pl.DataFrame) -> pl.DataFrame:
+    return forecast.select(device_id=pl.col("subject_id").unique())
+
+
+def _instead(actual: pl.DataFrame, said: pl.DataFrame, value: str) -> pl.DataFrame | None:
+    keys = [name for name in actual.columns if name != value]
+    joined = actual.join(said, on=keys, how="left", maintain_order="left")
+    if joined["told"].null_count():
+        return None
+    return joined.select(*keys, pl.col("told").alias(value))
+
+
+def _schedules(devices: pl.DataFrame, believed: ActualDay, planned_kw: Floats) -> pl.DataFrame:
+    """Return the plan as schedules: a limit where sun or wind is curtailed, as a plan gives one."""
+    free = devices["device_type"].cast(pl.String).is_in(_FREE).to_numpy()
+    there_kw = np.nan_to_num(
+        on_grid(believed.profiles, "available_kw", devices, believed.intervals)
+    )
+    limit_kw = np.where(free & (planned_kw < there_kw - _CURTAILED_KW), planned_kw, np.nan)
+    return to_frame(planned_kw, "power_kw", devices, believed.intervals).join(
+        to_frame(limit_kw, "limit_kw", devices, believed.intervals),
+        on=["device_id", "interval_start"],
+        how="left",
+    )
+
+
+def _beyond_connections(devices: pl.DataFrame, power_kw: Floats) -> Floats:
+    """Return by how much each quarter-hour (T,) passes the sites' limits, kW summed over sites."""
+    sites = devices.select(
+        "site_id", "site_import_limit_kw", "site_export_limit_kw"
+    ).with_row_index("place")
+    limits = sites.unique("site_id", maintain_order=True)
+    site = (
+        devices.select("site_id")
+        .join(limits.select("site_id").with_row_index("site"), on="site_id", maintain_order="left")[
+            "site"
+        ]
+        .to_numpy()
+    )
+    net_kw = np.zeros((len(power_kw), limits.height))
+    np.add.at(net_kw, (slice(None), site), power_kw)
+    imports = np.maximum(-net_kw - limits["site_import_limit_kw"].to_numpy(), 0)
+    exports = np.maximum(net_kw - limits["site_export_limit_kw"].to_numpy(), 0)
+    beyond: Floats = (imports + exports).sum(axis=1)
+    return beyond
