@@ -8,11 +8,11 @@ import polars as pl
 import pytest
 from defs_plant import TODAY, TOMORROW, copied, failure_of, market_time, open_plant, records
 
-from vpp_pipeline.defs import planning
 from vpp_pipeline.delivery_day import STEP, bounds, day_intervals, floor_interval
+from vpp_pipeline.planning import plans
 from vpp_pipeline.settings import MARKET, MARKET_TZ
 
-PLAN = planning.plan
+PLAN = plans.plan
 START, END = bounds(TOMORROW, MARKET_TZ)
 
 
@@ -59,7 +59,7 @@ def test_a_re_plan_begins_from_what_power_was_worth_in_the_plan_before(planned_p
 
     plant.clock.sleep_until(market_time(TOMORROW, time(9, 3)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planning, "plan", noting)
+        patch.setattr(plans, "plan", noting)
         shown = re_plan(plant)["worth_of_fleet_power"]
     (warm,) = begun
     assert warm.equals(sold.drop("plan_id"))

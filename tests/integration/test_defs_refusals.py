@@ -19,8 +19,8 @@ from defs_plant import (
     records,
 )
 
-from vpp_pipeline.defs import planning
 from vpp_pipeline.delivery_day import STEP, bounds
+from vpp_pipeline.planning import plans
 from vpp_pipeline.settings import MARKET, MARKET_TZ
 
 START, END = bounds(TOMORROW, MARKET_TZ)
@@ -184,7 +184,7 @@ def test_no_plan_is_made_where_no_price_was_ever_known(seeded_home, tmp_path):
 @pytest.fixture(scope="module")
 def unsound_plant(seeded_home, tmp_path_factory):
     """A plant whose newest plan lacks a quarter-hour of one device, and the run that made it."""
-    sound = planning.plan
+    sound = plans.plan
 
     def lossy(*arguments):
         made = sound(*arguments)
@@ -193,7 +193,7 @@ def unsound_plant(seeded_home, tmp_path_factory):
     home = copied(seeded_home, tmp_path_factory.mktemp("unsound") / "plant")
     with open_plant(home, market_time(TODAY, time(10, 30))) as plant:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(planning, "plan", lossy)
+            patch.setattr(plans, "plan", lossy)
             result = fire(plant)
         yield plant, result
 

@@ -4,6 +4,8 @@ Belongs here: the envelopes and the blocking check on a plan's inputs. Does not:
 envelopes (`outlook`, `flexibility`), the plan (`planning`).
 """
 
+from datetime import date, datetime
+
 import dagster as dg
 import polars as pl
 
@@ -16,11 +18,11 @@ from vpp_pipeline.defs.forecasts import (
 )
 from vpp_pipeline.defs.metadata import column_schema, owners, table
 from vpp_pipeline.defs.partitions import delivery_day, delivery_days
-from vpp_pipeline.defs.plan_inputs import horizon_left, market_prices, newest_envelopes
 from vpp_pipeline.defs.plant import fleet, telemetry
 from vpp_pipeline.flexibility.envelopes import group_envelopes
 from vpp_pipeline.flexibility.schemas import Envelopes
 from vpp_pipeline.optimization import inputs
+from vpp_pipeline.planning.inputs import DayOverError, horizon_left, market_prices, stored_envelopes
 from vpp_pipeline.planning.outlook import outlook
 from vpp_pipeline.runtime import Runtime
 from vpp_pipeline.settings import MARKET, MARKET_TZ
@@ -46,7 +48,7 @@ def flexibility_envelopes(
 ) -> dg.MaterializeResult[None]:
     """What each device could do in what is left of the delivery day."""
     now = runtime.clock.now()
-    horizon = horizon_left(runtime, delivery_day(context), now)
+    horizon = horizon_for_dispatch(runtime, delivery_day(context), now)
     known = outlook(runtime, horizon, now)
     with runtime.warehouse.write() as connection:
         connection.append("envelopes", known.envelopes.with_columns(known_at=pl.lit(now)))
@@ -76,7 +78,7 @@ def plan_inputs_are_sound(
     """No plan is made on stale, non-finite or misaligned inputs."""
     now = runtime.clock.now()
     day = delivery_day(context)
-    envelopes = newest_envelopes(runtime, day, now)
+    envelopes = stored_envelopes(runtime, day, now)
     horizon = envelopes["interval_start"].unique().sort()
     _, day_end = market_day.bounds(day, MARKET_TZ)
     wanted = market_day.intervals(horizon[0], day_end) if horizon.len() else horizon
@@ -94,3 +96,11 @@ def plan_inputs_are_sound(
         passed=found.is_empty(),
         metadata={"problems": table(found), "count": found.height},
     )
+
+
+def horizon_for_dispatch(runtime: Runtime, day: date, now: datetime) -> pl.Series:
+    """Return what is left of the day to be planned; a run for a day that is over fails for good."""
+    try:
+        return horizon_left(runtime, day, now)
+    except DayOverError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error

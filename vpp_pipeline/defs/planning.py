@@ -1,12 +1,10 @@
 """Planning in Dagster: the day-ahead and intraday plans, and their release.
 
 Belongs here: the assets and blocking checks between envelopes and dispatch. Does not: what a plan
-stands on (`plan_inputs`, `envelopes`), what the UI shows of it (`plan_figures`), the model
-(`optimization`).
+stands on (`planning`), what the UI shows of it (`plan_figures`), the model (`optimization`).
 """
 
-import json
-from dataclasses import asdict
+from datetime import date, datetime
 from functools import partial
 from importlib.metadata import version
 from typing import Literal
@@ -15,23 +13,22 @@ import dagster as dg
 import polars as pl
 
 from vpp_pipeline import delivery_day as market_day
-from vpp_pipeline.defs.envelopes import flexibility_envelopes
+from vpp_pipeline.defs.envelopes import flexibility_envelopes, horizon_for_dispatch
 from vpp_pipeline.defs.forecasts import price_forecast
 from vpp_pipeline.defs.market import day_ahead_prices
 from vpp_pipeline.defs.metadata import column_schema, owners, table
 from vpp_pipeline.defs.partitions import delivery_day, delivery_days
 from vpp_pipeline.defs.plan_figures import plan_figures
-from vpp_pipeline.defs.plan_inputs import (
-    horizon_left,
+from vpp_pipeline.optimization.planner import PlanSettings
+from vpp_pipeline.optimization.schemas import Schedules
+from vpp_pipeline.planning.inputs import (
     imbalance_terms,
     market_prices,
-    newest_envelopes,
     newest_values,
+    stored_envelopes,
 )
-from vpp_pipeline.optimization.planner import PlanSettings, PortfolioTerms, plan
-from vpp_pipeline.optimization.schemas import Certificate, Schedules
+from vpp_pipeline.planning.plans import PlanInputs, certificate_row, planned
 from vpp_pipeline.runtime import Runtime
-from vpp_pipeline.warehouse.validate import input_hash
 
 VIOLATION_TOLERANCE = 1e-3
 """kW and kWh."""
@@ -142,27 +139,9 @@ def _make_plan(
 ) -> dg.MaterializeResult[None]:
     now = runtime.clock.now()
     day = delivery_day(context)
-    devices = runtime.devices(now)
-    horizon_left(runtime, day, now)  # refuses a day that is over, whatever envelopes it has
-    envelopes = newest_envelopes(runtime, day, now)
-    if envelopes.is_empty():
-        raise LookupError(f"{day} has no envelopes: materialise flexibility_envelopes first")
-    horizon = envelopes["interval_start"].unique().sort()
-    market = market_prices(runtime, horizon, now)
-    settled = imbalance_terms(runtime, day, market, now) if kind == "intraday" else None
-    warm = newest_values(runtime, day, now)
-    made = plan(
-        devices,
-        envelopes,
-        market.select("interval_start", "price_eur_per_mwh"),
-        PlanSettings(),
-        PortfolioTerms(quarter_hours=settled),
-        warm,
-    )
-    digest = input_hash(
-        {"devices": devices, "envelopes": envelopes, "prices": market, "warm": warm}
-        | ({} if settled is None else {"settled": settled})
-    )
+    inputs = _inputs(runtime, day, kind, now)
+    made = planned(inputs, PlanSettings())
+    digest, horizon = inputs.fingerprint(), inputs.horizon
     cause = context.run.tags.get("vpp/cause", kind)
     with runtime.warehouse.write() as connection:
         numbers = connection.frame("defs_next_plan", delivery_day=day)
@@ -183,28 +162,38 @@ def _make_plan(
                 "code_version": version("vpp-pipeline"),
             }
         )
-        connection.append("plans", row.hstack(_as_row(made.certificate)))
+        connection.append("plans", row.hstack(certificate_row(made.certificate)))
         connection.append("schedules", made.schedules.with_columns(plan_id=pl.lit(plan_id)))
         connection.append("plan_prices", made.prices.with_columns(plan_id=pl.lit(plan_id)))
     return dg.MaterializeResult(
         metadata={
             "plan_id": plan_id,
             "cause": cause,
-            "against_a_position": settled is not None,
-            **plan_figures(made, devices, envelopes, market, pictured=kind == "day_ahead"),
+            "against_a_position": inputs.settled is not None,
+            **plan_figures(
+                made,
+                inputs.devices,
+                inputs.envelopes,
+                inputs.market,
+                pictured=kind == "day_ahead",
+            ),
         }
     )
 
 
-def _as_row(certificate: Certificate) -> pl.DataFrame:
-    """Return the certificate as the columns that `plans` has for it."""
-    figures = asdict(certificate) | {"stage_seconds": json.dumps(certificate.stage_seconds)}
-    return pl.DataFrame(
-        {
-            name: pl.Series([value], dtype=pl.Float64 if value is None else None)
-            for name, value in figures.items()
-        }
-    )
+def _inputs(
+    runtime: Runtime, day: date, kind: Literal["day_ahead", "intraday"], now: datetime
+) -> PlanInputs:
+    """Return what the plan stands on, with the day's newest stored envelopes."""
+    devices = runtime.devices(now)
+    horizon_for_dispatch(runtime, day, now)  # refuses a day that is over, whatever it has
+    envelopes = stored_envelopes(runtime, day, now)
+    if envelopes.is_empty():
+        raise LookupError(f"{day} has no envelopes: materialise flexibility_envelopes first")
+    market = market_prices(runtime, envelopes["interval_start"].unique().sort(), now)
+    spread = runtime.settings.imbalance_spread_eur_per_mwh
+    settled = imbalance_terms(runtime, day, market, spread, now) if kind == "intraday" else None
+    return PlanInputs(devices, envelopes, market, settled, newest_values(runtime, day, now))
 
 
 def _newest_plan(

@@ -1,38 +1,43 @@
-"""What a plan of a delivery day stands on, read as it is known at one moment.
+"""What a plan of a delivery day is made of, as it is known at one moment.
 
-Belongs here: the horizon, envelopes, prices and position that the planning assets and their
-checks share. Does not: judging them (`optimization.inputs`), planning (`planning`).
+Belongs here: the horizon, envelopes, prices and position that a plan and its checks share. Does
+not: judging them (`optimization.inputs`), planning (`plans`).
 """
 
 from __future__ import annotations
 
-from datetime import date, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dagster as dg
 import polars as pl
 
 from vpp_pipeline import delivery_day as market_day
 from vpp_pipeline.optimization import prices
-from vpp_pipeline.runtime import Runtime
 from vpp_pipeline.settings import MARKET, MARKET_TZ
+
+if TYPE_CHECKING:
+    from datetime import date, datetime
+
+    from vpp_pipeline.runtime import Runtime
+
+
+class DayOverError(ValueError):
+    """Nothing is left of a delivery day to be planned."""
 
 
 def horizon_left(runtime: Runtime, day: date, now: datetime) -> pl.Series:
-    """Return the day's quarter-hours that can still be planned; a day that is over fails."""
+    """Return the day's quarter-hours that can still be planned; raises `DayOverError`."""
     start, end = market_day.bounds(day, MARKET_TZ)
     earliest = market_day.floor_interval(now + runtime.plan_lead) + market_day.STEP
     horizon = market_day.intervals(max(start, earliest), end)
     if horizon.is_empty():
-        raise dg.Failure(
+        raise DayOverError(
             f"delivery day {day} is over at {now:%Y-%m-%d %H:%M} UTC: "
-            "plan a later day; a past day is never planned for dispatch",
-            allow_retries=False,
+            "plan a later day; a past day is never planned for dispatch"
         )
     return horizon
 
 
-def newest_envelopes(runtime: Runtime, day: date, now: datetime) -> pl.DataFrame:
+def stored_envelopes(runtime: Runtime, day: date, now: datetime) -> pl.DataFrame:
     """Return the newest `Envelopes` of the day, of what was left of it when they were made."""
     start, end = market_day.bounds(day, MARKET_TZ)
     with runtime.warehouse.read() as connection:
@@ -47,26 +52,30 @@ def market_prices(runtime: Runtime, horizon: pl.Series, now: datetime) -> pl.Dat
             pl.DataFrame(schema={"interval_start": horizon.dtype, "price_eur_per_mwh": pl.Float64}),
             pl.DataFrame(schema={"interval_start": horizon.dtype, "p50": pl.Float64}),
         )
-    span: dict[str, Any] = {
-        "start": horizon[0],
-        "end_": horizon[-1] + market_day.STEP,
-        "as_of": now,
-    }
+    span = _span(horizon, now)
     with runtime.warehouse.read() as connection:
-        published = connection.frame("warehouse_prices", market=MARKET, **span)
         forecast = connection.frame("warehouse_forecasts", target="price", **span)
-    return prices.complete(horizon, published, forecast.filter(pl.col("subject_id") == MARKET))
+    return market_prices_on(runtime, horizon, forecast.filter(pl.col("subject_id") == MARKET), now)
+
+
+def market_prices_on(
+    runtime: Runtime, horizon: pl.Series, forecast: pl.DataFrame, now: datetime
+) -> pl.DataFrame:
+    """Return the horizon's prices, published ones before those of `forecast`."""
+    with runtime.warehouse.read() as connection:
+        published = connection.frame("warehouse_prices", market=MARKET, **_span(horizon, now))
+    return prices.complete(horizon, published, forecast)
 
 
 def imbalance_terms(
-    runtime: Runtime, day: date, market: pl.DataFrame, now: datetime
+    runtime: Runtime, day: date, market: pl.DataFrame, spread_eur_per_mwh: float, now: datetime
 ) -> pl.DataFrame | None:
     """Return the day's committed position and what a deviation from it is settled at.
 
-    These are `PortfolioTerms.quarter_hours`; None where the day has no position, or imbalance costs no more than the market's price.
-    `market` are the horizon's prices (interval_start, price_eur_per_mwh).
+    These are `PortfolioTerms.quarter_hours`; None where the day has no position, or imbalance
+    costs no more than the market's price. `market` are the horizon's prices (interval_start,
+    price_eur_per_mwh).
     """
-    spread = runtime.settings.imbalance_spread_eur_per_mwh
     with runtime.warehouse.read() as connection:
         position = connection.frame(
             "defs_committed_position",
@@ -74,14 +83,14 @@ def imbalance_terms(
             gate_closure=market_day.gate_closure(day, MARKET_TZ),
             as_of=now,
         )
-    if position.is_empty() or spread == 0:
+    if position.is_empty() or spread_eur_per_mwh == 0:
         return None
     price = pl.col("price_eur_per_mwh")
     return market.join(position, on="interval_start", how="left").select(
         "interval_start",
         pl.col("position_kw").fill_null(0.0),
-        surplus_eur_per_mwh=price - spread,
-        shortage_eur_per_mwh=price + spread,
+        surplus_eur_per_mwh=price - spread_eur_per_mwh,
+        shortage_eur_per_mwh=price + spread_eur_per_mwh,
     )
 
 
@@ -89,3 +98,7 @@ def newest_values(runtime: Runtime, day: date, now: datetime) -> pl.DataFrame:
     """Return the `PlanPrices` of the day's newest plan, for the next to begin from."""
     with runtime.warehouse.read() as connection:
         return connection.frame("defs_newest_values", delivery_day=day, as_of=now)
+
+
+def _span(horizon: pl.Series, now: datetime) -> dict[str, Any]:
+    return {"start": horizon[0], "end_": horizon[-1] + market_day.STEP, "as_of": now}

@@ -1,0 +1,57 @@
+"""What was stored of a delivery day that is over.
+
+Belongs here: reading the records that a day is settled on. Does not: settling it (`settlement`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from vpp_pipeline import delivery_day as market_day
+from vpp_pipeline.settings import MARKET, MARKET_TZ
+from vpp_pipeline.settlement.settle import Records
+from vpp_pipeline.telemetry_quality.repair import trusted
+from vpp_pipeline.telemetry_quality.settings import QualitySettings
+from vpp_pipeline.warehouse.quarter_hours import quarter_hours
+
+if TYPE_CHECKING:
+    from datetime import date, datetime
+
+    from vpp_pipeline.runtime import Runtime
+
+_BEFORE = timedelta(days=1)
+
+
+def day_records(runtime: Runtime, devices: pl.DataFrame, day: date, as_of: datetime) -> Records:
+    """Return what is known at `as_of` of the day's delivery."""
+    start, end = market_day.bounds(day, MARKET_TZ)
+    span: dict[str, Any] = {"start": start, "end_": end, "as_of": as_of}
+    with runtime.warehouse.read() as connection:
+        readings = connection.frame(
+            "warehouse_readings",
+            {"devices": devices.select("device_id")},
+            start=start - _BEFORE,
+            end_=end,
+            as_of=as_of,
+        )
+        records = Records(
+            telemetry=readings,
+            prices=connection.frame("warehouse_prices", market=MARKET, **span),
+            weather=connection.frame("warehouse_weather", **span),
+            forecasts=pl.concat(
+                [
+                    connection.frame("warehouse_forecasts", target=target, **span)
+                    for target in ("load", "pv", "wind", "temperature")
+                ]
+            ),
+            day_ahead=connection.frame("defs_day_ahead_schedule", delivery_day=day),
+            in_force=connection.frame("defs_schedule_at_start", start=start, end_=end),
+            commands=connection.frame("defs_commands_of_day", start=start, end_=end),
+            outages=connection.frame("defs_outages", **span),
+        )
+    believed = quarter_hours(trusted(readings, devices, QualitySettings()))
+    return replace(records, telemetry=believed)
