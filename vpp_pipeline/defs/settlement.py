@@ -4,7 +4,6 @@ Belongs here: the assets after the delivery day. Does not: any figure (`settleme
 was lost (`regret`), the day's page (`report`).
 """
 
-from datetime import date, timedelta
 from typing import Any
 
 import dagster as dg
@@ -18,16 +17,12 @@ from vpp_pipeline.defs.plant import telemetry
 from vpp_pipeline.forecasting.schemas import ForecastErrors
 from vpp_pipeline.forecasting.skill import errors
 from vpp_pipeline.optimization.settings import PlanSettings
+from vpp_pipeline.planning.records import day_records
 from vpp_pipeline.reporting import pictures
 from vpp_pipeline.runtime import Runtime
 from vpp_pipeline.settings import MARKET, MARKET_TZ
 from vpp_pipeline.settlement.schemas import Delivery
-from vpp_pipeline.settlement.settle import Records, settle_day
-from vpp_pipeline.telemetry_quality.repair import trusted
-from vpp_pipeline.telemetry_quality.settings import QualitySettings
-from vpp_pipeline.warehouse.quarter_hours import quarter_hours
-
-_BEFORE = timedelta(days=1)
+from vpp_pipeline.settlement.settle import settle_day
 
 
 @dg.asset(
@@ -51,7 +46,7 @@ def settlement(
     devices = runtime.devices(now)
     settled = settle_day(
         devices,
-        _records(runtime, devices, day),
+        day_records(runtime, devices, day, now),
         PlanSettings(),
         intervals=market_day.day_intervals(day, MARKET_TZ),
         delivery_day=day,
@@ -120,35 +115,6 @@ def forecast_errors(
     return dg.MaterializeResult(
         metadata={"dagster/row_count": scored.height, "by_target": table(by_target(scored))}
     )
-
-
-def _records(runtime: Runtime, devices: pl.DataFrame, day: date) -> Records:
-    start, end = market_day.bounds(day, MARKET_TZ)
-    now = runtime.clock.now()
-    span: dict[str, Any] = {"start": start, "end_": end, "as_of": now}
-    with runtime.warehouse.read() as connection:
-        readings = connection.frame(
-            "warehouse_readings",
-            {"devices": devices.select("device_id")},
-            start=start - _BEFORE,
-            end_=end,
-            as_of=now,
-        )
-        return Records(
-            telemetry=quarter_hours(trusted(readings, devices, QualitySettings())),
-            prices=connection.frame("warehouse_prices", market=MARKET, **span),
-            weather=connection.frame("warehouse_weather", **span),
-            forecasts=pl.concat(
-                [
-                    connection.frame("warehouse_forecasts", target=target, **span)
-                    for target in ("load", "pv", "wind", "temperature")
-                ]
-            ),
-            day_ahead=connection.frame("defs_day_ahead_schedule", delivery_day=day),
-            in_force=connection.frame("defs_schedule_at_start", start=start, end_=end),
-            commands=connection.frame("defs_commands_of_day", start=start, end_=end),
-            outages=connection.frame("defs_outages", **span),
-        )
 
 
 def by_target(scored: pl.DataFrame) -> pl.DataFrame:
