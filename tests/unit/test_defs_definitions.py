@@ -46,7 +46,9 @@ ASSETS = {
     "orders",
     "why",
     "settlement",
+    "challenger_forecasts",
     "forecast_errors",
+    "forecast_skill",
     "regret",
     "plan_churn",
     "plan_report",
@@ -72,6 +74,7 @@ TELLING = {
     "nothing_is_held_back",
     "watchdog_runs",
     "management_was_worth_it",
+    "champions_beat_the_naive_rule",
     "losses_add_up_and_devices_do_as_told",
 }
 
@@ -137,6 +140,7 @@ def test_jobs_sensors_and_schedules_are_these(repository):
         "collect_dropped_prices",
         "compact",
         "settle",
+        "judge_forecasts",
     }
     assert {sensor.name: sensor.job_name for sensor in repository.sensor_defs} == {
         "changed_registry": "register_fleet",
@@ -150,6 +154,7 @@ def test_jobs_sensors_and_schedules_are_these(repository):
         "changed_orders": "show_orders",
         "changed_picture": "re_plan",
         "finished_day": "settle",
+        "settled_day": "judge_forecasts",
     }
     assert [
         (schedule.name, schedule.job_name, schedule.cron_schedule, schedule.execution_timezone)

@@ -21,6 +21,7 @@ from vpp_pipeline.defs import (
     report,
     sensors,
     settlement,
+    skill,
     snapshot,
     telemetry_quality,
     verification,
@@ -43,6 +44,7 @@ _MODULES = [
     settlement,
     regret,
     report,
+    skill,
     snapshot,
 ]
 

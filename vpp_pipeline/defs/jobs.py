@@ -19,6 +19,7 @@ from vpp_pipeline.defs import (
     regret,
     report,
     settlement,
+    skill,
     snapshot,
     telemetry_quality,
     verification,
@@ -147,6 +148,13 @@ settle = dg.define_asset_job(
     description="Say what the day was worth, write its report, publish the warehouse to readers.",
 )
 
+judge_forecasts = dg.define_asset_job(
+    "judge_forecasts",
+    selection=[skill.challenger_forecasts, skill.forecast_skill],
+    tags={LANE: "skill"},
+    description="Ask a settled day's challengers, and score every candidate in euros.",
+)
+
 ALL = [
     register_fleet,
     day_ahead,
@@ -160,4 +168,5 @@ ALL = [
     collect_dropped_prices,
     compact,
     settle,
+    judge_forecasts,
 ]

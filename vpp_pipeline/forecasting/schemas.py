@@ -69,3 +69,30 @@ class ForecastErrors(dy.Schema):
     bias = dy.Float64()
     pinball = dy.Float64(min=0)
     coverage_p10_p90 = dy.Float64(min=0, max=1)
+
+
+class ChallengerForecasts(Forecasts):
+    """What a candidate that no plan stands on would have said: `Forecasts`, and whose."""
+
+    forecaster = dy.String(primary_key=True)
+
+
+class ForecastSkill(dy.Schema):
+    """One row a delivery day, target and candidate: how good its forecast was.
+
+    Targets: `load`, `generation` (PV and wind), `temperature`, `price`.
+    """
+
+    delivery_day = dy.Date(primary_key=True)
+    target = dy.String(primary_key=True)
+    forecaster = dy.String(primary_key=True)
+    champion = dy.Bool()  # the plan stood on it
+    subjects = dy.Int64(min=1)
+    intervals = dy.Int64(min=1)
+    mae = dy.Float64(min=0)
+    rmae = dy.Float64(min=0, nullable=True)  # of the naive rule's; null: the rule has no answer
+    pinball = dy.Float64(min=0)
+    coverage_p10_p90 = dy.Float64(min=0, max=1)
+    euros_lost = dy.Float64(nullable=True)  # null: it left a quarter-hour out
+    forecast_known_at = dy.Datetime(**_UTC)
+    known_at = dy.Datetime(primary_key=True, **_UTC)

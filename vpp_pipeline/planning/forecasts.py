@@ -15,7 +15,8 @@ import polars as pl
 
 from vpp_pipeline import delivery_day as market_day
 from vpp_pipeline.forecasting.sessions import session_forecast
-from vpp_pipeline.planning.candidates import CANDIDATES, history
+from vpp_pipeline.planning.candidates import history
+from vpp_pipeline.planning.champions import from_champion
 from vpp_pipeline.settings import MARKET_TZ
 
 if TYPE_CHECKING:
@@ -26,22 +27,22 @@ if TYPE_CHECKING:
 
 def load(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
     """Return the `Forecasts` of what every uncontrolled load will draw."""
-    return _from_champion(runtime, "load", day, as_of)
+    return from_champion(runtime, "load", day, as_of)
 
 
 def generation(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
     """Return the `Forecasts` of what PV and wind could inject, uncurtailed."""
-    return _from_champion(runtime, "generation", day, as_of)
+    return from_champion(runtime, "generation", day, as_of)
 
 
 def temperature(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
     """Return the `Forecasts` of the temperature at every site with a building to heat."""
-    return _from_champion(runtime, "temperature", day, as_of)
+    return from_champion(runtime, "temperature", day, as_of)
 
 
 def price(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
     """Return the `Forecasts` of the market's price."""
-    return _from_champion(runtime, "price", day, as_of)
+    return from_champion(runtime, "price", day, as_of)
 
 
 def sessions(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
@@ -53,8 +54,3 @@ def sessions(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
         MARKET_TZ,
         as_of,
     )
-
-
-def _from_champion(runtime: Runtime, target: str, day: date, as_of: datetime) -> pl.DataFrame:
-    answer = next(iter(CANDIDATES[target].values()))
-    return answer(runtime, day, as_of)

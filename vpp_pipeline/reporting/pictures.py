@@ -137,6 +137,44 @@ def delivery_scores(scores: pl.DataFrame, form: Format = "svg") -> bytes:
     return _save(figure, form)
 
 
+def forecast_skill(skill: pl.DataFrame, form: Format = "svg") -> bytes:
+    """Draw what each candidate's forecasts lost a day, and how that compares with the naive rule.
+
+    `skill`: (delivery_day, target, forecaster, champion, rmae, euros_lost), of some weeks; dark is
+    who answered on the last of the days.
+    """
+    shown = (
+        skill.sort("delivery_day")
+        .group_by("target", "forecaster")
+        .agg(
+            pl.col("champion").last(),
+            pl.col("rmae").mean(),
+            pl.col("euros_lost").mean().fill_null(0.0),
+            days=pl.len(),
+        )
+        .sort("target", "euros_lost", "forecaster")
+    )
+    figure = Figure(figsize=(9, 0.8 + 0.3 * max(shown.height, 1)), layout="constrained")
+    axes = figure.subplots()
+    bars = axes.barh(
+        shown.select(pl.format("{}: {}", "target", "forecaster")).to_series().to_list(),
+        shown["euros_lost"],
+        color=[_PRICE if champion else "#b8b8b8" for champion in shown["champion"]],
+        height=0.6,
+    )
+    labels = [
+        f"{euros:.2f} EUR, " + ("" if rmae is None else f"rMAE {rmae:.2f}, ") + f"{days} d"
+        for euros, rmae, days in shown.select("euros_lost", "rmae", "days").iter_rows()
+    ]
+    axes.bar_label(bars, labels=labels, padding=4, fontsize=7)
+    axes.axvline(0, color="#555", lw=0.6)
+    axes.invert_yaxis()
+    axes.margins(x=0.2)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("EUR lost a day to the forecast, all else foreseen")
+    return _save(figure, form)
+
+
 def costs(named_costs_eur: dict[str, float]) -> bytes:
     """Draw the day's cost of each way to run it, as SVG."""
     figure = Figure(figsize=(9, 0.6 + 0.45 * len(named_costs_eur)), layout="constrained")

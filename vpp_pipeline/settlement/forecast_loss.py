@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from vpp_pipeline.delivery_day import STEP_H
+from vpp_pipeline.optimization.problem import by_site
 from vpp_pipeline.settlement.cost import day_cost
 from vpp_pipeline.settlement.followed import followed_power
 from vpp_pipeline.settlement.foresight import perfect_foresight
@@ -31,6 +32,37 @@ if TYPE_CHECKING:
 _CURTAILED_KW = 1e-3
 _FREE = ["pv", "wind"]
 _SUBJECT = {"load": "device_id", "generation": "device_id", "temperature": "site_id"}
+
+
+def euros_lost(
+    devices: dy.DataFrame[DeviceFrame],
+    day: ActualDay,
+    forecasts: pl.DataFrame,
+    settings: PlanSettings,
+    imbalance_spread_eur_per_mwh: float,
+) -> pl.DataFrame:
+    """Return `target`, `forecaster`, `euros_lost`: what planning on each forecast cost in the day.
+
+    `forecasts` has `target` (`load`, `generation`, `temperature`, `price`), `forecaster` and the
+    columns of `Forecasts`, one moment a forecaster. Euros lost are the cost of the day planned on
+    that one forecast, all else foreseen, less the cost with everything foreseen
+    (`cost_if_believed`); null where the forecast leaves one of the day's values out. A solver that
+    stops short of the optimum can make it negative by its gap.
+    """
+
+    def cost(believed: ActualDay) -> float:
+        return cost_if_believed(devices, day, believed, settings, imbalance_spread_eur_per_mwh)
+
+    foreseen = cost(day)
+    rows = []
+    for (target, forecaster), said in sorted(
+        forecasts.partition_by("target", "forecaster", as_dict=True).items()
+    ):
+        believed = believing(day, str(target), said)
+        lost = None if believed is None else cost(believed) - foreseen
+        rows.append((target, forecaster, lost))
+    schema = {"target": pl.String, "forecaster": pl.String, "euros_lost": pl.Float64}
+    return pl.DataFrame(rows, schema, orient="row")
 
 
 def cost_if_believed(
@@ -133,8 +165,7 @@ def _beyond_connections(devices: pl.DataFrame, power_kw: Floats) -> Floats:
         ]
         .to_numpy()
     )
-    net_kw = np.zeros((len(power_kw), limits.height))
-    np.add.at(net_kw, (slice(None), site), power_kw)
+    net_kw = by_site(power_kw, site, limits.height)
     imports = np.maximum(-net_kw - limits["site_import_limit_kw"].to_numpy(), 0)
     exports = np.maximum(net_kw - limits["site_export_limit_kw"].to_numpy(), 0)
     beyond: Floats = (imports + exports).sum(axis=1)

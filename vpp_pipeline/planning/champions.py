@@ -1,0 +1,96 @@
+"""Which candidate answers for a target, and what the others would have said of a day.
+
+Belongs here: holding the election on the skill known at a moment, asking the champion, asking the
+challengers afterwards. Does not: the rule (`forecasting.champions`), the candidates themselves
+(`candidates`), scoring (`scoring`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from vpp_pipeline import delivery_day as market_day
+from vpp_pipeline.forecasting.champions import Election, elect
+from vpp_pipeline.forecasting.schemas import ChallengerForecasts
+from vpp_pipeline.forecasting.skill import SCORED_AS
+from vpp_pipeline.planning.candidates import CANDIDATES
+from vpp_pipeline.settings import MARKET_TZ
+
+if TYPE_CHECKING:
+    from datetime import date, datetime
+
+    from vpp_pipeline.runtime import Runtime
+
+
+def election(runtime: Runtime, target: str, as_of: datetime) -> Election:
+    """Return who answers for `target` by what was known of the candidates' skill at a moment."""
+    with runtime.warehouse.read() as connection:
+        skill = connection.frame("planning_forecast_skill", target=target, as_of=as_of)
+    return elect(skill, list(CANDIDATES[target]))
+
+
+def from_champion(runtime: Runtime, target: str, day: date, as_of: datetime) -> pl.DataFrame:
+    """Return the `Forecasts` of the candidate that answers for `target` at a moment."""
+    return CANDIDATES[target][election(runtime, target, as_of).champion](runtime, day, as_of)
+
+
+def issued(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
+    """Return the stored `Forecasts` that the day was sold on, with `champion`: who made them.
+
+    Of each target those of one moment: the last by gate closure, else before the day began. A
+    price that was published by then is no forecast.
+    """
+    start, end = market_day.bounds(day, MARKET_TZ)
+    with runtime.warehouse.read() as connection:
+        made = connection.frame(
+            "planning_issued_forecasts",
+            start=start,
+            end_=end,
+            gate_closure=market_day.gate_closure(day, MARKET_TZ),
+            as_of=as_of,
+        )
+    moments = made.select(scored_as=_scored_as(), moment="known_at").unique(maintain_order=True)
+    named = [
+        (target, moment, election(runtime, target, moment).champion)
+        for target, moment in moments.iter_rows()
+    ]
+    who = pl.DataFrame(
+        named,
+        {"scored_as": pl.String, "known_at": made.schema["known_at"], "champion": pl.String},
+        orient="row",
+    )
+    return (
+        made.with_columns(scored_as=_scored_as())
+        .join(who, on=["scored_as", "known_at"], maintain_order="left")
+        .drop("scored_as")
+    )
+
+
+def challenges(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
+    """Return `ChallengerForecasts`: what the others would have said when the champions spoke.
+
+    Each is made from what was known at the moment of the champion's forecast (`issued`), whenever
+    it is made: asked again, it says the same.
+    """
+    spoke = issued(runtime, day, as_of).select(
+        scored_as=_scored_as(), moment="known_at", champion="champion"
+    )
+    said = [
+        answer(runtime, day, moment).with_columns(forecaster=pl.lit(name))
+        for target, moment, champion in spoke.unique().sort("scored_as").iter_rows()
+        for name, answer in CANDIDATES[target].items()
+        if name != champion
+    ]
+    return ChallengerForecasts.validate(
+        pl.concat(
+            [ChallengerForecasts.create_empty(), *said],
+            how="diagonal_relaxed",
+        ),
+        cast=True,
+    )
+
+
+def _scored_as() -> pl.Expr:
+    return pl.col("target").cast(pl.String).replace_strict(SCORED_AS)

@@ -1,0 +1,100 @@
+"""How good the candidates' forecasts of a day that is over were, in their own unit and in euros.
+
+Belongs here: reading what was said and what came of it, and scoring it. Does not: the measures
+(`forecasting.skill`, `settlement.forecast_loss`), who answers next (`champions`).
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from vpp_pipeline import delivery_day as market_day
+from vpp_pipeline.forecasting.naive import naive
+from vpp_pipeline.forecasting.schemas import ForecastSkill
+from vpp_pipeline.forecasting.skill import SCORED_AS, skill
+from vpp_pipeline.optimization.settings import PlanSettings
+from vpp_pipeline.planning.champions import issued
+from vpp_pipeline.planning.records import day_records
+from vpp_pipeline.settings import MARKET, MARKET_TZ
+from vpp_pipeline.settlement.actuals import actual_day
+from vpp_pipeline.settlement.forecast_loss import euros_lost
+
+if TYPE_CHECKING:
+    from datetime import date, datetime
+
+    import dataframely as dy
+
+    from vpp_pipeline.runtime import Runtime
+
+_RULE_LOOKS_BACK = timedelta(days=8)
+
+
+def day_skill(runtime: Runtime, day: date, as_of: datetime) -> dy.DataFrame[ForecastSkill]:
+    """Return the skill of champions and challengers on a day that is over, as known at `as_of`.
+
+    No rows where no forecast was made before the day began.
+    """
+    start, end = market_day.bounds(day, MARKET_TZ)
+    champions = issued(runtime, day, as_of)
+    if champions.is_empty():
+        return ForecastSkill.create_empty()
+    span: dict[str, Any] = {"start": start, "end_": end, "as_of": as_of}
+    with runtime.warehouse.read() as connection:
+        challengers = connection.frame("planning_challenger_forecasts", **span)
+    said = pl.concat(
+        [
+            champions.rename({"champion": "forecaster"}).with_columns(champion=pl.lit(value=True)),
+            challengers.join(
+                champions.select("target", "known_at").unique(), on=["target", "known_at"]
+            ).with_columns(champion=pl.lit(value=False)),
+        ],
+        how="diagonal_relaxed",
+    )
+    intervals = market_day.day_intervals(day, MARKET_TZ)
+    with runtime.warehouse.read() as connection:
+        happened = connection.frame("defs_forecast_actuals", market=MARKET, **span)
+        known = pl.concat(
+            [
+                connection.frame(
+                    "defs_forecast_actuals",
+                    market=MARKET,
+                    start=start - _RULE_LOOKS_BACK,
+                    end_=start,
+                    as_of=moment,
+                ).filter(pl.col("target").is_in(targets))
+                for moment, targets in champions.group_by("known_at", maintain_order=True)
+                .agg(pl.col("target").unique().sort())
+                .iter_rows()
+            ]
+        )
+    return skill(
+        said,
+        happened,
+        naive(known, intervals, MARKET_TZ),
+        _euros(runtime, said, day, as_of),
+        day,
+        as_of,
+    )
+
+
+def _euros(runtime: Runtime, said: pl.DataFrame, day: date, as_of: datetime) -> pl.DataFrame:
+    devices = runtime.devices(as_of)
+    records = day_records(runtime, devices, day, as_of)
+    happened = actual_day(
+        devices,
+        records.telemetry,
+        records.prices,
+        records.weather,
+        records.forecasts,
+        intervals=market_day.day_intervals(day, MARKET_TZ),
+    )
+    return euros_lost(
+        devices,
+        happened,
+        said.with_columns(target=pl.col("target").cast(pl.String).replace_strict(SCORED_AS)),
+        PlanSettings(),
+        runtime.settings.imbalance_spread_eur_per_mwh,
+    )
