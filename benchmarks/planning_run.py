@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 NOW = datetime(2020, 10, 7, 9, 0, tzinfo=UTC)
 """11:00 market time, when tomorrow is planned."""
 TOMORROW = "2020-10-08"
+PLANNED_BY = NOW + timedelta(days=1)
+"""However often the run is made again, each a second later."""
 HISTORY_DAYS = 28
 
 
@@ -65,7 +67,9 @@ def main() -> None:
         seed_plant(runtime, arguments.devices, arguments.seed)
         print(f"seeded {arguments.devices} devices in {time.perf_counter() - started:.0f} s")
     with runtime.warehouse.read() as connection:
-        planned = connection.frame("defs_newest_plan", delivery_day=TOMORROW)["as_of"]
+        planned = connection.frame("defs_newest_plan", delivery_day=TOMORROW, as_of=PLANNED_BY)[
+            "as_of"
+        ]
     clock.sleep_until(planned[0] + timedelta(seconds=1) if planned.len() else NOW)
     with stepped_daemon(runtime) as daemon:
         started, worked = time.perf_counter(), time.process_time()
@@ -133,7 +137,7 @@ def step_seconds(result: dg.ExecuteInProcessResult) -> Iterator[tuple[str, float
 def check_plan(runtime: Runtime) -> None:
     """Hold the plan to its promises: every device has a schedule, the certificate is sound."""
     with runtime.warehouse.read() as connection:
-        plan = connection.frame("defs_newest_plan", delivery_day=TOMORROW)
+        plan = connection.frame("defs_newest_plan", delivery_day=TOMORROW, as_of=PLANNED_BY)
         schedule = connection.frame("warehouse_schedule", plan_id=plan["plan_id"][0])
     told = plan.select(
         "label", "solver", "objective_eur", "bound_eur", "gap", "worst_violation_kw",

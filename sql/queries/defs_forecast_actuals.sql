@@ -20,5 +20,9 @@ FROM (
     WHERE measured_at >= $start AND measured_at < $end_ AND known_at <= $as_of AND status = 'ok'
     GROUP BY ALL
 )
-JOIN (SELECT DISTINCT target, subject_id FROM forecasts WHERE target IN ('load', 'pv', 'wind'))
+JOIN (
+    SELECT DISTINCT target, subject_id
+    FROM forecasts
+    WHERE target IN ('load', 'pv', 'wind') AND known_at <= $as_of
+)
 USING (subject_id)

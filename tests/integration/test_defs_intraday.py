@@ -89,7 +89,7 @@ def prices_turned(plant):
 
 def mean_deviation_kw(plant):
     """By how much the newest plan's fleet is off the committed position."""
-    plan = plant.frame("defs_newest_plan", delivery_day=TOMORROW)
+    plan = plant.frame("defs_newest_plan", delivery_day=TOMORROW, as_of=plant.clock.now())
     total = (
         plant.frame("warehouse_schedule", plan_id=plan["plan_id"][0])
         .group_by("interval_start")

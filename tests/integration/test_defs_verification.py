@@ -90,7 +90,9 @@ def story(planned_home, tmp_path_factory):
                     "re_plan", TOMORROW, "flexibility_envelopes", "intraday_plan"
                 )
                 assert made.success, failure_of(made)
-                newest = plant.frame("defs_newest_plan", delivery_day=TOMORROW)["plan_id"][0]
+                newest = plant.frame(
+                    "defs_newest_plan", delivery_day=TOMORROW, as_of=plant.clock.now()
+                )["plan_id"][0]
                 planned = plant.frame("warehouse_schedule", plan_id=newest)
                 strength.clear()
                 run(plant, collector, range(WEAK_QUARTER_HOURS, 3), COUNTED_ON_KW)

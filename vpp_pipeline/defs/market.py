@@ -158,7 +158,7 @@ def weather(
     day_start, _ = market_day.bounds(delivery_day(context), MARKET_TZ)
     sites = runtime.devices(now).select("site_id").unique().sort("site_id")
     with runtime.warehouse.write() as connection:
-        last = connection.frame("defs_weather_known_until")["known_until"][0]
+        last = connection.frame("defs_weather_known_until", as_of=now)["known_until"][0]
         rows = recorded.temperature().filter(
             pl.col("interval_start") > (last or day_start - WEATHER_HISTORY),
             pl.col("interval_start") + market_day.STEP <= now,

@@ -201,7 +201,9 @@ def _newest_plan(
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the delivery day's newest plan, released or not, and its schedule."""
     with runtime.warehouse.read() as connection:
-        newest = connection.frame("defs_newest_plan", delivery_day=delivery_day(context))
+        newest = connection.frame(
+            "defs_newest_plan", delivery_day=delivery_day(context), as_of=runtime.clock.now()
+        )
         if newest.is_empty():
             raise LookupError("there is no plan of this delivery day: materialise day_ahead_plan")
         return newest, connection.frame("warehouse_schedule", plan_id=newest["plan_id"][0])

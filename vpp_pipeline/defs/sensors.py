@@ -82,7 +82,9 @@ def unplanned_day(runtime: dg.ResourceParam[Runtime]) -> Iterator[dg.RunRequest 
         yield dg.SkipReason("nothing is known of the fleet yet: is the collector running?")
         return
     with runtime.warehouse.read() as connection:
-        planned = set(connection.frame("defs_planned_days", from_day=today)["delivery_day"])
+        planned = set(
+            connection.frame("defs_planned_days", from_day=today, as_of=now)["delivery_day"]
+        )
     due = [
         day for day in timetable.unplanned_days(now, planned) if _can_be_planned(day, runtime, now)
     ]
@@ -299,14 +301,31 @@ def finished_day(runtime: dg.ResourceParam[Runtime]) -> dg.RunRequest | dg.SkipR
     """Settle yesterday, once its last telemetry has landed."""
     now = runtime.clock.now()
     today = market_day.delivery_day_of(now, MARKET_TZ)
-    since = today - timedelta(days=2)
+    lately: dict[str, Any] = {"from_day": today - timedelta(days=2), "as_of": now}
     with runtime.warehouse.read() as connection:
-        dispatched = set(connection.frame("defs_planned_days", from_day=since)["delivery_day"])
-        settled = set(connection.frame("defs_settled_days", from_day=since)["delivery_day"])
+        dispatched = set(connection.frame("defs_planned_days", **lately)["delivery_day"])
+        settled = set(connection.frame("defs_settled_days", **lately)["delivery_day"])
     day = timetable.unsettled_day(now, dispatched, settled)
     if day is None:
         return dg.SkipReason("yesterday is settled, or was not dispatched")
     return dg.RunRequest(run_key=f"settle:{day}:{timetable.attempt(now)}", partition_key=str(day))
+
+
+@dg.sensor(
+    job=jobs.judge_forecasts,
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def settled_day(runtime: dg.ResourceParam[Runtime]) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """Judge the forecasts of a day once it is settled."""
+    now = runtime.clock.now()
+    since = market_day.delivery_day_of(now, MARKET_TZ) - timedelta(days=2)
+    with runtime.warehouse.read() as connection:
+        settled = connection.frame("defs_settled_days", from_day=since, as_of=now)
+    if settled.is_empty():
+        yield dg.SkipReason("no day of late is settled")
+    for day in settled["delivery_day"].sort():
+        yield dg.RunRequest(run_key=f"judge:{day}", partition_key=str(day))
 
 
 SCHEDULES = [before_gate_closure]
@@ -322,6 +341,7 @@ SENSORS = [
     finished_interval,
     changed_picture,
     finished_day,
+    settled_day,
 ]
 
 
