@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from vpp_pipeline.devices.protocol import CommandResult, Outcome
 from vpp_pipeline.dispatch.holds import Holds
-from vpp_pipeline.dispatch.release import NO_ADDRESS, obeying, releasable, release_until_seen
+from vpp_pipeline.dispatch.links import NO_ADDRESS
+from vpp_pipeline.dispatch.release import obeying, releasable, release_until_seen
 from vpp_pipeline.dispatch.release_log import Cause, Release, ReleaseLog
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from vpp_pipeline.devices.failsafe import no_failsafe
 from vpp_pipeline.devices.protocol import CommandResult, Outcome
 from vpp_pipeline.dispatch.heartbeat import Heartbeat
 from vpp_pipeline.dispatch.holds import Holds, HoldsDamaged
+from vpp_pipeline.dispatch.links import NO_ADDRESS
 from vpp_pipeline.dispatch.order_book import OrderBook
-from vpp_pipeline.dispatch.release import NO_ADDRESS, obeying, releasable, release
+from vpp_pipeline.dispatch.release import obeying, releasable, release
 from vpp_pipeline.dispatch.release_log import Cause, Release, ReleaseLog
 from vpp_pipeline.fleet.registry import RegistryError
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from vpp_pipeline.dispatch.links import NO_ADDRESS, READ_ONLY
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
@@ -22,9 +24,9 @@ def refusal(drivers: Collection[str], ramp_kw_per_min: float | None) -> pl.Expr:
     """
     return (
         pl.when(pl.col("protocol").is_null())
-        .then(pl.lit("no address: start the simulator, or register the device's endpoint"))
+        .then(pl.lit(NO_ADDRESS))
         .when(~pl.col("writable"))
-        .then(pl.lit("read-only: mark the device `live: true` to command it"))
+        .then(pl.lit(READ_ONLY))
         .when(~pl.col("protocol").is_in(list(drivers)))
         .then(pl.format("no driver for {}: give the push one", "protocol"))
         .when("refused")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from vpp_pipeline.dispatch.lifecycle import State
+from vpp_pipeline.dispatch.links import WRITABLE
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -61,7 +62,7 @@ def evidence(
         devices.select(
             *_FACTS,
             device_type=pl.col("device_type").cast(pl.String),
-            writable=pl.col("controllable") & (pl.col("simulated") | pl.col("live")),
+            writable=WRITABLE,
         )
         .join(_latest(states), on="device_id", how="left", maintain_order="left")
         .with_columns(pl.when(finite.is_finite()).then(finite))

@@ -14,6 +14,7 @@ import polars as pl
 
 from vpp_pipeline.delivery_day import STEP, floor_interval
 from vpp_pipeline.dispatch.commands import CAPPED_TYPES
+from vpp_pipeline.dispatch.links import READ_ONLY, WRITABLE
 from vpp_pipeline.dispatch.orders import Order, scopes
 from vpp_pipeline.dispatch.recheck import ENOUGH, recheck
 from vpp_pipeline.dispatch.report import ACCEPTED, Tolerance
@@ -120,8 +121,8 @@ def takes_part(
             "device_id",
             why=pl.when(~pl.col("controllable"))
             .then(pl.lit("not controllable: it does what is expected of it"))
-            .when(~(pl.col("simulated") | pl.col("live")))
-            .then(pl.lit("read-only: mark the device `live: true` to command it"))
+            .when(~WRITABLE)
+            .then(pl.lit(READ_ONLY))
             .when(pl.col("stopped").fill_null(value=True))
             .then(pl.col("stop_words").fill_null("nothing is known of the orders for it"))
             .when(~pl.col("available").fill_null(value=False))

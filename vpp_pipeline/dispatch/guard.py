@@ -15,6 +15,7 @@ import polars as pl
 from vpp_pipeline.delivery_day import STEP
 from vpp_pipeline.dispatch.commands import CAPPED_TYPES
 from vpp_pipeline.dispatch.evidence import evidence
+from vpp_pipeline.dispatch.links import READ_ONLY
 from vpp_pipeline.dispatch.orders import GRID_OPERATOR, KILL_SWITCH, OVERRIDE
 from vpp_pipeline.dispatch.schemas import GuardedCommands
 from vpp_pipeline.dispatch.site_limits import within_site_limits
@@ -119,7 +120,7 @@ def _refusal(now: datetime) -> pl.Expr:
         .when(~pl.col("controllable"))
         .then(pl.lit("the device can't be controlled: take it out of the plan"))
         .when(~pl.col("writable").fill_null(value=False))
-        .then(pl.lit("read-only: mark the device `live: true` to command it"))
+        .then(pl.lit(READ_ONLY))
         .when(~pl.col("alone"))
         .then(pl.lit("several commands for one device: plan again"))
         .when((pl.col("valid_until") <= now).fill_null(value=True))
