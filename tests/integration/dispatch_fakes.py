@@ -146,7 +146,7 @@ class FileDriver:
             file.write(json.dumps(entry) + "\n")
 
     async def command(
-        self, commands: Pairs, now: datetime, timeout_s: float
+        self, commands: Pairs, now: datetime, timeout_s: float, tell: object = None
     ) -> list[CommandResult]:
         for link, command in commands:
             self.commanded.append(command)
@@ -154,7 +154,9 @@ class FileDriver:
         self.after_send()
         return [CommandResult(c.command_id, Outcome.ACKED, str(c.power_kw)) for _, c in commands]
 
-    async def read_back(self, commands: Pairs, timeout_s: float) -> list[ReadBack | Unreachable]:
+    async def read_back(
+        self, commands: Pairs, timeout_s: float, tell: object = None
+    ) -> list[ReadBack | Unreachable]:
         return [self._standing(link, command) for link, command in commands]
 
     def _standing(self, link: DeviceLink, command: Command) -> ReadBack:
@@ -189,9 +191,9 @@ def answering(outcome: Outcome, *, times: int = 99):
     def wrap(driver):
         deliver = driver.command
 
-        async def command(commands, now, timeout_s):
+        async def command(commands, now, timeout_s, tell):
             if left[0] == 0:
-                return await deliver(commands, now, timeout_s)
+                return await deliver(commands, now, timeout_s, tell)
             left[0] -= 1
             driver.commanded += [c for _, c in commands]
             return [CommandResult(c.command_id, outcome, "", "as told") for _, c in commands]

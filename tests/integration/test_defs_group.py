@@ -105,7 +105,7 @@ def test_invariant_17_what_a_device_does_not_take_others_make_good(running):
     plant, fleet = running
 
     def refuse(drivers):
-        async def refused(commands, now, timeout_s):
+        async def refused(commands, now, timeout_s, tell):
             return [CommandResult(c.command_id, Outcome.REJECTED, "", "no") for _, c in commands]
 
         drivers["modbus"].command = refused

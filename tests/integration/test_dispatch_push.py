@@ -95,7 +95,7 @@ def test_invariant_06_an_unknown_outcome_is_read_back_and_not_resent_if_it_stand
     modbus = bench.drivers["modbus"]
     deliver = modbus.command
 
-    async def answer_lost(commands, now, timeout_s):
+    async def answer_lost(commands, now, timeout_s, tell):
         await deliver(commands, now, timeout_s)
         return [CommandResult(c.command_id, Outcome.UNKNOWN, "", "timed out") for _, c in commands]
 
@@ -109,7 +109,7 @@ def test_invariant_06_without_a_read_back_nothing_in_doubt_is_resent(bench):
     modbus = bench.drivers["modbus"]
     answering(Outcome.UNKNOWN)(modbus)
 
-    async def silent(commands, timeout_s):
+    async def silent(commands, timeout_s, tell):
         return [Unreachable(link.device_id, "no route: check its cable") for link, _ in commands]
 
     modbus.read_back = silent
@@ -150,12 +150,12 @@ def test_invariant_07_a_late_effect_is_waited_for(bench):
     answering(Outcome.ACKED)(modbus)
     look, looks = modbus.read_back, []
 
-    async def read_back(commands, timeout_s):
+    async def read_back(commands, timeout_s, tell):
         looks.append(bench.clock.now())
         if len(looks) == 4:
             for _, c in commands:
                 modbus.stand(c.device_id, c.power_kw, c.command_id, c.valid_until)
-        return await look(commands, timeout_s)
+        return await look(commands, timeout_s, tell)
 
     modbus.read_back = read_back
     assert bench.push().counts == {State.VERIFIED: 6}

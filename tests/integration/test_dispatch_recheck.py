@@ -90,7 +90,7 @@ def test_invariant_14_anothers_value_found_later_is_an_alarm_and_no_fight(bench)
 
 
 def test_invariant_06_a_device_that_can_not_be_read_stays_as_it_was(bench):
-    async def silent(commands, timeout_s):
+    async def silent(commands, timeout_s, tell):
         return [Unreachable(link.device_id, "no route") for link, _ in commands]
 
     bench.drivers["modbus"].read_back = silent

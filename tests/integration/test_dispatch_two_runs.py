@@ -24,10 +24,10 @@ from dispatch_fakes import Bench
 
 def slow(driver):
     deliver = driver.command
-    async def command(commands, now, timeout_s):
+    async def command(commands, now, timeout_s, tell):
         print("sending", flush=True)
         await asyncio.sleep(float(sys.argv[3]))
-        return await deliver(commands, now, timeout_s)
+        return await deliver(commands, now, timeout_s, tell)
     driver.command = command
 
 bench = Bench(Path(sys.argv[2]))

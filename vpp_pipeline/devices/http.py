@@ -24,6 +24,7 @@ from vpp_pipeline.devices.protocol import (
     ReadBack,
     Reading,
     Unreachable,
+    untold,
 )
 from vpp_pipeline.devices.web_server import PortTaken
 from vpp_pipeline.devices.webhook import Acceptance, Completion, Completions
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from vpp_pipeline.clock import Clock
+    from vpp_pipeline.devices.protocol import Tell
 
 R = TypeVar("R", bound=CommandReport)
 T = TypeVar("T")
@@ -90,7 +92,11 @@ class HttpDriver:
         return await _in_device_order(links, lambda index: _read(exchange, links[index]))
 
     async def command(
-        self, commands: Sequence[tuple[DeviceLink, Command]], now: datetime, timeout_s: float
+        self,
+        commands: Sequence[tuple[DeviceLink, Command]],
+        now: datetime,
+        timeout_s: float,
+        tell: Tell[CommandResult] = untold,
     ) -> list[CommandResult]:
         """Post each command and follow it until it is applied, or waits for its `valid_from`."""
         self._open_webhook()
@@ -98,15 +104,21 @@ class HttpDriver:
         return await _in_device_order(
             [link for link, _ in commands],
             lambda index: self._command(exchange, *commands[index], now),
+            tell,
         )
 
     async def read_back(
-        self, commands: Sequence[tuple[DeviceLink, Command]], timeout_s: float
+        self,
+        commands: Sequence[tuple[DeviceLink, Command]],
+        timeout_s: float,
+        tell: Tell[ReadBack | Unreachable] = untold,
     ) -> list[ReadBack | Unreachable]:
         """Get what became of each command, and the set-point the device itself reports."""
         exchange = Exchange(self._hosts, timeout_s)
         return await _in_device_order(
-            [link for link, _ in commands], lambda index: _read_back(exchange, *commands[index])
+            [link for link, _ in commands],
+            lambda index: _read_back(exchange, *commands[index]),
+            tell,
         )
 
     async def release(self, links: Sequence[DeviceLink], timeout_s: float) -> list[CommandResult]:
@@ -308,7 +320,9 @@ def _url(link: DeviceLink, *parts: str) -> str:
 
 
 async def _in_device_order(
-    links: Sequence[DeviceLink], work: Callable[[int], Coroutine[Any, Any, T]]
+    links: Sequence[DeviceLink],
+    work: Callable[[int], Coroutine[Any, Any, T]],
+    tell: Tell[T] = untold,
 ) -> list[T]:
     """Do `work` for every index: one after the other for a device, at once for different ones."""
     queues: dict[str, list[int]] = {}
@@ -319,6 +333,7 @@ async def _in_device_order(
     async def drain(queue: list[int]) -> None:
         for index in queue:
             results[index] = await work(index)
+            tell(index, results[index])
 
     await asyncio.gather(*(drain(queue) for queue in queues.values()))
     return [results[index] for index in range(len(links))]

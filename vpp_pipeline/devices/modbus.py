@@ -23,7 +23,7 @@ from vpp_pipeline.devices.modbus_refusals import refusal_of, unwritable
 from vpp_pipeline.devices.modbus_session import EndpointLost, LinkError, Refusal, Session
 from vpp_pipeline.devices.modbus_timers import TimersSeen
 from vpp_pipeline.devices.modbus_visits import Visits
-from vpp_pipeline.devices.protocol import CommandResult, Outcome, ReadBack, Unreachable
+from vpp_pipeline.devices.protocol import CommandResult, Outcome, ReadBack, Unreachable, untold
 from vpp_pipeline.devices.registers import NotEncodable
 from vpp_pipeline.devices.write_budget import BudgetSpent, WriteBudget
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from vpp_pipeline.clock import Clock
     from vpp_pipeline.devices.modbus_look import Look, Purpose, RegisterWrite
-    from vpp_pipeline.devices.protocol import Command, DeviceLink, Reading
+    from vpp_pipeline.devices.protocol import Command, DeviceLink, Reading, Tell
 
 _BUSY, _PATH_UNAVAILABLE = 6, 10
 _NOT_DONE = frozenset({_BUSY, _PATH_UNAVAILABLE})
@@ -79,11 +79,15 @@ class ModbusDriver:
         def lost(index: int, reason: str) -> Reading | Unreachable:
             return Unreachable(links[index].device_id, reason)
 
-        answers = await self._visits.ask(dict(enumerate(links)), timeout_s, ask, lost)
+        answers = await self._visits.ask(dict(enumerate(links)), timeout_s, ask, lost, untold)
         return [answers[index] for index in range(len(links))]
 
     async def command(
-        self, commands: Sequence[tuple[DeviceLink, Command]], now: datetime, timeout_s: float
+        self,
+        commands: Sequence[tuple[DeviceLink, Command]],
+        now: datetime,
+        timeout_s: float,
+        tell: Tell[CommandResult] = untold,
     ) -> list[CommandResult]:
         """Write each set-point and its timer, and look; Modbus obeys at once, so at `valid_from`.
 
@@ -121,11 +125,14 @@ class ModbusDriver:
                 return acked  # a later look will tell
 
         return await self._write(
-            links, ids, refusals, timeout_s, writes, confirm=confirm, release=False
+            links, ids, refusals, timeout_s, writes, tell=tell, confirm=confirm, release=False
         )
 
     async def read_back(
-        self, commands: Sequence[tuple[DeviceLink, Command]], timeout_s: float
+        self,
+        commands: Sequence[tuple[DeviceLink, Command]],
+        timeout_s: float,
+        tell: Tell[ReadBack | Unreachable] = untold,
     ) -> list[ReadBack | Unreachable]:
         """Compare the raw registers in each device with the encoding of its command.
 
@@ -142,7 +149,7 @@ class ModbusDriver:
             return Unreachable(commands[index][0].device_id, reason)
 
         links = {index: link for index, (link, _) in enumerate(commands)}
-        answers = await self._visits.ask(links, timeout_s, ask, lost)
+        answers = await self._visits.ask(links, timeout_s, ask, lost, tell)
         return [answers[index] for index in range(len(commands))]
 
     async def release(self, links: Sequence[DeviceLink], timeout_s: float) -> list[CommandResult]:
@@ -167,7 +174,7 @@ class ModbusDriver:
             return replace(acked, outcome=Outcome.UNKNOWN, detail=doubt) if left else acked
 
         return await self._write(
-            links, ids, refusals, timeout_s, writes, confirm=confirm, release=True
+            links, ids, refusals, timeout_s, writes, tell=untold, confirm=confirm, release=True
         )
 
     async def close(self) -> None:
@@ -186,6 +193,7 @@ class ModbusDriver:
         timeout_s: float,
         writes_of: Callable[[int, Look], list[RegisterWrite]],
         *,
+        tell: Tell[CommandResult],
         confirm: Callable[[Session, Look, int, CommandResult], Awaitable[CommandResult]],
         release: bool,
     ) -> list[CommandResult]:
@@ -214,7 +222,7 @@ class ModbusDriver:
             return await confirm(session, look, index, given) if outcome is Outcome.ACKED else given
 
         visited = {index: link for index, link in enumerate(links) if index not in refusals}
-        answers = await self._visits.ask(visited, timeout_s, ask, lost)
+        answers = await self._visits.ask(visited, timeout_s, ask, lost, tell)
         return [
             answers[index] if index in answers else result(index, Outcome.REJECTED, refusals[index])
             for index in range(len(links))

@@ -7,12 +7,13 @@ of an endpoint (`endpoint_health`).
 A visit takes the endpoint's lease, opens one connection and gives both back: a device that serves
 a single client is free for the next process at once. An endpoint and each unit behind it have a
 health of their own, so that a gateway is not given up for one silent device, nor waited for
-because of it.
+because of it. An endpoint that keeps us waiting stands aside, so that its place is another's.
 """
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from vpp_pipeline.credentials import CredentialError, Credentials
@@ -30,17 +31,58 @@ from vpp_pipeline.devices.tls import client_context
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from vpp_pipeline.devices.discoveries import Discoveries
-    from vpp_pipeline.devices.protocol import DeviceLink
+    from vpp_pipeline.devices.protocol import DeviceLink, Tell
 
 _REQUEST_TIMEOUT_S = 1.0
 _LEASE_SHARE = 0.8  # of a call's time, so that the holder can still be named
 _REQUEST_SHARE = 0.5  # of a call's time, so that a silence is noted before the call is over
-_MOST_ENDPOINTS_AT_ONCE = 200  # two descriptors each; paho waits with select(), up to 1023
+_MOST_AT_ONCE = 200  # endpoints, of two descriptors each; paho waits with select(), up to 1023
+_MOST_ASIDE = 200
+_STANDS_ASIDE_AFTER_S = 0.25
+_NOT_VISITED = (
+    LeaseHeld,
+    LeaseLost,
+    LeaseFileDamaged,
+    EndpointLost,
+    NotAdmitted,
+    CredentialError,
+)
 
 T = TypeVar("T")
+
+
+class _Room:
+    """Places for so many visits at once, and for some more that wait for a slow endpoint."""
+
+    def __init__(self) -> None:
+        self._places = asyncio.Semaphore(_MOST_AT_ONCE)
+        self._aside = 0
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Hold a place; whoever takes long leaves it to the next, where there is room aside."""
+        stands_aside = False
+
+        def stand_aside() -> None:
+            nonlocal stands_aside
+            if self._aside < _MOST_ASIDE:
+                stands_aside = True
+                self._aside += 1
+                self._places.release()
+
+        await self._places.acquire()
+        timer = asyncio.get_running_loop().call_later(_STANDS_ASIDE_AFTER_S, stand_aside)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            if stands_aside:
+                self._aside -= 1
+            else:
+                self._places.release()
 
 
 class Visits:
@@ -65,55 +107,66 @@ class Visits:
         timeout_s: float,
         ask: Callable[[Session, Lease, int], Awaitable[T]],
         lost: Callable[[int, str], T],
+        tell: Tell[T],
     ) -> dict[int, T]:
-        """Ask every device, by its index; `lost` tells of those that could not be asked."""
-        answers: dict[int, T] = {}
-        room = asyncio.Semaphore(_MOST_ENDPOINTS_AT_ONCE)
+        """Ask every device, by its index; `lost` tells of those that could not be asked.
 
-        async def visit(endpoint: str, indexes: Sequence[int]) -> None:
+        `tell` is told each answer as it comes.
+        """
+        answers: dict[int, T] = {}
+        room = _Room()
+
+        def settle(index: int, answer: T) -> None:
+            answers[index] = answer
+            tell(index, answer)
+
+        async def visit(endpoint: str, there: Mapping[int, DeviceLink]) -> None:
             try:
                 async with (
-                    room,
+                    room.place(),
                     await self._leases.acquire(endpoint, timeout_s * _LEASE_SHARE) as lease,
                 ):
-                    session = await self._open(links[indexes[0]], timeout_s)
-                    try:
-                        for index in indexes:
-                            try:
-                                await self._admit(links[index], timeout_s)
-                                answers[index] = await self._told(
-                                    links[index], ask(session, lease, index)
-                                )
-                            except EndpointLost:
-                                raise
-                            except (LinkError, NotAdmitted) as error:
-                                answers[index] = lost(index, str(error))
-                    finally:
-                        session.close()
-                        self._tell(endpoint, session)
-            except (
-                LeaseHeld,
-                LeaseLost,
-                LeaseFileDamaged,
-                EndpointLost,
-                NotAdmitted,
-                CredentialError,
-            ) as error:
-                answers.update(
-                    (index, lost(index, str(error))) for index in indexes if index not in answers
-                )
+                    await self._visit(there, lease, timeout_s, ask, lost, settle)
+            except _NOT_VISITED as error:
+                for index in there:
+                    if index not in answers:
+                        settle(index, lost(index, str(error)))
 
-        endpoints: dict[str, list[int]] = {}
+        endpoints: dict[str, dict[int, DeviceLink]] = {}
         for index, link in links.items():
-            endpoints.setdefault(link.endpoint, []).append(index)
+            endpoints.setdefault(link.endpoint, {})[index] = link
         visits = [asyncio.create_task(visit(*entry)) for entry in endpoints.items()]
         if visits:
             await _within(visits, timeout_s)
         self._discoveries.keep()
         for index in links:
             if index not in answers:
-                answers[index] = lost(index, f"no answer within the call's {timeout_s} s")
+                settle(index, lost(index, f"no answer within the call's {timeout_s} s"))
         return answers
+
+    async def _visit(  # noqa: PLR0917 - what `ask` was asked, for one endpoint
+        self,
+        there: Mapping[int, DeviceLink],
+        lease: Lease,
+        timeout_s: float,
+        ask: Callable[[Session, Lease, int], Awaitable[T]],
+        lost: Callable[[int, str], T],
+        settle: Callable[[int, T], None],
+    ) -> None:
+        """Ask the devices behind one endpoint; raises one of `_NOT_VISITED` where it is lost."""
+        session = await self._open(next(iter(there.values())), timeout_s)
+        try:
+            for index, link in there.items():
+                try:
+                    await self._admit(link, timeout_s)
+                    settle(index, await self._told(link, ask(session, lease, index)))
+                except EndpointLost:
+                    raise
+                except (LinkError, NotAdmitted) as error:
+                    settle(index, lost(index, str(error)))
+        finally:
+            session.close()
+            self._tell(lease.endpoint, session)
 
     async def _open(self, link: DeviceLink, timeout_s: float) -> Session:
         """Connect to the device's endpoint. Raises `EndpointLost`, `NotAdmitted`, `CredentialError`."""

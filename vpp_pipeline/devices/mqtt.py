@@ -30,6 +30,7 @@ from vpp_pipeline.devices.protocol import (
     ReadBack,
     Reading,
     Unreachable,
+    untold,
 )
 from vpp_pipeline.devices.wire import (
     AckMessage,
@@ -48,13 +49,13 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from vpp_pipeline.clock import Clock
+    from vpp_pipeline.devices.protocol import Tell
 
 _AT_A_TIME = 200
 """Payloads made before the event loop may do something else."""
 _NO_STATE = "it has never published a state; see its firmware"
 
 Asked = TypeVar("Asked")
-Told = TypeVar("Told")
 
 
 @dataclass(frozen=True)
@@ -106,36 +107,60 @@ class MqttDriver:
         self, links: Sequence[DeviceLink], timeout_s: float
     ) -> list[Reading | Unreachable]:
         """Ask each device for its telemetry and return the first that comes after that."""
-        told = await self._ask(links, _deadline(timeout_s))
+        told: dict[str, _Account | Unreachable] = {}
+        await self._ask(links, _deadline(timeout_s), told.__setitem__)
         return [
             account.reading if isinstance(account, _Account) else account
             for account in (told[link.device_id] for link in links)
         ]
 
     async def command(
-        self, commands: Sequence[tuple[DeviceLink, Command]], now: datetime, timeout_s: float
+        self,
+        commands: Sequence[tuple[DeviceLink, Command]],
+        now: datetime,
+        timeout_s: float,
+        tell: Tell[CommandResult] = untold,
     ) -> list[CommandResult]:
         """Publish each command and wait for its ack; it may begin in the future."""
         deadline = _deadline(timeout_s)
-        refused: dict[str, CommandResult] = {}
+        places = {command.command_id: place for place, (_, command) in enumerate(commands)}
+        results: dict[str, CommandResult] = {}
         orders: list[tuple[DeviceLink, Order]] = []
+
+        def settle(command_id: str, result: CommandResult) -> None:
+            results[command_id] = result
+            tell(places[command_id], result)
+
         for number, (link, command) in enumerate(commands):
             if number % _AT_A_TIME == 0:
                 await asyncio.sleep(0)
             if reason := refusal(link, command, now):
                 result = CommandResult(command.command_id, Outcome.REJECTED, "", reason)
-                refused[command.command_id] = result
+                settle(command.command_id, result)
             else:
                 orders.append((link, self._order(command, now)))
-        results = refused | await self._offer(orders, deadline)
+        await self._offer(orders, deadline, settle)
         return [results[command.command_id] for _, command in commands]
 
     async def read_back(
-        self, commands: Sequence[tuple[DeviceLink, Command]], timeout_s: float
+        self,
+        commands: Sequence[tuple[DeviceLink, Command]],
+        timeout_s: float,
+        tell: Tell[ReadBack | Unreachable] = untold,
     ) -> list[ReadBack | Unreachable]:
         """Ask each device anew and compare command id and set-point of its state."""
-        told = await self._ask([link for link, _ in commands], _deadline(timeout_s))
-        return [_compared(told[link.device_id], command) for link, command in commands]
+        places: dict[str, list[int]] = {}
+        for place, (link, _) in enumerate(commands):
+            places.setdefault(link.device_id, []).append(place)
+        backs: dict[int, ReadBack | Unreachable] = {}
+
+        def settle(device_id: str, account: _Account | Unreachable) -> None:
+            for place in places[device_id]:
+                backs[place] = _compared(account, commands[place][1])
+                tell(place, backs[place])
+
+        await self._ask([link for link, _ in commands], _deadline(timeout_s), settle)
+        return [backs[place] for place in range(len(commands))]
 
     async def release(self, links: Sequence[DeviceLink], timeout_s: float) -> list[CommandResult]:
         """Release each device, and see by its state that no set-point is left."""
@@ -149,9 +174,10 @@ class MqttDriver:
             for link in links
             if link.writable
         ]
-        results |= await self._offer(orders, deadline)
+        await self._offer(orders, deadline, results.__setitem__)
         acked = [link for link in links if results[ids[link.device_id]].outcome is Outcome.ACKED]
-        told = await self._ask(acked, deadline)
+        told: dict[str, _Account | Unreachable] = {}
+        await self._ask(acked, deadline, told.__setitem__)
         for link in acked:
             id_ = ids[link.device_id]
             results[id_] = _released(results[id_], told[link.device_id])
@@ -171,41 +197,53 @@ class MqttDriver:
         return Order(command.device_id, "cmd", command.command_id, payload, expiry_s)
 
     async def _offer(
-        self, orders: Sequence[tuple[DeviceLink, Order]], deadline: float
-    ) -> dict[str, CommandResult]:
+        self,
+        orders: Sequence[tuple[DeviceLink, Order]],
+        deadline: float,
+        tell: Callable[[str, CommandResult], None],
+    ) -> None:
         """Publish orders and tell, by order id, how far each got."""
 
-        async def offer(broker: _Broker, asked: list[Order]) -> dict[str, CommandResult]:
+        async def offer(broker: _Broker, asked: list[Order]) -> None:
             try:
                 session = await self._session(broker, deadline)
             except BrokerUnreachable as error:
                 refused = isinstance(error, BrokerRefused)
                 outcome = Outcome.REJECTED if refused else Outcome.FAILED
-                return {
-                    o.order_id: CommandResult(o.order_id, outcome, "", str(error)) for o in asked
-                }
-            answers = await session.offer(asked, deadline)
-            return {o.order_id: _result(broker, o, answers[o.key]) for o in asked}
+                for order in asked:
+                    tell(order.order_id, CommandResult(order.order_id, outcome, "", str(error)))
+                return
+            named = {order.key: order for order in asked}
 
-        return await _each_broker(orders, offer)
+            def settle(key: tuple[str, str], answer: AckMessage | NotTaken | Silence) -> None:
+                tell(key[1], _result(broker, named[key], answer))
+
+            await session.offer(asked, deadline, settle)
+
+        await _each_broker(orders, offer)
 
     async def _ask(
-        self, links: Iterable[DeviceLink], deadline: float
-    ) -> dict[str, _Account | Unreachable]:
-        """Ask each device for its state and telemetry; return what each told, by device."""
+        self,
+        links: Iterable[DeviceLink],
+        deadline: float,
+        tell: Callable[[str, _Account | Unreachable], None],
+    ) -> None:
+        """Ask each device for its state and telemetry; tell, by device, what it says."""
 
-        async def ask(broker: _Broker, asked: list[str]) -> dict[str, _Account | Unreachable]:
+        async def ask(broker: _Broker, asked: list[str]) -> None:
             try:
                 session = await self._session(broker, deadline)
             except BrokerUnreachable as error:
-                return {device_id: Unreachable(device_id, str(error)) for device_id in asked}
-            answers = await session.ask(asked, deadline)
-            return {
-                device_id: _account(device_id, answer, session.state(device_id))
-                for device_id, answer in answers.items()
-            }
+                for device_id in asked:
+                    tell(device_id, Unreachable(device_id, str(error)))
+                return
 
-        return await _each_broker([(link, link.device_id) for link in links], ask)
+            def settle(device_id: str, answer: Payload | Silence) -> None:
+                tell(device_id, _account(device_id, answer, session.state(device_id)))
+
+            await session.ask(asked, deadline, settle)
+
+        await _each_broker([(link, link.device_id) for link in links], ask)
 
     async def _session(self, broker: _Broker, deadline: float) -> Session:
         """Return a session that stands. Raises `BrokerUnreachable`."""
@@ -250,15 +288,14 @@ class MqttDriver:
 
 async def _each_broker(
     asked: Iterable[tuple[DeviceLink, Asked]],
-    ask: Callable[[_Broker, list[Asked]], Awaitable[dict[str, Told]]],
-) -> dict[str, Told]:
-    """Ask all brokers at the same time, each for what is on it; return their answers as one."""
+    ask: Callable[[_Broker, list[Asked]], Awaitable[None]],
+) -> None:
+    """Ask all brokers at the same time, each for what is on it."""
     by_broker: dict[_Broker, list[Asked]] = {}
     for link, what in asked:
         broker = _Broker(link.endpoint, link.tls, link.credentials)
         by_broker.setdefault(broker, []).append(what)
-    answers = await asyncio.gather(*(ask(broker, these) for broker, these in by_broker.items()))
-    return {key: told for of_one in answers for key, told in of_one.items()}
+    await asyncio.gather(*(ask(broker, these) for broker, these in by_broker.items()))
 
 
 def _result(

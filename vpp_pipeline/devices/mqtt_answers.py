@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 Payload = bytes | bytearray
 
@@ -54,11 +54,11 @@ Answer = TypeVar("Answer")
 
 
 class Batch(Generic[Key, Answer]):
-    """Questions put together, and the answers to them."""
+    """Questions put together, and the answers to them; `tell` is told each as it comes."""
 
-    def __init__(self, keys: Iterable[Key]) -> None:
+    def __init__(self, keys: Iterable[Key], tell: Callable[[Key, Answer], None]) -> None:
         self.open = set(keys)
-        self.answers: dict[Key, Answer] = {}
+        self._tell = tell
         self._over = asyncio.Event()
 
     def settle(self, key: Key, answer: Answer) -> bool:
@@ -66,7 +66,7 @@ class Batch(Generic[Key, Answer]):
         if key not in self.open:
             return False
         self.open.remove(key)
-        self.answers[key] = answer
+        self._tell(key, answer)
         if not self.open:
             self._over.set()
         return True

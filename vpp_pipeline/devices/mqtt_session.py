@@ -30,7 +30,7 @@ from vpp_pipeline.devices.mqtt_loop import DrivenClient
 from vpp_pipeline.devices.wire import AckMessage, MalformedMessage, StateMessage, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from paho.mqtt.client import Client, MQTTMessage
 
@@ -100,10 +100,13 @@ class Session:
             raise BrokerUnreachable(self.lost)
 
     async def offer(
-        self, orders: Sequence[Order], deadline: float
-    ) -> dict[tuple[str, str], AckMessage | NotTaken | Silence]:
-        """Publish each order and return what became of it by `deadline` (of the loop's clock)."""
-        batch = _Orders(order.key for order in orders)
+        self,
+        orders: Sequence[Order],
+        deadline: float,
+        tell: Callable[[tuple[str, str], AckMessage | NotTaken | Silence], None],
+    ) -> None:
+        """Publish each order and tell what became of it by `deadline` (of the loop's clock)."""
+        batch = _Orders((order.key for order in orders), tell)
         for order in orders:
             self._orders.setdefault(order.key, []).append(batch)
         recent: list[tuple[float, tuple[str, str]]] = []
@@ -118,14 +121,20 @@ class Session:
             for key in batch.open:
                 self._forget(key, batch)
         why = self.lost or "published, but the device did not acknowledge in time"
-        return batch.answers | dict.fromkeys(batch.open, Silence(why))
+        for key in batch.open:
+            tell(key, Silence(why))
 
-    async def ask(self, device_ids: Iterable[str], deadline: float) -> dict[str, Payload | Silence]:
-        """Ask each device for telemetry and return the first that comes after that.
+    async def ask(
+        self,
+        device_ids: Iterable[str],
+        deadline: float,
+        tell: Callable[[str, Payload | Silence], None],
+    ) -> None:
+        """Ask each device for telemetry and tell the first that comes after that.
 
         A device publishes its state before it answers, so that `state` is as new.
         """
-        batch = _Asks(device_ids)
+        batch = _Asks(device_ids, tell)
         for device_id in batch.open:
             self._asks.setdefault(device_id, []).append(batch)
         patience_s = _ASK_AGAIN_S
@@ -139,7 +148,8 @@ class Session:
                 if batch in self._asks.get(device_id, ()):
                     self._asks[device_id].remove(batch)
         why = self.lost or "no telemetry came in time; see its power and network"
-        return batch.answers | dict.fromkeys(batch.open, Silence(why))
+        for device_id in batch.open:
+            tell(device_id, Silence(why))
 
     def state(self, device_id: str) -> Payload | None:
         """Return the device's last state as it came; None if it never published one."""

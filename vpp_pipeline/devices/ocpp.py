@@ -13,7 +13,7 @@ import asyncio
 import json
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from vpp_pipeline.devices.ocpp_channel import Channel
 from vpp_pipeline.devices.ocpp_metering import Look, reading
@@ -31,17 +31,21 @@ from vpp_pipeline.devices.protocol import (
     ReadBack,
     Reading,
     Unreachable,
+    untold,
 )
 from vpp_pipeline.devices.wire import refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Iterable, Sequence
     from datetime import datetime
     from pathlib import Path
 
     from vpp_pipeline.clock import Clock
     from vpp_pipeline.devices.ocpp_channel import Action, Told
     from vpp_pipeline.devices.ocpp_profile import Dialect, InForce
+    from vpp_pipeline.devices.protocol import Tell
+
+T = TypeVar("T")
 
 _EARLY_S = 2
 _SLACK_S = 60  # by which a charge point's clock and ours may differ
@@ -69,21 +73,28 @@ class OcppDriver:
         return await asyncio.gather(*(self._read(link, deadline) for link in links))
 
     async def command(
-        self, commands: Sequence[tuple[DeviceLink, Command]], now: datetime, timeout_s: float
+        self,
+        commands: Sequence[tuple[DeviceLink, Command]],
+        now: datetime,
+        timeout_s: float,
+        tell: Tell[CommandResult] = untold,
     ) -> list[CommandResult]:
         """Set each command's charging profiles, which end at its `valid_until`."""
         deadline = _deadline(timeout_s)
-        return await asyncio.gather(
-            *(self._command(link, command, now, deadline) for link, command in commands)
+        return await _told(
+            (self._command(link, command, now, deadline) for link, command in commands), tell
         )
 
     async def read_back(
-        self, commands: Sequence[tuple[DeviceLink, Command]], timeout_s: float
+        self,
+        commands: Sequence[tuple[DeviceLink, Command]],
+        timeout_s: float,
+        tell: Tell[ReadBack | Unreachable] = untold,
     ) -> list[ReadBack | Unreachable]:
         """Ask each charge point what schedule results from all it was told."""
         deadline = _deadline(timeout_s)
-        return await asyncio.gather(
-            *(self._read_back(link, command, deadline) for link, command in commands)
+        return await _told(
+            (self._read_back(link, command, deadline) for link, command in commands), tell
         )
 
     async def release(self, links: Sequence[DeviceLink], timeout_s: float) -> list[CommandResult]:
@@ -291,6 +302,16 @@ def _said(told: Told) -> str:
 
 def _connector(link: DeviceLink) -> int:
     return link.unit_id or 1
+
+
+async def _told(asked: Iterable[Awaitable[T]], tell: Tell[T]) -> list[T]:
+    """Return all answers in order, and tell each as it comes."""
+
+    async def told(place: int, answer: Awaitable[T]) -> T:
+        tell(place, come := await answer)
+        return come
+
+    return await asyncio.gather(*(told(*one) for one in enumerate(asked)))
 
 
 def _deadline(timeout_s: float) -> float:

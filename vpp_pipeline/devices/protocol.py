@@ -6,9 +6,10 @@ format (`sunspec`, `mqtt`, `http`), retries across calls or the ledger (`dispatc
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,11 +120,21 @@ class ReadBack:
     has_timer: bool | None = None
 
 
+Told = TypeVar("Told")
+Tell = Callable[[int, Told], None]
+"""Is told an answer before all others have come: its place in the batch, and the answer."""
+
+
+def untold(_place: int, _answer: object) -> None:
+    """Tell nobody: the caller waits for all answers."""
+
+
 class Driver(Protocol):
     """One protocol. Calls are batched; a slow or dead device never delays the others.
 
     Every call ends within its `timeout_s`; a device without an answer by then is `Unreachable`,
-    or its command `UNKNOWN` (sent) or `FAILED` (not sent). Results come in the order asked.
+    or its command `UNKNOWN` (sent) or `FAILED` (not sent). Results come in the order asked. Before
+    that, `tell` is called with the place and the answer of each device that has answered.
     """
 
     async def read(
@@ -133,13 +144,20 @@ class Driver(Protocol):
         ...
 
     async def command(
-        self, commands: Sequence[tuple[DeviceLink, Command]], now: datetime, timeout_s: float
+        self,
+        commands: Sequence[tuple[DeviceLink, Command]],
+        now: datetime,
+        timeout_s: float,
+        tell: Tell[CommandResult] = untold,
     ) -> list[CommandResult]:
         """Offer each command to its device, with the timer that ends it at `valid_until`."""
         ...
 
     async def read_back(
-        self, commands: Sequence[tuple[DeviceLink, Command]], timeout_s: float
+        self,
+        commands: Sequence[tuple[DeviceLink, Command]],
+        timeout_s: float,
+        tell: Tell[ReadBack | Unreachable] = untold,
     ) -> list[ReadBack | Unreachable]:
         """Ask each device for the set-point in force and compare it with the command."""
         ...

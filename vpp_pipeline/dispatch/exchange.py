@@ -27,8 +27,10 @@ from vpp_pipeline.dispatch.links import device_links
 from vpp_pipeline.dispatch.schemas import Commands
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
     from datetime import datetime
 
+    from vpp_pipeline.devices.protocol import ReadBack
     from vpp_pipeline.dispatch.dispatcher import Dispatcher
 
 
@@ -113,39 +115,41 @@ class Exchange:
         )
         claimed = admitted.join(refused, on="command_id", how="anti", maintain_order="left")
         now, timeout_s = self.clock.now(), self._timeout_s()
-        results = await ask_all(
+        await ask_all(
             claimed,
             self._links,
             self._with.drivers,
-            ask=lambda driver, pairs: driver.command(pairs, now, timeout_s),
+            ask=lambda driver, pairs, tell: driver.command(pairs, now, timeout_s, tell),
             without_answer=lambda pair, why: CommandResult(
                 pair[1].command_id, Outcome.UNKNOWN, "", why
             ),
+            take=self._record_results,
             timeout_s=timeout_s,
         )
-        await self.record(
-            results_frame(results),
-            pl.col("state"),
-            detail=pl.col("words"),
-            sent=pl.col("wire"),
-            acknowledged=pl.col("answer"),
-            read_back=pl.col("raw"),
-            fence=pl.col("fence"),
-        )
 
-    async def read_back(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Ask the devices of `rows` what is in force; return those asked, and their answers."""
+    async def read_back(
+        self, rows: pl.DataFrame, take: Callable[[pl.DataFrame, pl.DataFrame], Awaitable[None]]
+    ) -> None:
+        """Ask the devices of `rows` what is in force; `take` those asked, and their answers.
+
+        The answers are those of `answers_frame`. They come in parts, so that nobody waits for the
+        silent.
+        """
         asked = self.wired(rows).filter(pl.col("protocol").is_in(list(self._with.drivers)))
         timeout_s = self._timeout_s()
-        answers = await ask_all(
+
+        async def take_part(answers: Mapping[str, ReadBack | Unreachable]) -> None:
+            await take(asked, answers_frame(answers))
+
+        await ask_all(
             asked,
             self._links,
             self._with.drivers,
-            ask=lambda driver, pairs: driver.read_back(pairs, timeout_s),
+            ask=lambda driver, pairs, tell: driver.read_back(pairs, timeout_s, tell),
             without_answer=lambda pair, why: Unreachable(pair[0].device_id, why),
+            take=take_part,
             timeout_s=timeout_s,
         )
-        return asked, answers_frame(answers)
 
     async def record(
         self, rows: pl.DataFrame, state: State | pl.Expr, **told: str | pl.Expr
@@ -159,6 +163,17 @@ class Exchange:
     async def sleep_until(self, moment: datetime) -> None:
         """Wait, and let everything else in this process go on."""
         await asyncio.to_thread(self.clock.sleep_until, moment)
+
+    async def _record_results(self, results: Mapping[str, CommandResult]) -> None:
+        await self.record(
+            results_frame(results),
+            pl.col("state"),
+            detail=pl.col("words"),
+            sent=pl.col("wire"),
+            acknowledged=pl.col("answer"),
+            read_back=pl.col("raw"),
+            fence=pl.col("fence"),
+        )
 
     async def _judged(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Add the guard's `offered_kw` and `note`, `authority`, `order_id`, `old_kw`, `refusal`."""

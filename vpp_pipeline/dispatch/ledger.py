@@ -56,9 +56,10 @@ class Ledger:
             new = intents.join(known, on="command_id", how="anti", maintain_order="left")
             stored = new.with_columns(pl.col("kind").cast(pl.String), created_at=pl.lit(at))
             connection.append("commands", stored)
-            _append(connection, events(new, State.PLANNED, at, actor))
+            _append(connection, whole_events(events(new, State.PLANNED, at, actor)))
             superseded = connection.frame("dispatch_superseded", frames={"named": new})
-            _append(connection, events(superseded, State.REJECTED, at, actor, detail=_SUPERSEDED))
+            rejected = events(superseded, State.REJECTED, at, actor, detail=_SUPERSEDED)
+            _append(connection, whole_events(rejected))
         return intents.join(known, on="command_id", how="semi", maintain_order="left")
 
     def record_events(self, batch: pl.DataFrame) -> pl.DataFrame:
@@ -144,21 +145,20 @@ def events(
     actor: str,
     **told: str | float | pl.Expr | None,
 ) -> pl.DataFrame:
-    """Return an event for each row of `commands`; expressions read that frame's columns.
+    """Return an event for each row of `commands`, for `record_events` to make whole.
 
-    `told` are the other columns of `Events`, where there is something to tell.
+    Expressions read that frame's columns. `told` are the other columns of `Events`, where there
+    is something to tell.
     """
-    return whole_events(
-        commands.select(
-            command_id="command_id",
-            state=state if isinstance(state, pl.Expr) else pl.lit(state.value),
-            at=pl.lit(at),
-            actor=pl.lit(actor),
-            **{
-                name: value if isinstance(value, pl.Expr) else pl.lit(value)
-                for name, value in told.items()
-            },
-        )
+    return commands.select(
+        command_id="command_id",
+        state=state if isinstance(state, pl.Expr) else pl.lit(state.value),
+        at=pl.lit(at),
+        actor=pl.lit(actor),
+        **{
+            name: value if isinstance(value, pl.Expr) else pl.lit(value)
+            for name, value in told.items()
+        },
     )
 
 

@@ -203,17 +203,20 @@ class _Push:
         )
         if rows.is_empty() or now >= self._end:
             return
-        asked, answers = await self._exchange.read_back(rows)
         standing = await asyncio.to_thread(
             self._ledger.standing, self._start, self._plan.plan_version
         )
-        judged = judge(asked, answers, standing, self._clock.now(), last_look=last_look)
-        await self._record(
-            judged.filter(pl.col("verdict").is_not_null()),
-            pl.col("verdict"),
-            detail=pl.col("words"),
-            read_back=pl.col("raw"),
-        )
+
+        async def take(asked: pl.DataFrame, answers: pl.DataFrame) -> None:
+            judged = judge(asked, answers, standing, self._clock.now(), last_look=last_look)
+            await self._record(
+                judged.filter(pl.col("verdict").is_not_null()),
+                pl.col("verdict"),
+                detail=pl.col("words"),
+                read_back=pl.col("raw"),
+            )
+
+        await self._exchange.read_back(rows, take)
 
     def _is_left_over(self) -> pl.Expr:
         return pl.col("valid_from") > self._earliest + LATEST

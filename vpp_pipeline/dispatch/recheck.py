@@ -132,23 +132,26 @@ async def recheck(dispatcher: Dispatcher, devices: pl.DataFrame) -> RecheckRepor
 
 async def _look(dispatcher: Dispatcher, exchange: Exchange, rows: pl.DataFrame) -> pl.DataFrame:
     """Read back, store what still stands or is another's, and return all that was found."""
-    asked, answers = await exchange.read_back(rows)
-    doubted = asked.rename({"state": "before"}).with_columns(state=pl.lit(State.UNKNOWN.value))
-    judged = [
-        judge(
-            of_version,
-            answers,
-            await asyncio.to_thread(dispatcher.ledger.standing, exchange.start, version),
-            exchange.clock.now(),
-            last_look=True,
+    standing = {
+        version: await asyncio.to_thread(dispatcher.ledger.standing, exchange.start, version)
+        for version in rows["plan_version"].unique(maintain_order=True)
+    }
+    seen = [_nothing_found()]
+
+    async def take(asked: pl.DataFrame, answers: pl.DataFrame) -> None:
+        doubted = asked.rename({"state": "before"}).with_columns(state=pl.lit(State.UNKNOWN.value))
+        now = exchange.clock.now()
+        looked = found(
+            pl.concat(
+                judge(of_version, answers, standing[version], now, last_look=True)
+                for (version,), of_version in doubted.group_by("plan_version", maintain_order=True)
+            )
         )
-        for (version,), of_version in doubted.group_by("plan_version", maintain_order=True)
-    ]
-    if not judged:
-        return _nothing_found()
-    looked = found(pl.concat(judged))
-    await _record(exchange, looked.filter(~pl.col("gone")))
-    return looked
+        await _record(exchange, looked.filter(~pl.col("gone")))
+        seen.append(looked)
+
+    await exchange.read_back(rows, take)
+    return pl.concat(seen, how="diagonal")
 
 
 async def _record(exchange: Exchange, looked: pl.DataFrame) -> None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, TypeVar
 import polars as pl
 
 from vpp_pipeline.devices.protocol import CommandResult, Outcome, Reading, Unreachable
-from vpp_pipeline.dispatch.links import device_links
+from vpp_pipeline.dispatch.batches import ask_driver
+from vpp_pipeline.dispatch.links import WRITABLE, device_links
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -22,12 +23,8 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer", CommandResult, Reading | Unreachable)
 
-_OVERTIME_S = 1.0  # what a driver may take beyond its own time-out before it is given up
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 5.0
-
-
-NO_ADDRESS = "no address: start the simulator, or register the device's endpoint"
 
 
 def releasable(devices: pl.DataFrame) -> tuple[list[DeviceLink], list[str]]:
@@ -36,8 +33,7 @@ def releasable(devices: pl.DataFrame) -> tuple[list[DeviceLink], list[str]]:
     A read-only device is in neither: it was never commanded.
     """
     links = [link for link in device_links(devices) if link.writable]
-    writable = pl.col("controllable") & (pl.col("simulated") | pl.col("live"))
-    silent = devices.filter(writable, pl.col("endpoint").is_null())
+    silent = devices.filter(WRITABLE, pl.col("endpoint").is_null())
     return links, silent["device_id"].to_list()
 
 
@@ -106,20 +102,15 @@ async def _ask(
     ask: Callable[[Driver, Sequence[DeviceLink]], Awaitable[list[Answer]]],
     lost: Callable[[DeviceLink, str], Answer],
 ) -> dict[str, Answer]:
-    async def ask_one(protocol: str, batch: Sequence[DeviceLink]) -> list[Answer]:
-        if protocol not in drivers:
-            return [lost(link, f"no driver for {protocol}: give one") for link in batch]
-        try:
-            async with asyncio.timeout(timeout_s + _OVERTIME_S):
-                return await ask(drivers[protocol], batch)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the other protocols go on
-            why = f"the {protocol} driver failed: {type(error).__name__}: {error}"
-            return [lost(link, why) for link in batch]
-
     batches: dict[str, list[DeviceLink]] = {}
     for link in links:
         batches.setdefault(link.protocol, []).append(link)
-    answered = await asyncio.gather(*(ask_one(*batch) for batch in batches.items()))
+    answered = await asyncio.gather(
+        *(
+            ask_driver(drivers, protocol, batch, timeout_s, ask=ask, lost=lost)
+            for protocol, batch in batches.items()
+        )
+    )
     return {
         link.device_id: answer
         for batch, answers in zip(batches.values(), answered, strict=True)
