@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from vpp_pipeline.clock import Clock
     from vpp_pipeline.devices.protocol import Driver
     from vpp_pipeline.fleet.frame import DeviceFrame
+    from vpp_pipeline.fleet.model import Fleet
     from vpp_pipeline.settings import Settings
 
 TELEMETRY_MAX_AGE = timedelta(minutes=20)
@@ -86,14 +87,12 @@ class Runtime:
 
     def devices(self, as_of: datetime) -> dy.DataFrame[DeviceFrame]:
         """Return the fleet known at `as_of` as a `DeviceFrame`, with its addresses."""
-        with self.warehouse.read() as connection:
-            versions = connection.frame("warehouse_fleet_at", as_of=as_of)
-        if versions.is_empty():
-            raise LookupError(
-                f"no fleet was known at {as_of:%Y-%m-%d %H:%M} UTC: materialise the `fleet` asset"
-            )
         told = self.settings.endpoints_file
-        return _devices(versions["document"][0], told.read_text() if told.exists() else "{}")
+        return _devices(self._document(as_of), told.read_text() if told.exists() else "{}")
+
+    def fleet(self, as_of: datetime) -> Fleet:
+        """Return the fleet known at `as_of`; a simulated device has no address in it."""
+        return document.from_document(self._document(as_of))
 
     def registered_devices(self) -> dy.DataFrame[DeviceFrame]:
         """Return the fleet of the registry's file with its addresses; needs no database.
@@ -139,6 +138,15 @@ class Runtime:
                 "warehouse_still_heartbeats", as_of=as_of, since=as_of - 2 * _STATES_MAX_AGE
             )
         return pl.concat([still, readings], how="diagonal").select(readings.columns)
+
+    def _document(self, as_of: datetime) -> str:
+        with self.warehouse.read() as connection:
+            versions = connection.frame("warehouse_fleet_at", as_of=as_of)
+        if versions.is_empty():
+            raise LookupError(
+                f"no fleet was known at {as_of:%Y-%m-%d %H:%M} UTC: materialise the `fleet` asset"
+            )
+        return str(versions["document"][0])
 
     def _readings(self, as_of: datetime) -> pl.DataFrame:
         """Return all that is landed and the newest that is compacted, in time order by device."""

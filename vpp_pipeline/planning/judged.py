@@ -1,0 +1,127 @@
+"""What a plan of a past day would have cost on what was measured.
+
+Belongs here: a schedule and a day's records → costs and regret. Does not: how a day is costed
+(`settlement`), the plan.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from vpp_pipeline.delivery_day import day_intervals
+from vpp_pipeline.settings import MARKET_TZ
+from vpp_pipeline.settlement.actuals import actual_day
+from vpp_pipeline.settlement.cost import day_cost
+from vpp_pipeline.settlement.followed import followed_power
+from vpp_pipeline.settlement.foresight import perfect_foresight
+from vpp_pipeline.settlement.regret import regret
+from vpp_pipeline.settlement.schemas import SettlementError
+from vpp_pipeline.settlement.stores import stores
+from vpp_pipeline.settlement.unmanaged import unmanaged_power
+
+if TYPE_CHECKING:
+    from datetime import date
+
+    import dataframely as dy
+
+    from vpp_pipeline.fleet.frame import DeviceFrame
+    from vpp_pipeline.optimization.planner import Plan
+    from vpp_pipeline.optimization.settings import PlanSettings
+    from vpp_pipeline.planning.variants import Variant
+    from vpp_pipeline.settlement.regret import Regret
+    from vpp_pipeline.settlement.settle import Records
+    from vpp_pipeline.settlement.stores import Floats
+
+_CELL = ["device_id", "interval_start"]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A plan's day under the accounting of `settlement`, every schedule followed to the letter."""
+
+    regret: dy.DataFrame[Regret]
+    """One row; `managed_eur` is null, for nobody ran the plan."""
+    real_plan_eur: float | None
+    """What the schedules that were really in force would have cost; None: there were none."""
+    moved_kwh: float | None
+    """By how much the fleet's planned power differs from theirs: Σ |power - theirs| · h."""
+
+
+def judged(
+    fleet: dy.DataFrame[DeviceFrame],
+    variant: Variant,
+    devices: dy.DataFrame[DeviceFrame],
+    plan: Plan,
+    *,
+    records: Records,
+    day: date,
+    settings: PlanSettings,
+) -> Judged:
+    """Return what `plan` for `devices` would have cost, on what the real `fleet` measured.
+
+    Before the plan's horizon the schedules that were in force count. Prices are the variant's;
+    loads, sun, wind, cold, vehicles and what stores held when the day began are as measured, in
+    every variant. Raises `SettlementError` where the day's records lack something.
+    """
+    intervals = day_intervals(day, MARKET_TZ)
+    seen = records.telemetry.filter(pl.col("interval_start").is_in(intervals.implode()))
+    if seen.is_empty():
+        raise SettlementError(
+            f"telemetry: no reading of any device is known on {day}: what a plan of it would have "
+            "cost can be told once its readings are in the warehouse"
+        )
+    actual = actual_day(
+        fleet,
+        records.telemetry,
+        variant.prices(records.prices),
+        records.weather,
+        records.forecasts,
+        intervals=intervals,
+    )
+    held = stores(devices, actual)
+    default_kw = unmanaged_power(devices, actual, held)
+
+    def cost_of(power_kw: Floats) -> float:
+        contents = held.contents(power_kw)
+        return day_cost(devices, actual, held, power_kw, contents, settings).total_eur
+
+    def followed(schedules: pl.DataFrame) -> float:
+        return cost_of(followed_power(devices, actual, held, default_kw, schedules))
+
+    in_force = records.in_force.select(*_CELL, "power_kw", "limit_kw")
+    made = plan.schedules.select(*_CELL, "power_kw", "limit_kw")
+    horizon = made["interval_start"].unique()
+    before = in_force.filter(~pl.col("interval_start").is_in(horizon.implode()))
+    costs = {
+        "unmanaged": cost_of(default_kw),
+        "perfect_foresight": cost_of(perfect_foresight(devices, actual, settings).power_kw),
+        "as_planned": followed(pl.concat([before, made])),
+    }
+    plans = pl.DataFrame(
+        {
+            "delivery_day": [day],
+            "objective_eur": [plan.certificate.objective_eur],
+            "bound_eur": [plan.certificate.bound_eur],
+            "in_force": [horizon.len()],
+            "quarter_hours": [horizon.len()],
+        },
+        schema_overrides={"bound_eur": pl.Float64},
+    )
+    told = pl.DataFrame(
+        {"delivery_day": day, "basis": list(costs), "total_eur": list(costs.values())}
+    )
+    real = in_force.join(made.select(_CELL), on=_CELL, how="semi")
+    return Judged(
+        regret=regret(told, plans),
+        real_plan_eur=None if real.is_empty() else followed(in_force),
+        moved_kwh=None if real.is_empty() else moved_kwh(made, real),
+    )
+
+
+def moved_kwh(made: pl.DataFrame, real: pl.DataFrame) -> float:
+    """Return by how much one schedule's powers differ from another's, where both have a row."""
+    both = made.join(real, on=_CELL, suffix="_real")
+    return float(both.select((pl.col("power_kw") - pl.col("power_kw_real")).abs().sum()).item()) / 4

@@ -1,0 +1,150 @@
+"""What is changed when a past day is planned as it was not.
+
+Belongs here: a variant's fields, reading one, and what it makes of fleet, prices and settings.
+Does not: planning with it (`replay`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import time  # noqa: TC003 - pydantic reads it
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import polars as pl
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from vpp_pipeline.fleet.frame import device_frame
+from vpp_pipeline.fleet.model import Device
+from vpp_pipeline.optimization.settings import PlanSettings, Solver
+from vpp_pipeline.settings import MARKET_TZ
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import dataframely as dy
+
+    from vpp_pipeline.fleet.frame import DeviceFrame
+    from vpp_pipeline.fleet.model import Fleet
+
+_DEVICE: TypeAdapter[Device] = TypeAdapter(Device)
+Target = Literal["load", "generation", "temperature", "price"]
+_MEASURED_AS_THEY_ARE = ("load", "pv", "wind")
+UNHURRIED_S = 600.0
+"""A replay's plan has ten times the time of one that is waited for: no solver is cut short."""
+
+
+class VariantError(ValueError):
+    """A variant that can't be planned; the text names the field and the remedy."""
+
+
+class _Changes(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class PlanChanges(_Changes):
+    """Of `PlanSettings`; what is left out stays."""
+
+    solvers: tuple[Solver, ...] | None = Field(default=None, min_length=1)
+    gap_tolerance: float | None = Field(default=None, gt=0, lt=1)
+    stored_energy_eur_per_mwh: float | None = None
+    fairness_eur_per_kwh: float | None = Field(default=None, ge=0)
+
+
+class Variant(_Changes):
+    """What is otherwise than it was; nothing of it is a replay of what was."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")] = "as-it-was"
+    devices: dict[str, dict[str, Any]] = {}
+    """A device's fields in the registry's words, such as {energy_capacity_kwh: 20}."""
+    tariff_eur_per_mwh: dict[time, float] = {}
+    """In place of the market's prices: from each market time on, to the next one."""
+    imbalance_spread_eur_per_mwh: float | None = Field(default=None, ge=0)
+    """In place of the plant's; it counts where a day is planned again after its gate closure."""
+    plan: PlanChanges = PlanChanges()
+    forecasts: dict[Target, str] = {}
+    """Which model forecasts, by target (`candidates.CANDIDATES`)."""
+
+    @property
+    def settings(self) -> PlanSettings:
+        """How it is planned."""
+        return replace(
+            PlanSettings(time_limit_s=UNHURRIED_S), **self.plan.model_dump(exclude_none=True)
+        )
+
+    def fleet(self, known: Fleet) -> dy.DataFrame[DeviceFrame]:
+        """Return the devices of a fleet with the variant's fields, without addresses.
+
+        Raises `VariantError` naming the device and the field.
+        """
+        left = set(self.devices)
+        sites = []
+        for site in known.sites:
+            left -= {device.device_id for device in site.devices}
+            patched = tuple(self._device(device) for device in site.devices)
+            sites.append(site.model_copy(update={"devices": patched}))
+        if left:
+            raise VariantError(
+                f"variant {self.name}: the fleet had no device {min(left)!r}: "
+                "name one of its registry"
+            )
+        return device_frame(known.model_copy(update={"sites": tuple(sites)}))
+
+    def prices(self, market: pl.DataFrame) -> pl.DataFrame:
+        """Return (interval_start, price_eur_per_mwh, …) with the tariff's prices, if there is one."""
+        if not self.tariff_eur_per_mwh:
+            return market
+        steps = sorted(self.tariff_eur_per_mwh.items())
+        wall = pl.col("interval_start").dt.convert_time_zone(MARKET_TZ).dt.time()
+        price: pl.Expr = pl.lit(
+            steps[-1][1]
+        )  # before the first time, the last one of the day before
+        for start, value in steps:
+            price = pl.when(wall >= start).then(pl.lit(value)).otherwise(price)
+        return market.with_columns(price_eur_per_mwh=price)
+
+    def _device(self, device: Device) -> Device:
+        changes = self.devices.get(device.device_id)
+        if changes is None:
+            return device
+        where = f"variant {self.name}: {device.device_id}"
+        if device.type in _MEASURED_AS_THEY_ARE:
+            raise VariantError(
+                f"{where} is of type {device.type}, and what another one would have measured is "
+                "not known: change batteries, chargers, heat pumps, flexible loads or CHPs"
+            )
+        fixed = {"device_id", "type", "connection"} & set(changes)
+        if fixed:
+            raise VariantError(f"{where}.{min(fixed)} is what the device is: leave it out")
+        try:
+            return _DEVICE.validate_python(device.model_dump() | changes)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"][1:])
+            raise VariantError(
+                f"{where}.{field} is {first['input']!r}: {first['msg']}: write a value that the "
+                "registry would take"
+            ) from error
+
+
+AS_IT_WAS = Variant()
+
+
+def read_variant(path: Path) -> Variant:
+    """Return the variant of a YAML file; raises `VariantError` naming file, field and remedy."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise VariantError(f"{path} can't be read as YAML: {error}") from error
+    try:
+        variant = Variant.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise VariantError(
+            f"{path}: {field} is {first['input']!r}: {first['msg']}: a variant has "
+            f"{', '.join(Variant.model_fields)}"
+        ) from error
+    if variant.name == AS_IT_WAS.name:
+        raise VariantError(f"{path}: name is {variant.name!r}: give the variant a name of its own")
+    return variant
