@@ -37,11 +37,12 @@ KNOWN_BY = {
     "plans": "as_of",
     "power_verifications": "judged_at",
     "regret": "settled_at",
+    "replays": "replayed_at",
     "settlements": "settled_at",
 }
 """The column that tells when a row became known, where it is not `known_at`."""
 
-PARTS_OF_A_PLAN = {"schedules", "plan_prices"}
+PARTS_OF_A_PLAN = {"schedules", "plan_prices", "replay_schedules"}
 """Known with their plan: no query that decides reads them but through one it may know."""
 
 _ABSURD = 987_654.0

@@ -501,3 +501,15 @@ def test_sessions_of_a_window_come_from_each_devices_newest_forecast_for_it(ask)
         ("x", at(60)),
         ("y", at(15)),
     ]
+
+
+def test_a_plan_was_in_force_where_it_was_the_newest_released_when_the_quarter_hour_began(ask):
+    day = {"delivery_day": date(2025, 3, 30)}
+
+    def in_force(minute: int) -> dict[str, tuple[int, int]]:
+        found = ask("defs_plans_in_force", RELEASED, as_of=at(minute), **day)
+        return {row["plan_id"]: (row["in_force"], row["quarter_hours"]) for row in found.to_dicts()}
+
+    # plan 1 is released after its first quarter-hour began, plan 4 in its own first one
+    assert in_force(60) == {"plan-1": (0, 4), "plan-2": (2, 4), "plan-4": (3, 4)}
+    assert in_force(20) == {"plan-1": (0, 4), "plan-2": (4, 4)}
