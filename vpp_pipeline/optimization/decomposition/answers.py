@@ -147,26 +147,23 @@ class Answers:
         """Return answers that can be written over."""
         return Answers(**{field.name: getattr(self, field.name).copy() for field in fields(self)})
 
-    def put(self, part: Answers, stores: Bools, sources: Bools) -> Answers:
-        """Return these answers with what a part's stores and sources do instead."""
-        reserve_kw = self.reserve_kw
-        if reserve_kw.size:
-            reserve_kw = reserve_kw.copy()
-            reserve_kw[:, stores] = part.reserve_kw
-
-        def with_part(whole: Floats, of_part: Floats, chosen: Bools) -> Floats:
-            mixed = whole.copy()
-            mixed[chosen] = of_part
-            return mixed
-
-        return replace(
-            self,
-            charge_kw=with_part(self.charge_kw, part.charge_kw, stores),
-            discharge_kw=with_part(self.discharge_kw, part.discharge_kw, stores),
-            energy_kwh=with_part(self.energy_kwh, part.energy_kwh, stores),
-            source_kw=with_part(self.source_kw, part.source_kw, sources),
-            reserve_kw=reserve_kw,
+    def exchange(self, part: Answers, stores: Bools, sources: Bools) -> Answers:
+        """Write what a part's stores and sources do over theirs; return what they did before."""
+        before = replace(
+            part,
+            charge_kw=self.charge_kw[stores],
+            discharge_kw=self.discharge_kw[stores],
+            energy_kwh=self.energy_kwh[stores],
+            source_kw=self.source_kw[sources],
         )
+        self.charge_kw[stores] = part.charge_kw
+        self.discharge_kw[stores] = part.discharge_kw
+        self.energy_kwh[stores] = part.energy_kwh
+        self.source_kw[sources] = part.source_kw
+        if self.reserve_kw.size:
+            before = replace(before, reserve_kw=self.reserve_kw[:, stores])
+            self.reserve_kw[:, stores] = part.reserve_kw
+        return before
 
     def site_kw(self, problem: Problem) -> Floats:
         """Return the sites' power (T, K), base included."""

@@ -107,6 +107,7 @@ def _passes(
         answers, limited = answer(problem, prices)
         here = _judged(problem, answers, limited, prices, nth + 1)
         astray = best is not None and here.bound_eur < best.bound_eur
+        told_kw = answers.links_kw(problem)  # before any is balanced
         try:
             if here.gap > tolerance and nth:
                 here = balanced(problem, here, tolerance, nth)
@@ -122,7 +123,7 @@ def _passes(
             told = next_prices(
                 shared_of(problem, np.zeros(len(link_prices(problem, prices)))),
                 link_prices(problem, prices),
-                answers.links_kw(problem),
+                told_kw,
                 follows,
                 trust,
             )
@@ -147,20 +148,20 @@ def _sampled(
 def balanced(problem: Problem, found: Relaxation, tolerance: float, nth: int) -> Relaxation:
     """Let some sites make the portfolio fit what all others do, where that makes it cheaper.
 
-    `nth` chooses other sites each time.
+    `nth` chooses other sites each time. The answers of what was found are written over.
     """
     chosen = _every(problem, tolerance, nth + 1)
     try:
         fitted = _beside_others(problem, found, chosen, 1.0, tolerance)
     except CoupledError:
         return found
-    answers = found.answers.put(
-        fitted.answers, chosen[problem.stores.site], chosen[problem.sources.site]
-    )
-    cost = cost_eur(problem, answers)
-    if cost >= found.cost_eur:
-        return found
-    return replace(found, answers=answers, cost_eur=cost)
+    stores, sources = chosen[problem.stores.site], chosen[problem.sources.site]
+    before = found.answers.exchange(fitted.answers, stores, sources)
+    cost = cost_eur(problem, found.answers)
+    if cost < found.cost_eur:
+        return replace(found, cost_eur=cost)
+    found.answers.exchange(before, stores, sources)
+    return found
 
 
 def _beside_others(
