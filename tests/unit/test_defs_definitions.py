@@ -52,6 +52,7 @@ ASSETS = {
     "regret",
     "plan_churn",
     "plan_report",
+    "replayed_plan",
     "warehouse_snapshot",
 }
 STORES_NO_FRAME = {
@@ -74,6 +75,7 @@ TELLING = {
     "nothing_is_held_back",
     "watchdog_runs",
     "management_was_worth_it",
+    "replay_is_identical",
     "champions_beat_the_naive_rule",
     "losses_add_up_and_devices_do_as_told",
 }
@@ -141,6 +143,7 @@ def test_jobs_sensors_and_schedules_are_these(repository):
         "compact",
         "settle",
         "judge_forecasts",
+        "replay_days",
     }
     assert {sensor.name: sensor.job_name for sensor in repository.sensor_defs} == {
         "changed_registry": "register_fleet",

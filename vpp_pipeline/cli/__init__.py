@@ -20,11 +20,13 @@ _MODULE_OF = {
     "limit": "orders",
     "orders": "orders",
     "override": "orders",
+    "replay": "replay",
     "resume": "kill_switch",
     "simulate": "plant",
     "stop": "kill_switch",
     "up": "plant",
     "watchdog": "residents",
+    "whatif": "replay",
     "why": "why",
 }
 

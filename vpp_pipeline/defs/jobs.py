@@ -17,6 +17,7 @@ from vpp_pipeline.defs import (
     planning,
     plant,
     regret,
+    replay,
     report,
     settlement,
     skill,
@@ -155,6 +156,13 @@ judge_forecasts = dg.define_asset_job(
     description="Ask a settled day's challengers, and score every candidate in euros.",
 )
 
+replay_days = dg.define_asset_job(
+    "replay_days",
+    selection=[replay.replayed_plan],
+    tags={LANE: "replay"},
+    description="Plan past days again on what was known then; backfill it. Nothing is sent.",
+)
+
 ALL = [
     register_fleet,
     day_ahead,
@@ -169,4 +177,5 @@ ALL = [
     compact,
     settle,
     judge_forecasts,
+    replay_days,
 ]
