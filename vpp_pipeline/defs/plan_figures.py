@@ -16,13 +16,10 @@ from vpp_pipeline.optimization.schemas import Certificate
 from vpp_pipeline.reporting import pictures
 from vpp_pipeline.settings import MARKET_TZ
 
-_TOLD_KWH = 1e-3  # less than a watt-hour owed is rounding
-
 
 def plan_figures(
     made: Plan,
     devices: pl.DataFrame,
-    envelopes: pl.DataFrame,
     market: pl.DataFrame,
     *,
     pictured: bool,
@@ -31,7 +28,7 @@ def plan_figures(
     figures: dict[str, Any] = {
         "dagster/row_count": made.schedules.height,
         "certificate": table(_told(made.certificate), rows=100),
-        "unmet": table(_unmet(made.schedules, envelopes)),
+        "unmet": table(made.unmet.sort("unmet_kwh", "device_id", descending=[True, False])),
         "worth_of_fleet_power": table(made.prices, rows=100),
     }
     if pictured:
@@ -56,18 +53,3 @@ def _told(certificate: Certificate) -> pl.DataFrame:
     stages = figures.pop("stage_seconds")
     told = figures | {f"seconds in {stage}": seconds for stage, seconds in stages.items()}
     return pl.DataFrame({"figure": list(told), "value": [str(value) for value in told.values()]})
-
-
-def _unmet(schedules: pl.DataFrame, envelopes: pl.DataFrame) -> pl.DataFrame:
-    """Return what each device is owed at a quarter-hour's end and does not get, the most first."""
-    owed = envelopes.select("device_id", "interval_start", "required_end_kwh").drop_nulls()
-    return (
-        owed.join(schedules, on=["device_id", "interval_start"])
-        .select(
-            "device_id",
-            "interval_start",
-            unmet_kwh=pl.col("required_end_kwh") - pl.col("energy_kwh"),
-        )
-        .filter(pl.col("unmet_kwh") > _TOLD_KWH)
-        .sort("unmet_kwh", "device_id", descending=[True, False])
-    )

@@ -173,7 +173,6 @@ def _make_plan(
             **plan_figures(
                 made,
                 inputs.devices,
-                inputs.envelopes,
                 inputs.market,
                 pictured=kind == "day_ahead",
             ),

@@ -20,6 +20,7 @@ from vpp_pipeline.optimization.problem import ProblemError
 from vpp_pipeline.optimization.schemas import Certificate, PlanPrices, Schedules
 from vpp_pipeline.optimization.settings import PlanSettings
 from vpp_pipeline.optimization.solve import solve
+from vpp_pipeline.optimization.verify import unmet
 
 if TYPE_CHECKING:
     import dataframely as dy
@@ -41,6 +42,8 @@ class Plan:
     schedules: dy.DataFrame[Schedules]
     certificate: Certificate
     prices: dy.DataFrame[PlanPrices]
+    unmet: pl.DataFrame
+    """(device_id, owed_by, unmet_kwh): what is owed by an instant and not delivered."""
 
 
 def plan(  # noqa: PLR0917 - a frame each; callers name none of them differently
@@ -71,6 +74,7 @@ def plan(  # noqa: PLR0917 - a frame each; callers name none of them differently
             found, settings, {"build": built - started} | _stages(found, done - built)
         ),
         prices=prices_of(problem, found.prices),
+        unmet=unmet(problem, found.setpoints),
     )
 
 
