@@ -80,9 +80,9 @@ def sessions(devices: pl.DataFrame, at: datetime) -> pl.DataFrame:
     """Return one expected vehicle a charger, in the afternoon."""
     return devices.filter(pl.col("device_type").cast(pl.String) == "ev_charger").select(
         "device_id",
-        arrival_p50=pl.lit(at + timedelta(hours=16), _UTC),
-        departure_p50=pl.lit(at + timedelta(hours=30), _UTC),
-        energy_p50_kwh=20.0,
+        **dict.fromkeys(("arrival_p50", "arrival_p90"), pl.lit(at + timedelta(hours=16), _UTC)),
+        **dict.fromkeys(("departure_p10", "departure_p50"), pl.lit(at + timedelta(hours=30), _UTC)),
+        **dict.fromkeys(("energy_p50_kwh", "energy_p90_kwh"), pl.lit(20.0)),
         probability=0.9,
         known_at=pl.lit(at, _UTC),
     )

@@ -148,7 +148,7 @@ def forecasts(devices, intervals, known_at, *, load_kw=-1.0, sun_kw=4.0):
 
 
 def sessions(*rows):
-    """Sessions as (device, arrival, departure, energy_kwh, probability, known_at)."""
+    """Sessions known for certain: (device, arrival, departure, energy_kwh, probability, known_at)."""
     schema = {
         "device_id": pl.String,
         "arrival_p50": _UTC,
@@ -157,7 +157,12 @@ def sessions(*rows):
         "probability": pl.Float64,
         "known_at": _UTC,
     }
-    return pl.DataFrame(list(rows), schema=schema, orient="row")
+    told = pl.DataFrame(list(rows), schema=schema, orient="row")
+    return told.with_columns(
+        pl.col(name).alias(name.replace("p50", quantile))
+        for name in ("arrival_p50", "departure_p50", "energy_p50_kwh")
+        for quantile in ("p10", "p90")
+    )
 
 
 def temperatures(devices, intervals, outdoor_c=5.0):

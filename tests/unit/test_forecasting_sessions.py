@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -124,9 +125,48 @@ def test_a_vehicle_that_is_there_is_not_expected_again_and_keeps_the_place_until
     now = local(today, 19)
     history = told(local(FIRST, 0), now, evenings(22))
     answers = session_forecast(history, *bounds(today, TZ), TZ, now)
-    assert answers.is_empty()
+    (begun,) = answers.to_dicts()  # 21 sessions teach nothing yet: its own word holds
+    assert (begun["arrival_p50"], begun["model"]) == (local(today, 18), "stated")
+    leaves = local(today + timedelta(days=1), 7.5)
+    assert {begun[f"departure_{q}"] for q in ("p10", "p50", "p90")} == {leaves}
+    assert begun["energy_p50_kwh"] == pytest.approx(40.0 - 28.75)
     tomorrow = session_forecast(history, *bounds(today + timedelta(days=1), TZ), TZ, now)
-    assert tomorrow["arrival_p50"].to_list() == [local(today + timedelta(days=1), 18)]
+    assert tomorrow["arrival_p50"].to_list() == [
+        local(today, 18),
+        local(today + timedelta(days=1), 18),
+    ]
+
+
+def test_a_vehicle_that_says_nothing_and_of_which_nothing_is_learned_has_no_end():
+    today = FIRST + timedelta(days=21)
+    now = local(today, 19)
+    history = told(local(FIRST, 0), now, evenings(22)).with_columns(
+        deadline=pl.lit(None, pl.Datetime("us", "UTC"))
+    )
+    answers = session_forecast(history, *bounds(today, TZ), TZ, now)
+    assert answers.filter(pl.col("arrival_p50") < now).is_empty()
+
+
+def test_drivers_who_always_leave_early_are_learned_and_expected_to():
+    """Sixteen chargers, three weeks: all say 07:30 and leave at 05:30, with half of what they ask."""
+    today = FIRST + timedelta(days=21)
+    now = local(today, 22)
+    one = told(local(FIRST, 0), now, evenings(22))
+    leaves = pl.col("deadline") - timedelta(hours=2)
+    there = (pl.col("interval_start") < leaves).fill_null(value=False)
+    early = one.with_columns(
+        plugged_in=there,
+        deadline=pl.when(there).then("deadline"),
+        energy_kwh=pl.when(there).then(pl.col("energy_kwh").clip(upper_bound=34.0)),
+    )
+    history = pl.concat([early.with_columns(device_id=pl.lit(f"ev-{n:02}")) for n in range(16)])
+    answers = session_forecast(history, *bounds(today, TZ), TZ, now)
+    begun = answers.filter(pl.col("arrival_p50") < now)
+    assert begun.height == 16
+    assert set(begun["model"]) == {"learned"}
+    off = (begun["departure_p50"] - local(today + timedelta(days=1), 5.5)).dt.total_minutes().abs()
+    assert off.max() <= 15
+    assert (begun["energy_p50_kwh"] - (34.0 - 31.75)).abs().max() < 1.0
 
 
 def test_a_new_charger_answers_as_its_fleet_does_and_a_new_fleet_as_a_household_does():
@@ -161,7 +201,10 @@ def test_sessions_of_one_charger_never_overlap_and_stand_in_order(seed, hours, h
         assert (answers[f"{event}_p10"] <= answers[f"{event}_p50"]).all()
         assert (answers[f"{event}_p50"] <= answers[f"{event}_p90"]).all()
     assert (answers["arrival_p50"] < answers["departure_p50"]).all()
-    assert (answers["arrival_p10"] >= known_at).all()
+    to_come = answers["arrival_p50"] >= known_at
+    assert (answers["arrival_p10"].filter(to_come) >= known_at).all()
+    assert set(answers["model"].filter(~to_come)) <= {"stated"}
+    assert (answers["departure_p10"] > known_at).all()
     free = answers.select(
         (pl.col("arrival_p50") >= pl.col("departure_p50").shift(1).over("device_id")).fill_null(
             value=True

@@ -242,7 +242,10 @@ def _power_bounds(
 def _occupied(
     devices: pl.DataFrame, episodes: pl.DataFrame, steps: int
 ) -> tuple[Bools, Bools, Floats, Floats]:
-    """Return where stores are, where they arrive, what they begin with, what they owe (T, N)."""
+    """Return where stores are, where they arrive, what they begin with, what they owe (T, N).
+
+    A vehicle that may leave early owes twice: by then, and at its deadline.
+    """
     placed = episodes.join(devices.select("device_id").with_row_index("place"), on="device_id")
     place = placed["place"].to_numpy()
     first, end = placed["first_step"].to_numpy(), placed["end_step"].to_numpy()
@@ -255,6 +258,8 @@ def _occupied(
     initial_kwh = np.full(present.shape, np.nan)
     initial_kwh[first, place] = placed["initial_kwh"].to_numpy()
     required_kwh = np.full(present.shape, np.nan)
+    wary = placed.drop_nulls("ready_step")
+    required_kwh[wary["ready_step"].to_numpy() - 1, wary["place"].to_numpy()] = wary["ready_kwh"]
     required_kwh[end - 1, place] = placed["required_kwh"].to_numpy()
     return present, arrives, initial_kwh, required_kwh
 

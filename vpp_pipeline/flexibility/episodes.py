@@ -27,6 +27,8 @@ class Episodes(dy.Schema):
     end_step = dy.Int64(min=1)
     initial_kwh = dy.Float64()
     required_kwh = dy.Float64(nullable=True)  # owed at the last quarter-hour's end
+    ready_step = dy.Int64(min=1, nullable=True)  # by when it had better hold `ready_kwh`
+    ready_kwh = dy.Float64(nullable=True)
     arrives = dy.Bool()  # false: the store exists before the horizon's start
 
 
@@ -42,6 +44,8 @@ def standing(devices: pl.DataFrame, states: pl.DataFrame, steps: int) -> dy.Data
             end_step=pl.lit(steps, pl.Int64),
             initial_kwh="energy_kwh",
             required_kwh=pl.lit(None, pl.Float64),
+            ready_step=pl.lit(None, pl.Int64),
+            ready_kwh=pl.lit(None, pl.Float64),
             arrives=pl.lit(value=False),
         )
     )
@@ -56,9 +60,13 @@ def vehicle_sessions(
 ) -> dy.DataFrame[Episodes]:
     """Return the vehicles' sessions in [start, end): the one plugged in, and those expected.
 
-    A vehicle plugged in uses its own deadline and target; a deadline it lacks comes from the
-    forecast session that covers `start`, else it stays to the end; without a target it is to be
-    full. Expected sessions (`SessionForecasts`, probability >= 0.5, median
+    What a vehicle has said is a promise to it: plugged in, it is to hold its own target at its own
+    deadline, whatever is learned of it. What is learned of a session under way (its forecast
+    arrival lies before the forecast) can only ask for more: where the vehicle may well be gone
+    before (`departure_p10`), it is to hold by then what it can by charging at once, and it stays
+    for the plan until its deadline all the same. What a vehicle does not say is filled in: a
+    deadline by the forecast session that covers `start`, else it stays to the end; a target by
+    what such sessions charge at most (`energy_p90_kwh`), else it is to be full. Expected sessions (`SessionForecasts`, probability >= 0.5, median
     times) begin after the state was valid and don't overlap; their vehicles arrive so empty that
     they leave full. Of a session that begins between the state and `start`, the vehicle is taken
     to have charged at once, as a charger does by itself.
@@ -89,9 +97,17 @@ def vehicle_sessions(
         .group_by("device_id")
         .agg(forecast_deadline=pl.col("departure").first())
     )
+    under_way = (
+        forecasts.filter(pl.col("arrival_p90") < pl.col("known_at"))
+        .sort("device_id", "arrival_p50")
+        .group_by("device_id")
+        .agg(pl.col("departure_p10", "energy_p90_kwh").last())
+        .select("device_id", ready_by="departure_p10", still_asked_kwh="energy_p90_kwh")
+    )
     present = (
         chargers.filter(pl.col("energy_kwh").is_not_null())
         .join(covering, on="device_id", how="left")
+        .join(under_way, on="device_id", how="left")
         .with_columns(
             departure=pl.coalesce(
                 "deadline",
@@ -107,7 +123,14 @@ def vehicle_sessions(
             "charge_efficiency",
             arrival=pl.lit(start, pl.Datetime("us", "UTC")),
             initial_kwh="energy_kwh",
-            target_kwh=pl.coalesce("target_energy_kwh", "full_kwh"),
+            target_kwh=pl.coalesce(
+                "target_energy_kwh",
+                pl.when(pl.col("still_asked_kwh").is_not_null()).then(
+                    pl.min_horizontal(pl.col("energy_kwh") + pl.col("still_asked_kwh"), "full_kwh")
+                ),
+                "full_kwh",
+            ),
+            ready_by=pl.when(pl.col("ready_by") < pl.col("departure")).then("ready_by"),
             arrives=pl.lit(value=False),
         )
     )
@@ -136,6 +159,7 @@ def vehicle_sessions(
             arrival=pl.col("arrival").clip(lower_bound=start),
             initial_kwh=pl.min_horizontal(arrived_kwh + pl.col("charged_kwh"), "full_kwh"),
             target_kwh=pl.min_horizontal(arrived_kwh + pl.col("asked_kwh"), "full_kwh"),
+            ready_by=pl.lit(None, pl.Datetime("us", "UTC")),
             arrives=pl.col("arrival") >= start,
         )
     )
@@ -178,6 +202,7 @@ def load_windows(
     by_itself = pl.min_horizontal("target_kwh", elapsed_h * pl.col("max_draw_kw"))
     return _on_grid(
         windows.with_columns(
+            ready_by=pl.lit(None, pl.Datetime("us", "UTC")),
             arrives=pl.col("arrival") >= start,
             initial_kwh=pl.when(pl.col("arrival") >= start)
             .then(0.0)
@@ -232,22 +257,29 @@ def _on_grid(sessions: pl.DataFrame, start: datetime, end: datetime) -> dy.DataF
     def steps(moment: pl.Expr) -> pl.Expr:
         return (moment - pl.lit(start)).dt.total_microseconds()
 
+    first = -(-steps(pl.col("arrival")) // step_us)
     last = steps(pl.lit(end)) // step_us
+    power_kwh = STEP_H * pl.col("max_draw_kw") * pl.col("charge_efficiency")
+
+    def owed_kwh(whole_end: pl.Expr) -> pl.Expr:
+        return pl.col("target_kwh") - (whole_end - last).clip(lower_bound=0) * power_kwh
+
     whole_end = steps(pl.col("departure")) // step_us
-    later_kwh = (
-        (whole_end - last).clip(lower_bound=0)
-        * STEP_H
-        * pl.col("max_draw_kw")
-        * pl.col("charge_efficiency")
-    )
-    owed = pl.col("target_kwh") - later_kwh
+    owed = owed_kwh(whole_end)
+    whole_ready = steps(pl.col("ready_by")) // step_us
+    ready_step = pl.min_horizontal(whole_ready, last)
+    charged_at_once = pl.col("initial_kwh") + (ready_step - first) * power_kwh
+    ready_kwh = pl.min_horizontal(owed_kwh(whole_ready), charged_at_once)
+    asks = (ready_step > first) & (ready_kwh > pl.col("initial_kwh"))
     return Episodes.validate(
         sessions.select(
             "device_id",
-            first_step=-(-steps(pl.col("arrival")) // step_us),
+            first_step=first,
             end_step=pl.min_horizontal(whole_end, last),
             initial_kwh="initial_kwh",
             required_kwh=pl.when((whole_end <= last) | (owed > pl.col("initial_kwh"))).then(owed),
+            ready_step=pl.when(pl.col("ready_by").is_not_null() & asks).then(ready_step),
+            ready_kwh=pl.when(pl.col("ready_by").is_not_null() & asks).then(ready_kwh),
             arrives="arrives",
         ).filter(pl.col("first_step") < pl.col("end_step"))
     )

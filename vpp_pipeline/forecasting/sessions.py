@@ -1,7 +1,8 @@
 """When vehicles will come and go, and what they will ask for.
 
-Belongs here: the sessions expected of each charger. Does not: the sessions that were (`stays`),
-what a vehicle that is there now can do (`flexibility`).
+Belongs here: the sessions expected of each charger, and how the one that has begun will end. Does
+not: the sessions that were (`stays`), what is learned from them (`stay_model`), what a vehicle
+that is there now can do (`flexibility`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import polars as pl
 from vpp_pipeline.delivery_day import STEP, STEP_H
 from vpp_pipeline.forecasting.rows import QUANTILES, ended_by
 from vpp_pipeline.forecasting.schemas import SessionForecasts
+from vpp_pipeline.forecasting.stay_model import still_there, train
 from vpp_pipeline.forecasting.stays import past_sessions
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ _ENERGIES = [f"energy_{name}_kwh" for name in QUANTILES]
 def session_forecast(
     telemetry: pl.DataFrame, start: datetime, end: datetime, timezone: str, known_at: datetime
 ) -> dy.DataFrame[SessionForecasts]:
-    """Forecast the sessions, still to come at `known_at`, that touch [start, end).
+    """Forecast the sessions, under way at `known_at` or still to come, that touch [start, end).
 
     `telemetry` holds the chargers' quarter-hours: `device_id`, `interval_start`, `power_kw`,
     `plugged_in`, `energy_kwh`, `target_energy_kwh`, `deadline`. The nth session of a workday or
@@ -53,7 +55,13 @@ def session_forecast(
     `probability` is the share of days that had one (`own-days`). A charger with fewer than three
     days of the type answers as the whole fleet does (`fleet`), a fleet without a session as a
     typical household (`typical`). Sessions of one charger never overlap: what the present
-    vehicle's deadline, or a session expected before, leaves no room for is dropped.
+    vehicle leaves no room for, by its deadline or by what is learned, or a session expected
+    before, is dropped.
+
+    A session under way has its arrival before `known_at`; its energy is what is still to be
+    charged. It ends as the plant's sessions have taught (`learned`: see `stay_model`); where there
+    are too few of these, as the vehicle said (`stated`); where it said nothing either, it has no
+    row.
     """
     chargers = telemetry.select(pl.col("device_id").unique().sort())
     known = ended_by(telemetry, known_at)
@@ -68,7 +76,12 @@ def session_forecast(
         nth=pl.col("arrival").rank("ordinal").over("device_id", "day").cast(pl.Int64),
     )
     came_today = past.filter(pl.col("day") == today).group_by("device_id").agg(came=pl.len())
-    there = past.filter("ongoing").select("device_id", there_until="deadline")
+    begun = _begun(past, timezone, known_at)
+    there = (
+        past.filter("ongoing")
+        .join(begun, on="device_id", how="left")
+        .select("device_id", there_until=pl.max_horizontal("deadline", "departure_p50"))
+    )
 
     first_day = max(start.astimezone(zone).date() - timedelta(days=1), today)
     days = pl.date_range(first_day, end.astimezone(zone).date(), eager=True).alias("day")
@@ -91,14 +104,80 @@ def session_forecast(
         .sort("device_id", "arrival_p50", "nth")
     )
     ahead_until = pl.col("departure_p50").cum_max().shift(1).over("device_id")
+    to_come = expected.filter((pl.col("arrival_p50") >= ahead_until).fill_null(value=True))
     answers = (
-        expected.filter((pl.col("arrival_p50") >= ahead_until).fill_null(value=True))
+        pl.concat([begun, to_come], how="diagonal_relaxed")
         .filter(pl.col("departure_p50") > start, pl.col("arrival_p50") < end)
         .with_columns(known_at=pl.lit(known_at))
     )
     return SessionForecasts.validate(
         answers.select(SessionForecasts.column_names()).sort("device_id", "arrival_p50"), cast=True
     )
+
+
+def _begun(past: pl.DataFrame, timezone: str, known_at: datetime) -> pl.DataFrame:
+    """Return how the sessions under way will end: `SessionForecasts` without `known_at`."""
+    charged = (
+        pl.col("last_energy_kwh") - pl.col("first_energy_kwh") + _charged_at_once_kwh()
+    ).clip(lower_bound=0.0)
+    told = past.select(
+        "device_id",
+        "arrival",
+        "departure",
+        "ongoing",
+        charged_kwh=charged,
+        stated_departure="deadline",
+        stated_kwh=_asked_kwh(),
+    )
+    ended, under_way = told.filter(~pl.col("ongoing")), told.filter("ongoing")
+    model = train(ended, timezone)
+    if model is None:
+        words = under_way.filter(pl.col("stated_departure") > known_at)
+        left_kwh = (pl.col("stated_kwh") - pl.col("charged_kwh").fill_null(0.0)).fill_null(0.0)
+        return words.select(
+            "device_id",
+            *(pl.col("arrival").alias(f"arrival_{q}") for q in QUANTILES),
+            *(pl.col("stated_departure").alias(f"departure_{q}") for q in QUANTILES),
+            *(left_kwh.clip(lower_bound=0.0).alias(f"energy_{q}_kwh") for q in QUANTILES),
+            probability=pl.lit(1.0),
+            model=pl.lit("stated"),
+        )
+    said = model.quantiles(ended, under_way)
+    stays = still_there(said.with_columns(under_way["arrival"]), known_at)
+    charged_by_now = pl.col("charged_kwh").fill_null(0.0)
+    return (
+        under_way.hstack(stays.drop("arrival"))
+        .hstack(said.select(pl.col("^charged_kwh_.*$").name.map(lambda name: f"in_all_{name}")))
+        .select(
+            "device_id",
+            *(pl.col("arrival").alias(f"arrival_{q}") for q in QUANTILES),
+            *(
+                pl.max_horizontal(
+                    pl.col("arrival") + pl.duration(seconds=pl.col(f"stay_h_{q}") * 3600),
+                    pl.lit(known_at + STEP),
+                ).alias(f"departure_{q}")
+                for q in QUANTILES
+            ),
+            *(
+                (pl.col(f"in_all_charged_kwh_{q}") - charged_by_now)
+                .clip(lower_bound=0.0)
+                .alias(f"energy_{q}_kwh")
+                for q in QUANTILES
+            ),
+            probability=pl.lit(1.0),
+            model=pl.lit("learned"),
+        )
+    )
+
+
+def _charged_at_once_kwh() -> pl.Expr:
+    """Return what went in within the quarter-hour that first told the vehicle's content."""
+    return -pl.col("first_power_kw").fill_null(0.0).clip(upper_bound=0.0) * STEP_H
+
+
+def _asked_kwh() -> pl.Expr:
+    asked = pl.col("target_energy_kwh") - pl.col("first_energy_kwh") + _charged_at_once_kwh()
+    return asked.clip(lower_bound=0.0)
 
 
 def _habits(
@@ -144,12 +223,10 @@ def _habits(
 
 def _shares(before: pl.DataFrame, days: pl.DataFrame, alike: list[str]) -> pl.DataFrame:
     midnight = pl.col("day").cast(pl.Datetime("us"))
-    charged_kwh = -pl.col("first_power_kw").fill_null(0.0).clip(upper_bound=0.0) * STEP_H
-    asked_kwh = pl.col("target_energy_kwh") - pl.col("first_energy_kwh") + charged_kwh
     values = {
         "arrival_{}": (pl.col("arrival_local") - midnight).dt.total_minutes().cast(pl.Float64),
         "departure_{}": (pl.col("departure_local") - midnight).dt.total_minutes().cast(pl.Float64),
-        "energy_{}_kwh": asked_kwh.clip(lower_bound=0.0),
+        "energy_{}_kwh": _asked_kwh(),
     }
     return (
         before.group_by(*alike, "nth")
