@@ -220,8 +220,10 @@ class Summary:
     """The demo day's figures, as stored."""
 
     costs_eur: dict[str, float]
+    lost_eur: dict[str, float]
     commands: dict[str, int]
     plans: int
+    moved_kwh: float
     net_error: float
     absolute_error: float
     outage_quarter_hours: int
@@ -242,16 +244,20 @@ def summary(runtime: Runtime) -> Summary:
     start, end = market_day.bounds(DAY, MARKET_TZ)
     with runtime.warehouse.read() as connection:
         error = connection.frame("defs_delivery_error", delivery_day=DAY).row(0, named=True)
+        lost = connection.frame("defs_regret", delivery_day=DAY).row(0, named=True)
+        churn = connection.frame("defs_plan_churn", delivery_day=DAY)
         return Summary(
             costs_eur=dict(
                 connection.frame("defs_settlement", delivery_day=DAY)
                 .select("basis", "total_eur")
                 .iter_rows()
             ),
+            lost_eur={cause: lost[f"{cause}_eur"] for cause in ("solver", "forecast", "execution")},
             commands=dict(
                 connection.frame("defs_command_counts", start=start, end_=end).iter_rows()
             ),
             plans=connection.frame("defs_plans_of_day", delivery_day=DAY).height,
+            moved_kwh=float(churn["moved_kwh"].sum()),
             net_error=error["net_error"],
             absolute_error=error["absolute_error"],
             outage_quarter_hours=error["excluded_intervals"],
@@ -265,10 +271,12 @@ def _show(day: Summary, runtime: Runtime, console: Console) -> None:
     saved = day.costs_eur["unmanaged"] - day.costs_eur["managed"]
     possible = day.costs_eur["unmanaged"] - day.costs_eur["perfect_foresight"]
     table.add_row("saved of what was possible", f"{saved:.2f} of {possible:.2f} EUR")
+    for cause, lost_eur in day.lost_eur.items():
+        table.add_row(f"  lost to {cause}", f"{lost_eur:.2f} EUR")
     table.add_row("planned against delivered, the day", f"{day.net_error:.2%}")
     table.add_row("  quarter-hour by quarter-hour", f"{day.absolute_error:.2%}")
     table.add_row("  left out for the outage", f"{day.outage_quarter_hours} device-quarter-hours")
-    table.add_row("plans", str(day.plans))
+    table.add_row("plans", f"{day.plans}, re-plans moved {day.moved_kwh:.0f} kWh")
     for state, count in day.commands.items():
         table.add_row(f"commands {state}", str(count))
     console.print(table)

@@ -61,6 +61,7 @@ def settlement(
     return dg.MaterializeResult(
         metadata={
             **{f"{basis}_cost_eur": total for basis, total in totals.items()},
+            "foresight_gap": "unknown" if settled.foresight_gap is None else settled.foresight_gap,
             "net_delivery_error": settled.delivery_errors["net_error"][0],
             "absolute_delivery_error": settled.delivery_errors["absolute_error"][0],
             "costs": table(costs),
