@@ -37,6 +37,11 @@ def regret(
         costs = connection.frame("defs_settlement", delivery_day=day)
         plans = connection.frame("defs_plans_in_force", delivery_day=day, as_of=now)
     found = regrets.regret(costs.with_columns(delivery_day=pl.lit(day)), plans)
+    if found.is_empty():
+        raise dg.Failure(
+            f"{day} is not settled in every way that regret compares: materialise settlement",
+            allow_retries=False,
+        )
     with runtime.warehouse.write() as connection:
         connection.append("regret", found.with_columns(settled_at=pl.lit(now)))
     return dg.MaterializeResult(
