@@ -95,7 +95,7 @@ def train(past: pl.DataFrame, timezone: str) -> StayModel | None:
             for name, q in QUANTILES.items():
                 middle = name == "p50"
                 learnt = slice(None) if middle else slice(older)
-                fitted = _trees(q).fit(features[learnt], happened[learnt])
+                fitted = _trees(q).fit(_learnable(features[learnt]), happened[learnt])
                 trees[target, name] = fitted
                 left = happened[older:] - fitted.predict(features[older:])
                 shifts[target, name] = 0.0 if middle else float(np.quantile(left, q))
@@ -148,6 +148,11 @@ def _trees(q: float) -> HistGradientBoostingRegressor:
         early_stopping=False,
         random_state=0,
     )
+
+
+def _learnable(features: Floats) -> Floats:
+    """Return the features with zeros for those nothing is known of, which trees can't bin."""
+    return np.where(np.isnan(features).all(axis=0), 0.0, features)
 
 
 def _stay_h() -> pl.Expr:
