@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Literal
 import polars as pl
 
 from vpp_pipeline import delivery_day as market_day
+from vpp_pipeline.flexibility.envelopes import EnvelopeError
 from vpp_pipeline.optimization import inputs as plan_inputs
+from vpp_pipeline.optimization.planner import ProblemError
 from vpp_pipeline.planning import forecasts
 from vpp_pipeline.planning.candidates import CANDIDATES
 from vpp_pipeline.planning.inputs import (
+    DayOverError,
     horizon_left,
     imbalance_terms,
     market_prices_on,
@@ -93,9 +96,7 @@ def replay_day(
     try:
         inputs = _inputs(runtime, variant, day, kind, as_of)
         plan = planned(inputs, variant.settings)
-    except VariantError:
-        raise
-    except (LookupError, ValueError) as error:
+    except (DayOverError, EnvelopeError, ProblemError, ReplayError) as error:
         raise ReplayError(f"{day} as known at {as_of:%Y-%m-%d %H:%M} UTC: {error}") from error
     verdict, why = None, ""
     try:
@@ -139,9 +140,9 @@ def _inputs(
     kind: Literal["day_ahead", "intraday"],
     as_of: datetime,
 ) -> PlanInputs:
-    devices = variant.fleet(runtime.fleet(as_of))
     horizon = horizon_left(runtime, day, as_of)
-    _require_readings(runtime, as_of)
+    _require_rows(runtime, as_of)
+    devices = variant.fleet(runtime.fleet(as_of))
     known = outlook_on(
         runtime, devices, _expected(runtime, variant, day, horizon, as_of), horizon, as_of
     )
@@ -193,11 +194,17 @@ def _forecast(
     return models[name](runtime, day, as_of)
 
 
-def _require_readings(runtime: Runtime, as_of: datetime) -> None:
+def _require_rows(runtime: Runtime, as_of: datetime) -> None:
+    with runtime.warehouse.read() as connection:
+        fleet = connection.frame("warehouse_fleet_at", as_of=as_of)
+        price = connection.frame("defs_newest_price", market=MARKET, as_of=as_of)["known_at"][0]
+    remedy = "choose a later day, or load what was known then with its known_at"
+    if fleet.is_empty():
+        raise ReplayError(f"fleet_versions: no fleet was known yet: {remedy}")
+    if price is None:
+        raise ReplayError(f"prices: none of {MARKET} was known yet: {remedy}")
     if runtime.latest_telemetry(as_of).is_empty():
-        raise ReplayError(
-            "telemetry: no reading of the day before is known: choose a day that was measured"
-        )
+        raise ReplayError(f"telemetry: no reading of the day before was known yet: {remedy}")
 
 
 def _require_sound(
