@@ -213,3 +213,48 @@ def test_forecasts_of_the_day_are_scored_once(settled):
     again = running.plant.materialise("settle", TOMORROW, "forecast_errors")
     assert again.success, failure_of(again)
     assert running.plant.count("forecast_errors") == scored.height
+
+
+@pytest.fixture(scope="module")
+def judged(settled):
+    """The plant after the forecasts of its day were judged."""
+    (running, _) = settled
+    before = running.plant.count("forecasts")
+    (result,) = running.plant.daemon.ask("settled_day")
+    assert result.success, failure_of(result)
+    assert running.plant.count("forecasts") == before
+    assert running.plant.daemon.ask("settled_day") == []
+    return running, result
+
+
+def test_every_candidate_is_scored_in_euros_and_rivals_stay_out_of_what_plans_read(judged):
+    (running, _) = judged
+    scored = running.plant.rows("forecast_skill")
+    of_price = scored.filter(pl.col("target") == "price")
+    assert set(scored["target"]) == {"load", "generation", "temperature", "price"}
+    assert scored.filter("champion")["target"].is_unique().all()
+    assert set(of_price["forecaster"]) == {"lear", "similar-day"}
+    assert scored["euros_lost"].is_finite().all()
+    assert scored["euros_lost"].min() > -0.05
+    assert (scored["forecast_known_at"] < START).all()
+    rivals = running.plant.rows("challenger_forecasts")
+    made = running.plant.rows("forecasts").select("target", "known_at").unique()
+    assert rivals.join(made, on=["target", "known_at"], how="anti").is_empty()
+
+
+def test_what_a_challenger_says_after_the_day_it_would_have_said_before_it(judged):
+    (running, _) = judged
+    told = running.plant.rows("challenger_forecasts")
+    assert running.plant.materialise("judge_forecasts", TOMORROW, "challenger_forecasts").success
+    both = running.plant.rows("challenger_forecasts")
+    assert both.height == 2 * told.height
+    assert both.unique().sort(both.columns).equals(told.sort(told.columns))
+
+
+def test_the_check_tells_whether_a_champion_is_worse_than_the_naive_rule(judged):
+    (running, result) = judged
+    check = check_of(result, "champions_beat_the_naive_rule")
+    champions = running.plant.rows("forecast_skill").filter("champion")
+    worse = set(champions.filter(pl.col("rmae") > 1)["target"])
+    assert set(check.metadata["worse_than_naive"].value) == worse
+    assert check.passed == (not worse)
