@@ -11,10 +11,11 @@ sent, so that a killed process has counted one too many, never one too few.
 from __future__ import annotations
 
 import json
-import os
 from datetime import date
 from typing import TYPE_CHECKING
 from urllib.parse import quote
+
+from vpp_pipeline.durable import replace_durably
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,7 +49,8 @@ class WriteBudget:
                     f" {day}: plan fewer changes, or wait for the next day (UTC)"
                 )
         counted = counts | {register: counts.get(register, 0) + 1 for register in daily_writes}
-        _write(path, json.dumps({"day": day.isoformat(), "writes": counted}))
+        with replace_durably(path) as temporary:
+            temporary.write_text(json.dumps({"day": day.isoformat(), "writes": counted}))
 
 
 def _read(path: Path) -> tuple[date | None, dict[int, int]]:
@@ -64,12 +66,3 @@ def _read(path: Path) -> tuple[date | None, dict[int, int]]:
             f"{path} can't be read ({error}), so nobody knows how often the flash was written"
             " today: delete the file if that is no worry"
         ) from error
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".writes.tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from vpp_pipeline.warehouse.durable import replace_durably
+from vpp_pipeline.durable import replace_durably
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from vpp_pipeline.dispatch.orders import Order, standing, standing_unknown
+from vpp_pipeline.durable import sync
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +61,7 @@ class OrderBook:
                 written += os.pwrite(descriptor, lines[written:], whole + written)
             os.fsync(descriptor)
         for directory in (self._file.parent, self._file.parent.parent):
-            _sync(directory)
+            sync(directory)
 
     def read(self) -> list[Order]:
         """Return the orders as they were given; none where none ever was.
@@ -121,11 +122,3 @@ class OrderBook:
 
 def _content(descriptor: int) -> bytes:
     return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -21,7 +21,7 @@ import polars as pl
 import polars.selectors as cs
 
 from vpp_pipeline.devices.schemas import Telemetry
-from vpp_pipeline.warehouse.durable import replace_durably
+from vpp_pipeline.durable import replace_durably
 from vpp_pipeline.warehouse.landed_files import read_files
 from vpp_pipeline.warehouse.quarantine import from_failures, from_unreadable
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from vpp_pipeline.warehouse.durable import replace_durably
+from vpp_pipeline.durable import replace_durably
 from vpp_pipeline.warehouse.errors import WarehouseError
 
 if TYPE_CHECKING:

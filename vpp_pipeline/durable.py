@@ -1,6 +1,6 @@
 """Files that appear whole or not at all, and survive a power cut once they have appeared.
 
-Belongs here: the atomic, synced replacement of a file. Does not: what is in it.
+Belongs here: the atomic replacement of a file, and syncing. Does not: what is in a file.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ def replace_durably(target: Path) -> Iterator[Path]:
     temporary = target.with_name(f"{target.name}.{uuid4().hex}.tmp")
     try:
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         temporary.replace(target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync(target.parent)
+    sync(target.parent)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Return once what was written to the file, or made or renamed in the directory, is kept."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
