@@ -16,11 +16,14 @@ from devices_modbus_scripted import (
 )
 
 from vpp_pipeline.clock import ManualClock
+from vpp_pipeline.devices import modbus_visits
 from vpp_pipeline.devices.modbus import ModbusDriver
 from vpp_pipeline.devices.protocol import CommandResult, DeviceLink, Outcome
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
 PATIENCE_S = 30.0
 
@@ -126,6 +129,47 @@ def test_a_map_that_moved_since_another_process_saw_it_is_walked_again(tmp_path:
             assert result.read_back.matches
 
     asyncio.run(run())
+
+
+def test_a_nameplate_is_read_once_a_day_and_anew_once_it_forbade_a_set_point(
+    tmp_path: Path,
+) -> None:
+    async def run() -> None:
+        weak = BATTERY_MODELS | {702: {"WMaxRtg": 2000, "W_SF": 0}}
+        async with ScriptedDevice(sunspec_map(weak)) as device:
+            refused = await told(tmp_path, device, ManualClock(NOON))
+            assert refused.outcome is Outcome.REJECTED
+            assert "WMaxRtg" in refused.detail
+            device.registers.update(sunspec_map(BATTERY_MODELS))
+            for _ in range(2):
+                result = await told(tmp_path, device, ManualClock(NOON))
+                assert result.outcome is Outcome.ACKED
+            assert requests(device)[-1] == 2  # before the write and after it
+
+    asyncio.run(run())
+
+
+def test_an_endpoint_that_keeps_us_waiting_leaves_its_place_to_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(modbus_visits, "_MOST_AT_ONCE", 1)
+
+    async def run() -> list[int]:
+        registers = sunspec_map(BATTERY_MODELS)
+        async with ScriptedDevice(registers) as silent, ScriptedDevice(registers) as honest:
+            silent.silent_units.add(1)
+            order = command_of(BATTERY, -2.5)
+            driver = ModbusDriver(tmp_path, "tests", ManualClock(NOON))
+            come: list[int] = []
+            await driver.command(
+                [(link_to(device.endpoint), order) for device in (silent, honest)],
+                NOON,
+                PATIENCE_S,
+                lambda place, _result: come.append(place),
+            )
+            return come
+
+    assert asyncio.run(run()) == [1, 0]
 
 
 def test_a_damaged_memory_of_maps_is_no_memory(tmp_path: Path) -> None:

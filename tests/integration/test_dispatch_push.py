@@ -236,6 +236,25 @@ def test_a_driver_that_fails_fails_its_own_batch_only(bench, how):
     assert "the mqtt driver" in report.not_verified["why"][0]
 
 
+def test_what_a_device_answered_is_stored_while_others_are_silent(bench):
+    modbus, seen = bench.drivers["modbus"], []
+    deliver = modbus.command
+
+    async def one_is_slow(commands, now, timeout_s, tell):
+        results = await deliver(commands, now, timeout_s, tell)
+        tell(0, results[0])
+        while bench.events("modbus-0")[-1] != "ACKED":  # noqa: ASYNC110 - a ledger wakes nobody
+            await asyncio.sleep(0.01)
+        seen.append(bench.events("modbus-1"))
+        return results
+
+    modbus.command = one_is_slow
+    bench.push()
+    assert seen == [["PLANNED", "SENT"]]
+    assert bench.events("modbus-0") == ["PLANNED", "SENT", "ACKED", "VERIFIED"]
+    assert bench.states() == dict.fromkeys(bench.devices["device_id"], "VERIFIED")
+
+
 def test_a_protocol_without_a_driver_is_told(bench):
     del bench.drivers["http"]
     report = bench.push()

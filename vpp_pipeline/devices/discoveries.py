@@ -1,7 +1,7 @@
 """Where each SunSpec unit keeps its models, remembered from process to process for a day.
 
-Belongs here: the small file that spares a new process the walk through every device's map. Does
-not: discovery itself, and noticing that a unit changed its map (`modbus_session`: every block that
+Belongs here: the small file that spares a new process the walk through every device's map, and
+the reading of nameplates. Does not: discovery itself, and noticing that a unit changed its map (`modbus_session`: every block that
 is read carries its own header).
 
 One JSON document a day (UTC), replaced whole. It is only a memory: what can't be read, or was lost
@@ -55,7 +55,8 @@ class Discoveries:
             "endpoints": {
                 endpoint: {
                     unit_id: {
-                        id_: (placed.address, placed.length) for id_, placed in models.items()
+                        id_: (placed.address, placed.length, placed.registers)
+                        for id_, placed in models.items()
                     }
                     for unit_id, models in units.items()
                 }
@@ -76,8 +77,8 @@ class Discoveries:
             return {
                 endpoint: {
                     int(unit_id): {
-                        int(id_): Placed(int(address), int(length))
-                        for id_, (address, length) in models.items()
+                        int(id_): Placed(int(address), int(length), tuple(map(int, registers)))
+                        for id_, (address, length, registers) in models.items()
                     }
                     for unit_id, models in units.items()
                 }

@@ -244,6 +244,7 @@ class ModbusDriver:
             writes = writes_of()
             self._spend(link, writes, release=release)
         except (NotEncodable, BudgetSpent) as error:
+            sender.session.forget_contents(sender.unit_id)
             return Outcome.REJECTED, str(error)
         self._timers.forget(link.device_id)
         try:

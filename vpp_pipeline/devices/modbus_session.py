@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pymodbus.client import AsyncModbusTcpClient, AsyncModbusTlsClient
@@ -32,7 +32,7 @@ from vpp_pipeline.devices.tls import in_words
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from vpp_pipeline.devices.register_map import Table
 
@@ -113,10 +113,14 @@ class Refusal(LinkError):  # noqa: N818 - names what happened
 
 @dataclass(frozen=True)
 class Placed:
-    """A model as discovered: its first register and the length its header tells."""
+    """A model as discovered: its first register and the length its header tells.
+
+    `registers` are what it held when it was last read, where that may be remembered.
+    """
 
     address: int
     length: int
+    registers: tuple[int, ...] = ()
 
 
 Models = dict[int, Placed]
@@ -148,20 +152,24 @@ class Session:
         return self.discovered[unit_id]
 
     async def blocks(
-        self, unit_id: int, lengths: Mapping[int, int], base: int | None
+        self,
+        unit_id: int,
+        lengths: Mapping[int, int],
+        base: int | None,
+        remembered: Collection[int] = (),
     ) -> dict[int, Block]:
         """Read those of the models that the unit has, `lengths` registers of each, fewest requests.
 
-        Raises `LinkError`.
+        Those `remembered` are read once and then told from memory. Raises `LinkError`.
         """
         try:
-            return await self._blocks(unit_id, lengths, base)
+            return await self._blocks(unit_id, lengths, base, remembered)
         except (_Moved, Refusal) as error:
             if isinstance(error, Refusal) and not error.is_final:
                 raise
         self.discovered.pop(unit_id, None)
         try:
-            return await self._blocks(unit_id, lengths, base)
+            return await self._blocks(unit_id, lengths, base, remembered)
         except _Moved as error:
             raise LinkError(f"{error}, even after it was discovered again") from error
 
@@ -203,10 +211,26 @@ class Session:
             ", but closed the TLS connection: it may ask for our certificate (cert_file, key_file)"
         )
 
+    def forget_contents(self, unit_id: int) -> None:
+        """Forget what a unit's models held, not where they are."""
+        self.discovered[unit_id] = {
+            model_id: replace(placed, registers=())
+            for model_id, placed in self.discovered.get(unit_id, {}).items()
+        }
+
     async def _blocks(
-        self, unit_id: int, lengths: Mapping[int, int], base: int | None
+        self,
+        unit_id: int,
+        lengths: Mapping[int, int],
+        base: int | None,
+        remembered: Collection[int],
     ) -> dict[int, Block]:
         models = await self.models(unit_id, base)
+        blocks = {
+            model_id: Block(model_id, models[model_id].registers)
+            for model_id in remembered
+            if model_id in models and models[model_id].registers
+        }
         wanted = sorted(
             (
                 placed.address,
@@ -214,17 +238,19 @@ class Session:
                 model_id,
             )
             for model_id, placed in models.items()
-            if model_id in lengths
+            if model_id in lengths and model_id not in blocks
         )
         spans = _spans([(address, count) for address, count, _ in wanted])
         words = {start: await self.read(unit_id, start, count) for start, count in spans}
-        blocks: dict[int, Block] = {}
         for address, count, model_id in wanted:
             start = max(start for start in words if start <= address)
             block = Block(model_id, tuple(words[start][address - start : address - start + count]))
             if (block.raw("ID"), block.raw("L")) != (model_id, models[model_id].length):
                 raise _Moved(f"model {model_id} is not at {address} any more")
             blocks[model_id] = block
+            if model_id in remembered:
+                placed = replace(models[model_id], registers=block.registers)
+                self.discovered[unit_id] = models = {**models, model_id: placed}
         return blocks
 
     async def _discover(self, unit_id: int, base: int | None) -> Models:

@@ -18,6 +18,7 @@ from vpp_pipeline.devices.registers import NotEncodable, to_bytes
 from vpp_pipeline.devices.sunspec import Block
 from vpp_pipeline.devices.sunspec_control import (
     CONTROL_MODEL,
+    CURTAILED_TYPES,
     LEGACY_CONTROL_MODEL,
     LEGACY_RATING_MODEL,
     LEGACY_SETTING_MODEL,
@@ -186,7 +187,9 @@ async def look_at(
     session: Session, link: DeviceLink, unit_id: int, purpose: Purpose
 ) -> SunspecLook:
     """Read the models that the purpose needs. Raises `LinkError`."""
-    blocks = await session.blocks(unit_id, _lengths(purpose), link.base_address)
+    blocks = await session.blocks(
+        unit_id, _lengths(purpose), link.base_address, _remembered(link, purpose)
+    )
     return SunspecLook(link, await session.models(unit_id, link.base_address), blocks)
 
 
@@ -203,6 +206,15 @@ async def look_again(session: Session, look: SunspecLook, unit_id: int) -> Sunsp
 def _lengths(purpose: Purpose) -> dict[int, int]:
     last = _LAST_POINTS[purpose]
     return {model_id: sunspec.layout(model_id)[name].end for model_id, name in last.items()}
+
+
+def _remembered(link: DeviceLink, purpose: Purpose) -> frozenset[int]:
+    """Return the models whose content may be a day old.
+
+    A nameplate only keeps a set-point in watts from being too high; a limit is a share of it.
+    """
+    steered = purpose != "read" and link.device_type not in CURTAILED_TYPES
+    return frozenset({RATING_MODEL}) if steered else frozenset()
 
 
 def _no_control() -> str:

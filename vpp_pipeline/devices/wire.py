@@ -28,6 +28,8 @@ SETPOINT_TOLERANCE_KW = 1e-6
 
 
 def _in_utc(moment: datetime) -> datetime:
+    if moment.tzinfo is UTC:
+        return moment
     try:
         return moment.astimezone(UTC)
     except OverflowError:
