@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from vpp_pipeline.forecasting.panel import Array, Panel, Places
 
 LAG_DAYS = 28
+USUAL = 1
+"""The feature that is what the series usually gives then, on such a day."""
 _RECENCY_DAYS = 14.0
 _WEEK = 7
 _WEEKEND_DAYS = 2
@@ -46,6 +48,16 @@ class Examples:
         return Examples(self.series[chosen], self.origin[chosen], self.asked[chosen])
 
 
+@dataclass(frozen=True)
+class Sun:
+    """What each series would give (series by columns, as wide as the panel)."""
+
+    clear: Array
+    """Under a clear sky."""
+    told: Array
+    """Under the clouds that a weather service foretold; NaN where none did."""
+
+
 def sizes(panel: Panel) -> Array:
     """Return each series' mean size; NaN where nothing of it is known, 0 where it is all zero."""
     known = np.isfinite(panel.values)
@@ -55,12 +67,11 @@ def sizes(panel: Panel) -> Array:
     return mean
 
 
-def regressors(panel: Panel, size: Array, examples: Examples, sun: Array | None = None) -> Array:
+def regressors(panel: Panel, size: Array, examples: Examples, sun: Sun | None = None) -> Array:
     """Return (examples, features), the first a constant; a row of NaN where no day is known.
 
-    `sun` is what each series would give under a clear sky (series by columns, at least as wide as
-    the panel): then earlier days are scaled by the sun's height, and the features tell how clear
-    the last hours and days were.
+    With `sun`, earlier days are scaled by its height, and the features tell how clear the last
+    hours and days were, and how clear it is to be.
     """
     day, hour = panel.steps_per_day, panel.steps_per_hour
     series, origin, asked = examples.series, examples.origin, examples.asked
@@ -69,7 +80,7 @@ def regressors(panel: Panel, size: Array, examples: Examples, sun: Array | None 
     source = asked[:, None] - back * day
     lags = _at(panel.values, series[:, None], source)
     if sun is not None:
-        lags = lags * _risen(sun, series, asked, source)
+        lags = lags * _risen(sun.clear, series, asked, source)
     unit = np.where(size > 0, size, 1.0)[series]
     lags /= unit[:, None]
     known = np.isfinite(lags)
@@ -130,7 +141,7 @@ def regressors(panel: Panel, size: Array, examples: Examples, sun: Array | None 
 
 def _clearness(  # noqa: PLR0917 - what the caller has at hand already
     panel: Panel,
-    sun: Array,
+    sun: Sun,
     examples: Examples,
     unit: Array,
     usual: Array,
@@ -139,15 +150,15 @@ def _clearness(  # noqa: PLR0917 - what the caller has at hand already
     """Return the asked step's sun, and that sun under the clouds of the last hours and days."""
     hour = panel.steps_per_hour
     series, origin = examples.series, examples.origin
-    width = panel.values.shape[1]
-    seen = np.where(np.isfinite(panel.values), sun[:, :width], np.nan)
+    seen = np.where(np.isfinite(panel.values), sun.clear, np.nan)
     given, offered = panel.value_sums, running_sums(seen)
-    ahead = _at(sun, series, examples.asked) / unit
-    columns = [ahead]
+    ahead = _at(sun.clear, series, examples.asked) / unit
+    foretold = _or(_at(sun.told, series, examples.asked) / unit, usual) - usual
+    columns = [ahead, foretold]
     for hours in (1, 3, 24, 72):
         start = np.maximum(origin - hours * hour, 0)
         got, could = (sums[0][series, origin] - sums[0][series, start] for sums in (given, offered))
-        bright = could > _LEAST_SHARE_OF_SUN * hours * sun.max(axis=1)[series]
+        bright = could > _LEAST_SHARE_OF_SUN * hours * hour * sun.clear.max(axis=1)[series]
         clear = np.divide(got, could, out=np.full(len(got), np.nan), where=bright)
         under = _or(clear * ahead, usual) - usual
         columns += [under, np.exp(-lead_h / 3.0) * under]
