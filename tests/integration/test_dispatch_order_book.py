@@ -96,6 +96,32 @@ def test_invariant_09_a_damaged_book_stops_every_device(book, file, damage, what
     assert standing["stop_words"].str.contains("can't be read").all()
 
 
+@pytest.mark.parametrize("lost", ["book", "directory", "last order"])
+def test_invariant_09_orders_that_were_lost_stop_every_device(book, file, lost):
+    book.give(Order.model_validate({**stop("o-1").model_dump(), "kind": "resume"}), stop("o-2"))
+    lines = file.read_text().splitlines(keepends=True)
+    file.unlink()
+    if lost == "directory":
+        file.parent.rmdir()
+    if lost == "last order":
+        file.write_text(lines[0])
+    for _ in range(2):
+        with pytest.raises(OrderBookDamaged, match=r"orders\.jsonl is gone, or has lost orders"):
+            book.read()
+        standing = book.standing(plant(), NOW)
+        assert standing["stopped"].all()
+        assert standing["stop_words"].str.contains("bring it back").all()
+        book.give(Order.model_validate({**stop("o-3").model_dump(), "kind": "resume"}))
+    (file.parent.parent / "orders.length").unlink()
+    assert not book.standing(plant(), NOW)["stopped"].any()
+
+
+def test_invariant_09_a_length_that_cant_be_read_stops_every_device(book, file):
+    book.give(Order.model_validate({**stop("o-1").model_dump(), "kind": "resume"}))
+    (file.parent.parent / "orders.length").write_text("")
+    assert book.standing(plant(), NOW)["stopped"].all()
+
+
 def test_invariant_10_a_stop_can_be_given_to_a_damaged_book(book, file):
     file.parent.mkdir()
     file.write_bytes(b"what is this?\n")

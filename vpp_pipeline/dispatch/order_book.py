@@ -5,12 +5,14 @@ order is and does (`orders`).
 
 An order counts as given once `give` has returned: its line is then on the disk, whole. A last
 line without its end was never given; anything else that can't be read damages the book, and a
-damaged book stops every device, for nobody can tell what it forbade.
+damaged book stops every device, for nobody can tell what it forbade. So does one that is gone or
+has lost its end: a file beside its directory tells how long it was when an order was last given.
 """
 
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import time
 from contextlib import contextmanager
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from vpp_pipeline.dispatch.orders import Order, standing, standing_unknown
-from vpp_pipeline.durable import sync
+from vpp_pipeline.durable import replace_durably, sync
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+_LOST = "orders were lost"
 _POLL_S = 0.01
 _ATTEMPTS = 300
 
@@ -41,6 +44,7 @@ class OrderBook:
 
     def __init__(self, directory: Path) -> None:
         self._file = directory / "orders.jsonl"
+        self._length = directory.with_name(f"{directory.name}.length")
 
     def give(self, *orders: Order) -> None:
         """Add orders, all at once; they survive a power cut once this returns.
@@ -60,26 +64,37 @@ class OrderBook:
             while written < len(lines):
                 written += os.pwrite(descriptor, lines[written:], whole + written)
             os.fsync(descriptor)
-        for directory in (self._file.parent, self._file.parent.parent):
-            sync(directory)
+            for directory in (self._file.parent, self._file.parent.parent):
+                sync(directory)
+            length = str(whole + written) if whole >= self._known_length() else _LOST
+            with replace_durably(self._length) as temporary:
+                temporary.write_text(length)
 
     def read(self) -> list[Order]:
         """Return the orders as they were given; none where none ever was.
 
-        Raises `OrderBookDamaged` where a line is no order or the file can't be read.
+        Raises `OrderBookDamaged` where a line is no order, the file can't be read, or it is not
+        as long as it was.
         """
+        known_length = self._known_length()  # first: orders may be given meanwhile
         try:
             with self._locked(os.O_RDONLY, fcntl.LOCK_SH) as descriptor:
                 content = _content(descriptor)
         except FileNotFoundError:
-            return []
+            content = b""
         except OSError as error:
             raise OrderBookDamaged(
                 f"{self._file} can't be read ({error.strerror}): give this user the right to"
                 " read it"
             ) from error
         lines = content.split(b"\n")[:-1]
-        return [self._order(number, line) for number, line in enumerate(lines, 1)]
+        orders = [self._order(number, line) for number, line in enumerate(lines, 1)]
+        if len(content) < known_length:
+            raise OrderBookDamaged(
+                f"{self._file} is gone, or has lost orders: bring it back; or give every order"
+                f" that still holds, then delete {self._length}"
+            )
+        return orders
 
     def standing(self, devices: pl.DataFrame, now: datetime) -> pl.DataFrame:
         """Return `orders.standing` of the book, or of a damaged one all stopped."""
@@ -97,8 +112,17 @@ class OrderBook:
             field = ".".join(str(part) for part in first["loc"])
             raise OrderBookDamaged(
                 f"{self._file} line {number}{f', {field}' if field else ''}: {first['msg']};"
-                " mend the line, or move the file away and give every order that still holds"
+                " mend the line, or delete it and give anew what it said"
             ) from error
+
+    def _known_length(self) -> float:
+        """Return the bytes there were when an order was last given; without end where unknown."""
+        try:
+            return int(self._length.read_text())
+        except FileNotFoundError:
+            return 0
+        except (OSError, ValueError):
+            return math.inf
 
     @contextmanager
     def _locked(self, flags: int, operation: int) -> Iterator[int]:
