@@ -127,6 +127,7 @@ def day():
         churn=pl.DataFrame(
             {
                 "revision": [1],
+                "cause_kind": ["outage"],
                 "cause": [UNKIND],
                 "moved_kwh": [31.5],
                 "devices": [5],
@@ -178,7 +179,7 @@ def test_text_from_data_is_shown_as_it_is_and_never_as_markup(page, text):
     _, _, unverified, plans, churn, _ = page.tables
     assert unverified[1] == [UNKIND, "2020-10-24 22:00", "REJECTED", UNKIND]
     assert plans[1] == ["0", UNKIND, "2020-10-24 09:00", ""]
-    assert churn[1] == ["1", UNKIND, "31.5", "5", "4", "0.8"]
+    assert churn[1] == ["1", "outage", UNKIND, "31.5", "5", "4", "0.8"]
 
 
 def test_where_every_command_was_verified_no_table_of_others_is_shown(day):

@@ -25,7 +25,8 @@ def plans(*causes):
             "plan_version": [10 * (n + 1) for n in range(len(causes))],
             "delivery_day": [date(2020, 9, 10)] * len(causes),
             "revision": list(range(len(causes))),
-            "cause": list(causes),
+            "cause": [f"in words: {cause}" for cause in causes],
+            "cause_kind": list(causes),
         }
     )
 
@@ -58,7 +59,7 @@ def test_a_re_plan_is_held_against_the_plan_in_force_quarter_hour_by_quarter_hou
     )
     churn = plan_churn(plans("gate closure", "prices", "outage"), made, DEVICES)
     PlanChurn.validate(churn)
-    assert churn["cause"].to_list() == ["prices", "outage"]
+    assert churn["cause_kind"].to_list() == ["prices", "outage"]
     assert churn["moved_kwh"].to_list() == pytest.approx([2 * STEP_H, (2 + 4) * STEP_H])
     assert churn["devices_moved"].to_list() == [1, 2]
     assert churn["share_moved"].to_list() == [0.5, 1.0]

@@ -28,6 +28,7 @@ from vpp_pipeline.defs import (
 
 LANE = "vpp/lane"
 CAUSE = "vpp/cause"
+CAUSE_KIND = "vpp/cause_kind"
 
 _FORECASTS = [
     forecasts.load_forecast,

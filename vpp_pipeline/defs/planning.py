@@ -154,6 +154,7 @@ def _make_plan(
                 "revision": numbers["revision"],
                 "kind": kind,
                 "cause": cause,
+                "cause_kind": context.run.tags.get("vpp/cause_kind", cause),
                 "as_of": now,
                 "horizon_start": horizon[0],
                 "horizon_end": horizon[-1] + market_day.STEP,

@@ -283,10 +283,11 @@ def changed_picture(
         if causes:
             quiet = False
             words = "; ".join(cause.words for cause in causes)
+            kinds = ", ".join(sorted({cause.kind for cause in causes}))
             yield dg.RunRequest(
                 run_key="|".join([*sorted(cause.key for cause in causes), timetable.attempt(now)]),
                 partition_key=str(day),
-                tags={jobs.CAUSE: words[:_LONGEST_TAG]},
+                tags={jobs.CAUSE: words[:_LONGEST_TAG], jobs.CAUSE_KIND: kinds},
             )
     if quiet:
         yield dg.SkipReason("the picture is as planned")

@@ -29,8 +29,8 @@ class Day:
     state, detail); `schedule`: (device_type, interval_start, power_kw); `prices`:
     (interval_start, price_eur_per_mwh); `delivery`: rows of `delivery`; `stored_planned` and
     `stored_measured`: (interval_start, energy_kwh); `regret`: one row of that table; `churn`:
-    (revision, cause, moved_kwh, devices, devices_moved, share_moved); `forecast_errors`: rows of
-    that table, aggregated by target.
+    (revision, cause_kind, cause, moved_kwh, devices, devices_moved, share_moved);
+    `forecast_errors`: rows of that table, aggregated by target.
     """
 
     delivery_day: date

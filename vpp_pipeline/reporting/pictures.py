@@ -212,6 +212,7 @@ def regret(day: pl.DataFrame, form: Format = "svg") -> bytes:
     axes.bar_label(bars, fmt="%.2f EUR", padding=4, fontsize=8)
     axes.axvline(0, color="#555", lw=0.6)
     axes.invert_yaxis()
+    axes.use_sticky_edges = False  # a cost below zero ends a bar, too, and needs room for its label
     axes.margins(x=0.15)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel("cost, EUR (lower is better)")
@@ -221,14 +222,14 @@ def regret(day: pl.DataFrame, form: Format = "svg") -> bytes:
 def churn(plans: pl.DataFrame, form: Format = "svg") -> bytes:
     """Draw how much energy each re-plan moved, and of what share of the devices.
 
-    `plans`: (revision, cause, moved_kwh, share_moved), oldest first; of many the last.
+    `plans`: (revision, cause_kind, moved_kwh, share_moved), oldest first; of many the last.
     """
     shown = plans.tail(_MOST_BARS)
     figure = Figure(figsize=(9, 0.6 + 0.25 * max(shown.height, 1)), layout="constrained")
     axes = figure.subplots()
     names = [
-        f"{revision}  {cause[:_LONGEST_CAUSE]}"
-        for revision, cause in shown.select("revision", "cause").iter_rows()
+        f"{revision}  {kind[:_LONGEST_CAUSE]}"
+        for revision, kind in shown.select("revision", "cause_kind").iter_rows()
     ]
     bars = axes.barh(names, shown["moved_kwh"], color=_PRICE, height=0.6)
     shares = [f"{share:.0%} of devices" for share in shown["share_moved"]]

@@ -22,6 +22,7 @@ class PlanChurn(dy.Schema):
     plan_id = dy.String(primary_key=True)
     revision = dy.Int64(min=0)
     cause = dy.String()
+    cause_kind = dy.String()  # what the causes are of: outage, prices, session, …
     moved_kwh = dy.Float64(min=0)
     devices = dy.Int64(min=0)  # that are controllable, and were planned before
     devices_moved = dy.Int64(min=0)
@@ -33,7 +34,8 @@ def plan_churn(
 ) -> dy.DataFrame[PlanChurn]:
     """Return what each re-plan moved, oldest first; of a day's first plan, nothing.
 
-    `plans` (plan_id, plan_version, delivery_day, revision, cause) are released ones, `schedules`
+    `plans` (plan_id, plan_version, delivery_day, revision, cause,
+    cause_kind) are released ones, `schedules`
     (plan_version, device_id, interval_start, power_kw, limit_kw) theirs. A quarter-hour of a plan
     is held against the plan with the next lower version that has it: the one in force until then.
 
@@ -74,13 +76,13 @@ def plan_churn(
 
 
 def churn_by_cause(churn: pl.DataFrame) -> pl.DataFrame:
-    """Return (cause, re_plans, moved_kwh, share_moved), the most moved first; shares are means."""
+    """Return (cause_kind, re_plans, moved_kwh, share_moved), the most moved first; means of shares."""
     return (
-        churn.group_by("cause")
+        churn.group_by("cause_kind")
         .agg(
             re_plans=pl.len(),
             moved_kwh=pl.col("moved_kwh").sum(),
             share_moved=pl.col("share_moved").mean(),
         )
-        .sort("moved_kwh", "cause", descending=[True, False])
+        .sort("moved_kwh", "cause_kind", descending=[True, False])
     )

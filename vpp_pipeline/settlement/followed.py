@@ -39,7 +39,8 @@ def followed_power(
 
     A store keeps to its power within its rating until it is full or empty, by its own content
     since the day began; a vehicle that is not there draws nothing; a building takes the heat it
-    is told to. Sun and wind give what there was, up to the limit.
+    is told to. Sun and wind give what there was, up to the limit. Nothing holds a site back at its
+    grid connection: what the guard trims there was not done as told.
     """
     kind = devices["device_type"].cast(pl.String).to_numpy()
     store, free = np.isin(kind, _STORES), np.isin(kind, _FREE)
