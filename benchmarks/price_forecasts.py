@@ -84,13 +84,13 @@ def main() -> int:
 
 def _run(name: str, last_days: int | None) -> bool:
     market = MARKETS[name]
-    prices, told = _read(market)
+    prices, told = read_market(market)
     local = prices.select(
         day=pl.col("interval_start").dt.convert_time_zone(market.timezone).dt.date()
     )
     days = local["day"].unique().sort().to_list()[-(last_days or market.last_days) :]
     started, cpu = time.monotonic(), time.process_time()
-    forecasts = pl.concat([_forecast(prices, told, market, day) for day in days])
+    forecasts = pl.concat([forecast_day(prices, told, market, day) for day in days])
     seconds, cpu = time.monotonic() - started, time.process_time() - cpu
     _assert_blind(prices, told, market, days[len(days) // 2], forecasts)
     hours = _scored(forecasts, prices, market)
@@ -112,7 +112,7 @@ def _run(name: str, last_days: int | None) -> bool:
     return rmae <= market.bar
 
 
-def _read(market: Market) -> tuple[pl.DataFrame, pl.DataFrame]:
+def read_market(market: Market) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the file as quarter-hours of prices and of market forecasts, with `known_at`."""
     hourly = pl.read_parquet(_DATA / market.file)
     if "ts_local" in hourly.columns:
@@ -147,11 +147,13 @@ def _read(market: Market) -> tuple[pl.DataFrame, pl.DataFrame]:
     return prices, told
 
 
-def _forecast(prices: pl.DataFrame, told: pl.DataFrame, market: Market, day: date) -> pl.DataFrame:
+def forecast_day(
+    prices: pl.DataFrame, told: pl.DataFrame, market: Market, day: date
+) -> pl.DataFrame:
     known_at = gate_closure(day, market.timezone) - _LEAD
     return lear_price_forecast(
-        _recent(prices, known_at),
-        _recent(told, known_at),
+        recent(prices, known_at),
+        recent(told, known_at),
         day_intervals(day, market.timezone),
         "market",
         market.timezone,
@@ -159,7 +161,7 @@ def _forecast(prices: pl.DataFrame, told: pl.DataFrame, market: Market, day: dat
     )
 
 
-def _recent(rows: pl.DataFrame, known_at: datetime) -> pl.DataFrame:
+def recent(rows: pl.DataFrame, known_at: datetime) -> pl.DataFrame:
     """Return the rows from the model's memory on, the future included."""
     return rows.filter(pl.col("interval_start") > known_at - PRICE_MEMORY - timedelta(days=1))
 
@@ -174,7 +176,7 @@ def _assert_blind(
         rows.with_columns(pl.when(unknown).then(_POISON).otherwise(pl.col(pl.Float64)).name.keep())
         for rows in (prices, told)
     ]
-    again = _forecast(*poisoned, market, day)
+    again = forecast_day(*poisoned, market, day)
     before = forecasts.filter(pl.col("known_at") == known_at)
     if not again.equals(before):
         raise AssertionError(f"the forecast of {day} changed with what was not known by {known_at}")
