@@ -17,6 +17,7 @@ from vpp_pipeline.settlement.actuals import actual_day
 from vpp_pipeline.settlement.cost import day_cost
 from vpp_pipeline.settlement.followed import followed_power
 from vpp_pipeline.settlement.foresight import perfect_foresight
+from vpp_pipeline.settlement.promises import with_promises_kept
 from vpp_pipeline.settlement.regret import regret
 from vpp_pipeline.settlement.schemas import SettlementError
 from vpp_pipeline.settlement.stores import stores
@@ -40,7 +41,7 @@ _CELL = ["device_id", "interval_start"]
 
 @dataclass(frozen=True)
 class Judged:
-    """A plan's day under the accounting of `settlement`, every schedule followed to the letter."""
+    """A plan's day under the accounting of `settlement`, every schedule followed as it stands."""
 
     regret: dy.DataFrame[Regret]
     """One row; `managed_eur` is null, for nobody ran the plan."""
@@ -62,9 +63,12 @@ def judged(
 ) -> Judged:
     """Return what `plan` for `devices` would have cost, on what the real `fleet` measured.
 
-    Before the plan's horizon the schedules that were in force count. Prices are the variant's;
-    loads, sun, wind, cold, vehicles and what stores held when the day began are as measured, in
-    every variant. Raises `SettlementError` where the day's records lack something.
+    Before the plan's horizon the schedules that were in force count. No plan is made again here,
+    as it would be on such a day: a charger whose plan expects no vehicle is told nothing, so that
+    one that comes charges at once, and devices keep what promises they can by themselves
+    (`settlement.promises`). Prices are the variant's; loads, sun, wind, cold, vehicles
+    and what stores held when the day began are as measured, in every variant. Raises
+    `SettlementError` where the day's records lack something.
     """
     intervals = day_intervals(day, MARKET_TZ)
     seen = records.telemetry.filter(pl.col("interval_start").is_in(intervals.implode()))
@@ -89,11 +93,11 @@ def judged(
         return day_cost(devices, actual, held, power_kw, contents, settings).total_eur
 
     def followed(schedules: pl.DataFrame) -> float:
-        return cost_of(followed_power(devices, actual, held, default_kw, schedules))
+        power_kw = followed_power(devices, actual, held, default_kw, schedules)
+        return cost_of(with_promises_kept(devices, held, power_kw))
 
-    in_force = records.in_force.select(*_CELL, "power_kw", "limit_kw")
-    made = plan.schedules.select(*_CELL, "power_kw", "limit_kw")
-    horizon = made["interval_start"].unique()
+    in_force, made = _told(records.in_force, devices), _told(plan.schedules, devices)
+    horizon = plan.schedules["interval_start"].unique()
     before = in_force.filter(~pl.col("interval_start").is_in(horizon.implode()))
     costs = {
         "unmanaged": cost_of(default_kw),
@@ -119,6 +123,13 @@ def judged(
         real_plan_eur=None if real.is_empty() else followed(in_force),
         moved_kwh=None if real.is_empty() else moved_kwh(made, real),
     )
+
+
+def _told(schedules: pl.DataFrame, devices: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of `Schedules` that say what a device is to do."""
+    chargers = devices.filter(pl.col("device_type").cast(pl.String) == "ev_charger")["device_id"]
+    without_vehicle = pl.col("device_id").is_in(chargers.implode()) & pl.col("energy_kwh").is_null()
+    return schedules.filter(~without_vehicle).select(*_CELL, "power_kw", "limit_kw")
 
 
 def moved_kwh(made: pl.DataFrame, real: pl.DataFrame) -> float:
