@@ -21,6 +21,8 @@ from vpp_pipeline.delivery_day import STEP_H
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.problem import Floats
 
+_PIECES_EACH = 16  # of V a quarter-hour, room for which is there from the start
+
 _Function = TypeVar("_Function")
 
 
@@ -49,25 +51,29 @@ def plan_batteries(  # noqa: PLR0917 - a compiled kernel takes arrays, one by on
     """Write the set-points and the contents they lead to, both (T, S)."""
     steps, count = buy.shape
     cases = len(weight)
-    most = (cases + 2) * (steps + 1) + 1
-    width, slope = np.empty((steps + 1, most)), np.empty((steps + 1, most))
-    pieces = np.empty(steps + 1, dtype=np.int64)
+    width, slope = np.empty(_PIECES_EACH * (steps + 1)), np.empty(_PIECES_EACH * (steps + 1))
+    begin, stop = np.empty(steps + 1, dtype=np.int64), np.empty(steps + 1, dtype=np.int64)
     taken, taken_slope = np.empty(cases + 2), np.empty(cases + 2)
     kinks = np.empty(cases + 3)
     for s in range(count):
         into, out = charge_efficiency[s], discharge_efficiency[s]
         first = floor[s] - STEP_H * charge_kw[s] * into  # nothing is left, after charging in full
-        width[steps, 0], slope[steps, 0] = ceiling[s] - floor[s], -end_value[s]
-        pieces[steps] = 1
+        width[0], slope[0] = ceiling[s] - floor[s], -end_value[s]
+        begin[steps], stop[steps] = 0, 1
         for t in range(steps - 1, -1, -1):
             parts = _taken(
                 buy[t, s], sell[t, s], without_kw[:, t, s], weight,
                 charge_kw[s], discharge_kw[s], into, out, 0.5 * wear[s],
                 kinks, taken, taken_slope,
             )  # fmt: skip
-            pieces[t] = _merged(
-                width[t + 1], slope[t + 1], pieces[t + 1], taken, taken_slope, parts,
-                first, floor[s], ceiling[s], width[t], slope[t],
+            was, end = begin[t + 1], stop[t + 1]
+            if 2 * end - was + parts > len(width):
+                width = np.concatenate((width, np.empty_like(width)))
+                slope = np.concatenate((slope, np.empty_like(slope)))
+            begin[t] = end
+            stop[t] = end + _merged(
+                width[was:end], slope[was:end], taken[:parts], taken_slope[:parts],
+                first, floor[s], ceiling[s], width[end:], slope[end:],
             )  # fmt: skip
         holds = initial[s]
         for t in range(steps):
@@ -76,10 +82,10 @@ def plan_batteries(  # noqa: PLR0917 - a compiled kernel takes arrays, one by on
                 charge_kw[s], discharge_kw[s], into, out, 0.5 * wear[s],
                 kinks, taken, taken_slope,
             )  # fmt: skip
+            was, end = begin[t + 1], stop[t + 1]
             left = floor[s] + _left(
-                width[t + 1], slope[t + 1], pieces[t + 1], taken, taken_slope, parts,
-                holds - first,
-            )  # fmt: skip
+                width[was:end], slope[was:end], taken[:parts], taken_slope[:parts], holds - first
+            )
             left = min(max(left, floor[s]), ceiling[s])
             gone = holds - left
             kw = gone * out / STEP_H if gone > 0.0 else gone / (into * STEP_H)
@@ -134,10 +140,8 @@ def _taken(  # noqa: PLR0917 - compiled: few arrays are fast to pass
 def _merged(  # noqa: PLR0917 - compiled: few arrays are fast to pass
     width: Floats,
     slope: Floats,
-    pieces: int,
     taken: Floats,
     taken_slope: Floats,
-    parts: int,
     first: float,
     floor: float,
     ceiling: float,
@@ -147,8 +151,8 @@ def _merged(  # noqa: PLR0917 - compiled: few arrays are fast to pass
     """Write both lists of pieces as one in the order of slopes, from `first` on, cut; count it."""
     i = j = count = 0
     at = first
-    while at < ceiling and (i < pieces or j < parts):
-        if j == parts or (i < pieces and slope[i] <= taken_slope[j]):
+    while at < ceiling and (i < len(width) or j < len(taken)):
+        if j == len(taken) or (i < len(width) and slope[i] <= taken_slope[j]):
             wide, steep = width[i], slope[i]
             i += 1
         else:
@@ -163,20 +167,18 @@ def _merged(  # noqa: PLR0917 - compiled: few arrays are fast to pass
 
 
 @_compiled
-def _left(  # noqa: PLR0917 - compiled: few arrays are fast to pass
+def _left(
     width: Floats,
     slope: Floats,
-    pieces: int,
     taken: Floats,
     taken_slope: Floats,
-    parts: int,
     reach: float,
 ) -> float:
     """Return how much of a merged line's first `reach` kWh is what stays in the battery."""
     i = j = 0
     left = 0.0
-    while reach > 0.0 and (i < pieces or j < parts):
-        if j == parts or (i < pieces and slope[i] <= taken_slope[j]):
+    while reach > 0.0 and (i < len(width) or j < len(taken)):
+        if j == len(taken) or (i < len(width) and slope[i] <= taken_slope[j]):
             left += min(width[i], reach)
             reach -= width[i]
             i += 1

@@ -14,9 +14,10 @@ import polars as pl
 
 from vpp_pipeline.delivery_day import STEP
 from vpp_pipeline.optimization.problem import ProblemError, no_portfolio
+from vpp_pipeline.optimization.uncertainty import hedged
 
 if TYPE_CHECKING:
-    from vpp_pipeline.optimization.problem import Floats, Portfolio
+    from vpp_pipeline.optimization.problem import Bools, Floats, Portfolio
 
 _REMEDY = "give one finite value for every quarter-hour of the horizon"
 _EUR_PER_MWH = 1000.0
@@ -48,9 +49,17 @@ COLUMNS = {
     "reserve_up_eur_per_mwh": "paid for a MW held ready over an hour",
     "reserve_down_eur_per_mwh": "likewise",
     "reserve_block": "the number of the product a quarter-hour belongs to",
+    "lower_by_kw": "the fleet's power may be so much lower than planned: its p50 less its p10",
+    "higher_by_kw": "or so much higher: its p90 less its p50",
 }
 _NO_LIMIT = {"event_min_kw": -np.inf, "event_max_kw": np.inf}
-_NOT_NEGATIVE = ("event_eur_per_mwh", "reserve_up_eur_per_mwh", "reserve_down_eur_per_mwh")
+_UNCERTAIN = ("lower_by_kw", "higher_by_kw")
+_NOT_NEGATIVE = (
+    "event_eur_per_mwh",
+    "reserve_up_eur_per_mwh",
+    "reserve_down_eur_per_mwh",
+    *_UNCERTAIN,
+)
 
 
 def portfolio_of(
@@ -86,10 +95,13 @@ def portfolio_of(
             "portfolio: there are reserve prices without reserve_block: number the product that "
             "each quarter-hour belongs to, such as 0 to 5 for a day's blocks of four hours"
         )
+    nothing = np.zeros(len(intervals))
+    lower_kw, higher_kw = (given.pop(name, nothing) for name in _UNCERTAIN)
     portfolio = replace(market, **given)
     _check_order(rows, "surplus_eur_per_mwh", "shortage_eur_per_mwh", portfolio)
     _check_order(rows, "event_min_kw", "event_max_kw", portfolio)
-    return portfolio
+    _check_no_event(rows, (lower_kw + higher_kw > 0) & (portfolio.event_eur_per_kwh > 0))
+    return hedged(portfolio, lower_kw, higher_kw)
 
 
 def _check_scalars(terms: PortfolioTerms) -> None:
@@ -165,6 +177,16 @@ def _check_order(rows: pl.DataFrame, lower: str, upper: str, portfolio: Portfoli
             f"portfolio row {at['row']}: {lower} is above {upper} at interval_start "
             f"{at['interval_start']}, {_told(at, lower)} against {_told(at, upper)}: give "
             f"{lower} no higher than {upper}"
+        )
+
+
+def _check_no_event(rows: pl.DataFrame, both: Bools) -> None:
+    if both.any():
+        at = rows.row(int(np.argmax(both)), named=True)
+        raise ProblemError(
+            f"portfolio row {at['row']}: there is an event at interval_start "
+            f"{at['interval_start']} and lower_by_kw or higher_by_kw is not 0: give 0 there, an "
+            "event is kept to as planned"
         )
 
 

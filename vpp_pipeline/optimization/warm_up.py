@@ -22,6 +22,7 @@ from vpp_pipeline.flexibility.envelopes import device_envelopes
 from vpp_pipeline.flexibility.schemas import States
 from vpp_pipeline.flexibility.sustained import sustained_powers
 from vpp_pipeline.forecasting.schemas import Forecasts, SessionForecasts
+from vpp_pipeline.optimization.behind_meter import Batteries, Meters, plan_behind_meters
 from vpp_pipeline.optimization.fallback import greedy
 from vpp_pipeline.optimization.integers import Loose, patterned
 from vpp_pipeline.optimization.sample import sample_problem
@@ -50,6 +51,13 @@ def warm_up() -> None:
     every = Loose(np.ones_like(stores.unbroken), np.ones_like(sources.curtailable))
     sites = len(problem.sites.import_limit_kw)
     patterned(runs, every, np.repeat(problem.price_eur_per_kwh[:, None], sites, axis=1))
+    _behind_meter()
+
+
+def _behind_meter() -> None:
+    one = np.ones(1)
+    battery = Batteries(0 * one, one, one, one, one, one, one, one, one)
+    plan_behind_meters(battery, Meters(np.ones((1, 1)), np.ones((1, 1)), np.ones((1, 1, 1)), one))
 
 
 def _envelopes() -> None:
