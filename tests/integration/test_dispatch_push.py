@@ -342,6 +342,27 @@ def test_invariant_03_a_device_without_a_timer_is_noted_as_held_before_it_is_tol
     assert held == [{"modbus-1": START + timedelta(minutes=20)}]
 
 
+@pytest.mark.parametrize("seen", ["in the visit that wrote it", "in a look of its own"])
+def test_invariant_03_a_device_whose_timer_is_seen_not_to_run_is_noted_as_held(bench, seen):
+    modbus = bench.drivers["modbus"]
+    deliver, look = modbus.command, modbus.read_back
+
+    async def untimed(commands, timeout_s, tell=None):
+        told = await look(commands, timeout_s)
+        return [replace(back, has_timer=back.device_id != "modbus-1") for back in told]
+
+    async def looks_at_once(commands, now, timeout_s, tell):
+        results, told = await deliver(commands, now, timeout_s), await untimed(commands, 0)
+        return [replace(one, read_back=back) for one, back in zip(results, told, strict=True)]
+
+    if seen == "in a look of its own":
+        modbus.read_back = untimed
+    else:
+        modbus.command = looks_at_once
+    bench.push()
+    assert bench.holds.read() == {"modbus-1": START + timedelta(minutes=20)}
+
+
 def test_invariant_10_a_stop_in_mid_dispatch_counts_from_the_next_send_on(bench):
     bench.drivers["http"].after_send = lambda: bench.give("stop", "fleet")
     report = bench.push()

@@ -15,7 +15,7 @@ import polars as pl
 from vpp_pipeline.clock import SteadyClock
 from vpp_pipeline.delivery_day import STEP
 from vpp_pipeline.devices.failsafe import has_failsafe
-from vpp_pipeline.devices.protocol import CommandResult, Outcome, Unreachable
+from vpp_pipeline.devices.protocol import CommandResult, Outcome, ReadBack, Unreachable
 from vpp_pipeline.dispatch.admission import refusal
 from vpp_pipeline.dispatch.batches import ask_all
 from vpp_pipeline.dispatch.evidence import with_sent
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from datetime import datetime
 
-    from vpp_pipeline.devices.protocol import ReadBack
     from vpp_pipeline.dispatch.dispatcher import Dispatcher
 
 
@@ -91,8 +90,9 @@ class Exchange:
         """Send `rows` (wired rows of `Ledger.states` with `left_over`), or say why not.
 
         The guard looks again; what passes is claimed in the ledger before it is sent, and a
-        device without a timer is noted as held. `fence` is the token of the lease that the sender
-        holds; the ledger refuses a claim under an older one.
+        device without a timer is noted as held: one whose timer does not run, as soon as that was
+        seen. `fence` is the token of the lease that the sender holds; the ledger refuses a claim
+        under an older one.
         """
         judged = await self._judged(rows)
         told = {"authority": pl.col("authority"), "order_id": pl.col("order_id")}
@@ -103,7 +103,7 @@ class Exchange:
             **told,
         )
         admitted = judged.filter(pl.col("refusal").is_null())
-        await self._hold(admitted)
+        await self._hold(admitted.filter(~pl.col("has_failsafe")))
         refused = await self.record(
             admitted,
             State.SENT,
@@ -115,6 +115,12 @@ class Exchange:
         )
         claimed = admitted.join(refused, on="command_id", how="anti", maintain_order="left")
         now, timeout_s = self.clock.now(), self._timeout_s()
+
+        async def take(results: Mapping[str, CommandResult]) -> None:
+            seen = {id_: result.read_back for id_, result in results.items() if result.read_back}
+            await self._hold(_untimed(claimed, seen))
+            await self._record_results(results)
+
         await ask_all(
             claimed,
             self._links,
@@ -123,7 +129,7 @@ class Exchange:
             without_answer=lambda pair, why: CommandResult(
                 pair[1].command_id, Outcome.UNKNOWN, "", why
             ),
-            take=self._record_results,
+            take=take,
             timeout_s=timeout_s,
         )
 
@@ -139,6 +145,7 @@ class Exchange:
         timeout_s = self._timeout_s()
 
         async def take_part(answers: Mapping[str, ReadBack | Unreachable]) -> None:
+            await self._hold(_untimed(asked, answers))
             await take(asked, answers_frame(answers))
 
         await ask_all(
@@ -207,11 +214,22 @@ class Exchange:
             )
         )
 
-    async def _hold(self, admitted: pl.DataFrame) -> None:
-        held = admitted.filter(~pl.col("has_failsafe")).select("device_id", "valid_until")
-        if not held.is_empty():
-            await asyncio.to_thread(self._with.holds.hold, dict(held.iter_rows()))
+    async def _hold(self, rows: pl.DataFrame) -> None:
+        """Note the devices that nothing of their own releases."""
+        if not rows.is_empty():
+            until = dict(rows.select("device_id", "valid_until").iter_rows())
+            await asyncio.to_thread(self._with.holds.hold, until)
 
     def _timeout_s(self) -> float:
         left_s = (self.end - self.clock.now()).total_seconds() / self.clock.rate
         return max(0.0, min(self._with.settings.timeout_s, left_s))
+
+
+def _untimed(rows: pl.DataFrame, seen: Mapping[str, ReadBack | Unreachable]) -> pl.DataFrame:
+    """Return the commands whose device was seen not to end its set-points by itself."""
+    ids = [
+        command_id
+        for command_id, back in seen.items()
+        if isinstance(back, ReadBack) and back.has_timer is False
+    ]
+    return rows.filter(pl.col("command_id").is_in(ids))
