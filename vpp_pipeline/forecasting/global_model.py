@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from vpp_pipeline.forecasting.regressors import USUAL, Examples, regressors, sizes
 from vpp_pipeline.forecasting.rows import QUANTILES
@@ -64,6 +65,11 @@ def fit(panel: Panel, sun: Sun | None = None) -> GlobalModel | None:
 
     `sun` as for `regressors`. Deterministic.
     """
+    with threadpool_limits(limits=1):
+        return _fit(panel, sun)
+
+
+def _fit(panel: Panel, sun: Sun | None) -> GlobalModel | None:
     size = sizes(panel)
     examples = _drawn(panel, size, sun)
     features = regressors(panel, size, examples, sun)
@@ -111,7 +117,7 @@ def predict(
     answers[2] += moved[:, 1:]
     answers[0] = np.minimum(answers[0], answers[1])
     answers[2] = np.maximum(answers[2], answers[1])
-    return answers * size[:, None]
+    return np.asarray(answers * size[:, None])
 
 
 def _drawn(panel: Panel, size: Array, sun: Sun | None) -> Examples:
@@ -152,7 +158,8 @@ def _quantile_fit(features: Array, value: Array, counts: Array, share: float) ->
     """
     usual = np.eye(features.shape[1])[USUAL]
     ridge = np.eye(len(usual)) * _RIDGE * max(counts.sum(), 1.0)
-    weights, importance = usual, counts
+    weights: Array = usual
+    importance = counts
     for sweep in range(_SWEEPS):
         weighted = features * importance[:, None]
         weights = np.linalg.solve(weighted.T @ features + ridge, weighted.T @ value + ridge @ usual)

@@ -114,8 +114,7 @@ def _on_clock(panel: Panel, sky: pl.DataFrame) -> Array:
     inside = (at >= 0) & (at < columns)
     np.add.at(total, (at[inside], plane[inside]), sky["poa_clear_w_per_m2"].to_numpy()[inside])
     np.add.at(count, (at[inside], plane[inside]), 1.0)
-    mean: Array = total / np.maximum(count, 1.0)
-    return mean / _W_PER_KW
+    return np.asarray(total / np.maximum(count, 1.0) / _W_PER_KW)
 
 
 def _registered(members: pl.DataFrame, end: datetime) -> Array:
@@ -135,7 +134,8 @@ def _registered(members: pl.DataFrame, end: datetime) -> Array:
     ).sort("series", "interval_start")
     wanted = own["poa_clear_w_per_m2"].to_numpy().reshape(members.height, day.height)
     rated = members.sort("series")["rated_kw"].to_numpy()
-    return np.array([nnls(basis, plane)[0] for plane in wanted]) * rated[:, None]
+    shares: Array = np.array([nnls(basis, plane)[0] for plane in wanted]) * rated[:, None]
+    return shares
 
 
 def _fitted(values: Array, sky: Array, prior: Array) -> Array:

@@ -18,11 +18,13 @@ from typing import Any
 import polars as pl
 
 from vpp_pipeline import delivery_day as market_day
+from vpp_pipeline.forecasting import load_model, pv_model
 from vpp_pipeline.forecasting.generation import generation_forecast
 from vpp_pipeline.forecasting.load import load_forecast
 from vpp_pipeline.forecasting.price_days import PRICE_MEMORY
 from vpp_pipeline.forecasting.prices import lear_price_forecast, price_forecast
 from vpp_pipeline.forecasting.temperature import temperature_forecast
+from vpp_pipeline.planning.trained import load_model_at, pv_model_at
 from vpp_pipeline.runtime import Runtime
 from vpp_pipeline.settings import MARKET, MARKET_TZ
 from vpp_pipeline.telemetry_quality.repair import trusted
@@ -33,6 +35,23 @@ HISTORY = timedelta(days=28)
 
 Candidate = Callable[[Runtime, date, datetime], pl.DataFrame]
 """Returns `Forecasts` of a delivery day, made from what was known at a moment."""
+
+
+def load_like_all_loads(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
+    """Return what every uncontrolled load will draw, by what all of them have taught."""
+    loads = runtime.devices(as_of).filter(pl.col("device_type") == "load")
+    known = history(runtime, loads, "warehouse_power_readings", as_of)
+    model = load_model_at(known, as_of)
+    return load_model.issue(model, loads, known, _intervals(day), MARKET_TZ, as_of)
+
+
+def generation_like_all_plants(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
+    """Return what PV and wind could inject, uncurtailed, by what all PV plants have taught."""
+    devices, seen, known = _generation_inputs(
+        runtime, as_of, until=market_day.bounds(day, MARKET_TZ)[1]
+    )
+    model = pv_model_at(devices, known, seen, as_of)
+    return pv_model.issue(model, devices, known, seen, _intervals(day), MARKET_TZ, as_of)
 
 
 def load_like_recent_days(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
@@ -49,20 +68,8 @@ def load_like_recent_days(runtime: Runtime, day: date, as_of: datetime) -> pl.Da
 
 def generation_under_clear_sky(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
     """Return what PV and wind could inject, uncurtailed, from their ratio to the clear sky."""
-    devices = runtime.devices(as_of).filter(
-        pl.col("device_type").cast(pl.String).is_in(["pv", "wind"])
-    )
-    with runtime.warehouse.read() as connection:
-        seen = connection.frame(
-            "warehouse_irradiance", start=as_of - HISTORY, end_=as_of, as_of=as_of
-        )
-    return generation_forecast(
-        devices,
-        history(runtime, devices, "warehouse_power_readings", as_of),
-        seen,
-        _intervals(day),
-        as_of,
-    )
+    devices, seen, known = _generation_inputs(runtime, as_of, until=as_of)
+    return generation_forecast(devices, known, seen, _intervals(day), as_of)
 
 
 def temperature_like_recent_days(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
@@ -112,6 +119,20 @@ def history(runtime: Runtime, devices: pl.DataFrame, query: str, as_of: datetime
     return quarter_hours(trusted(readings, devices, QualitySettings()))
 
 
+def _generation_inputs(
+    runtime: Runtime, as_of: datetime, until: datetime
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Return PV and wind, the irradiance at their sites up to `until`, and their history."""
+    devices = runtime.devices(as_of).filter(
+        pl.col("device_type").cast(pl.String).is_in(["pv", "wind"])
+    )
+    with runtime.warehouse.read() as connection:
+        seen = connection.frame(
+            "warehouse_irradiance", start=as_of - HISTORY, end_=until, as_of=as_of
+        )
+    return devices, seen, history(runtime, devices, "warehouse_power_readings", as_of)
+
+
 def _intervals(day: date) -> pl.Series:
     return market_day.day_intervals(day, MARKET_TZ)
 
@@ -125,8 +146,11 @@ def _price_span(day: date, as_of: datetime) -> dict[str, Any]:
 
 
 CANDIDATES: Mapping[str, Mapping[str, Candidate]] = {
-    "load": {"similar-day": load_like_recent_days},
-    "generation": {"clear-sky": generation_under_clear_sky},
+    "load": {"global": load_like_all_loads, "similar-day": load_like_recent_days},
+    "generation": {
+        "global-sun": generation_like_all_plants,
+        "clear-sky": generation_under_clear_sky,
+    },
     "temperature": {"similar-day": temperature_like_recent_days},
     "price": {"lear": price_from_fundamentals, "similar-day": price_like_recent_days},
 }
