@@ -1,21 +1,22 @@
 """Why a device was told what it was told at a moment: the whole chain, as it was known then.
 
-Belongs here: reading command, schedule row, plan, envelope, forecasts, prices and readings back.
-Does not: the words for an operator (`why_words`), writing anything.
+Belongs here: reading back the command, its events, its orders and its plan. Does not: what that
+plan stood on (`why_grounds`), the words for an operator (`why_words`), writing anything.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import datetime  # noqa: TC003 - pydantic reads it
+from typing import TYPE_CHECKING
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
-from vpp_pipeline.delivery_day import STEP, floor_interval
+from vpp_pipeline.delivery_day import floor_interval
 from vpp_pipeline.dispatch.lifecycle import State
 from vpp_pipeline.dispatch.order_book import OrderBook, OrderBookDamaged
 from vpp_pipeline.dispatch.orders import standing, standing_unknown
+from vpp_pipeline.dispatch.why_grounds import Grounds, Row, first, readings
 from vpp_pipeline.fleet import document
 from vpp_pipeline.fleet.frame import device_frame
 from vpp_pipeline.settings import MARKET
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from vpp_pipeline.settings import Settings
     from vpp_pipeline.warehouse.store import Connection, Warehouse
 
-Row = dict[str, Any]
-
-_READING_REACH = timedelta(days=1)  # an older one is no state of a device
 _NAMED_AT_MOST = 10
 
 _OF_DEVICE = [
@@ -131,7 +129,7 @@ def _explain(
     history = connection.frame("dispatch_history", device_id=device_id, at=moment)
     commands = _commands(history)
     command_id = _in_force(commands, moment, interval_start)
-    command = _first(commands.filter(pl.col("command_id") == (command_id or "")))
+    command = first(commands.filter(pl.col("command_id") == (command_id or "")))
     events = history.filter(pl.col("command_id") == (command_id or ""))
 
     plan = _plan(connection, command, moment)
@@ -139,7 +137,7 @@ def _explain(
     found = _device(fleet, device_id, moment)
     device = found.select(_OF_DEVICE).row(0, named=True)
     orders, stood = _orders(book, found, moment)
-    about = _About(connection, device, interval_start, command, plan)
+    about = Grounds(connection, device, interval_start, command, plan)
     envelope = about.envelope()
     named = set(events["order_id"].drop_nulls())
     return Answer(
@@ -159,7 +157,7 @@ def _explain(
         forecasts=about.forecasts(envelope),
         sessions=about.sessions(envelope),
         prices=about.prices(MARKET),
-        readings=_readings(connection, device_id, landed, _uses(moment, events, envelope)),
+        readings=readings(connection, device_id, landed, _uses(moment, events, envelope)),
     )
 
 
@@ -208,15 +206,15 @@ def _orders(
 def _plan(connection: Connection, command: Row | None, moment: datetime) -> Row | None:
     if command is None or command["plan_id"] is None:
         in_force = connection.frame("warehouse_plan_in_force", moment=moment, as_of=moment)
-        return _first(in_force)
-    return _first(connection.frame("dispatch_plan", plan_id=command["plan_id"]))
+        return first(in_force)
+    return first(connection.frame("dispatch_plan", plan_id=command["plan_id"]))
 
 
 def _fleet(connection: Connection, plan: Row | None, moment: datetime) -> Row | None:
     if plan is None:
-        return _first(connection.frame("warehouse_fleet_at", as_of=moment))
+        return first(connection.frame("warehouse_fleet_at", as_of=moment))
     version = plan["fleet_version"]
-    return _first(connection.frame("dispatch_fleet_version", fleet_version=version))
+    return first(connection.frame("dispatch_fleet_version", fleet_version=version))
 
 
 def _device(fleet: Row | None, device_id: str, moment: datetime) -> pl.DataFrame:
@@ -238,95 +236,6 @@ def _device(fleet: Row | None, device_id: str, moment: datetime) -> pl.DataFrame
     return found
 
 
-class _About:
-    """What a plan stood on for one device and quarter-hour."""
-
-    def __init__(
-        self,
-        connection: Connection,
-        device: Row,
-        interval_start: datetime,
-        command: Row | None,
-        plan: Row | None,
-    ) -> None:
-        self._connection = connection
-        self._device = device
-        self._start = interval_start if command is None else command["interval_start"]
-        self._plan = plan
-
-    def schedule(self) -> Row | None:
-        """Return the plan's row."""
-        if self._plan is None:
-            return None
-        return _first(
-            self._connection.frame(
-                "dispatch_schedule_row",
-                plan_id=self._plan["plan_id"],
-                device_id=self._device["device_id"],
-                interval_start=self._start,
-            )
-        )
-
-    def envelope(self) -> Row | None:
-        """Return the envelope's row that the plan stood on."""
-        if self._plan is None:
-            return None
-        return _first(
-            self._connection.frame(
-                "dispatch_envelope",
-                device_id=self._device["device_id"],
-                interval_start=self._start,
-                start=self._plan["horizon_start"],
-                end_=self._plan["horizon_end"],
-                as_of=self._plan["as_of"],
-            )
-        )
-
-    def forecasts(self, envelope: Row | None) -> list[Row]:
-        """Return the forecasts that the envelope was made from."""
-        if envelope is None:
-            return []
-        target, subject = {
-            "load": ("load", "device_id"),
-            "pv": ("pv", "device_id"),
-            "wind": ("wind", "device_id"),
-            "heat_pump": ("temperature", "site_id"),
-        }.get(self._device["device_type"], (None, "device_id"))
-        if target is None:
-            return []
-        rows = self._connection.frame(
-            "warehouse_forecasts", target=target, **self._span(), as_of=envelope["known_at"]
-        )
-        return rows.filter(pl.col("subject_id") == self._device[subject]).to_dicts()
-
-    def sessions(self, envelope: Row | None) -> list[Row]:
-        """Return the vehicles that were expected at a charger."""
-        if envelope is None or self._device["device_type"] != "ev_charger":
-            return []
-        rows = self._connection.frame(
-            "warehouse_session_forecasts", **self._span(), as_of=envelope["known_at"]
-        )
-        return rows.filter(pl.col("device_id") == self._device["device_id"]).to_dicts()
-
-    def prices(self, market: str) -> list[Row]:
-        """Return the market's price of the quarter-hour: published, or else forecast."""
-        if self._plan is None:
-            return []
-        known: dict[str, Any] = {**self._span(), "as_of": self._plan["as_of"]}
-        published = self._connection.frame("warehouse_prices", market=market, **known)
-        if not published.is_empty():
-            return published.with_columns(basis=pl.lit("published")).to_dicts()
-        forecast = self._connection.frame("warehouse_forecasts", target="price", **known)
-        return (
-            forecast.filter(pl.col("subject_id") == market)
-            .with_columns(basis=pl.lit("forecast"), price_eur_per_mwh="p50")
-            .to_dicts()
-        )
-
-    def _span(self) -> dict[str, Any]:
-        return {"start": self._start, "end_": self._start + STEP}
-
-
 def _uses(
     moment: datetime, events: pl.DataFrame, envelope: Row | None
 ) -> list[tuple[str, datetime]]:
@@ -337,38 +246,3 @@ def _uses(
         *([] if sent.is_empty() else [("the guard, at the send", sent[-1])]),
         ("nothing: the last by the moment asked for", moment),
     ]
-
-
-def _readings(
-    connection: Connection,
-    device_id: str,
-    landed: pl.DataFrame,
-    uses: list[tuple[str, datetime]],
-) -> list[Row]:
-    """Return the newest reading known at each of the moments, told once where it is the same."""
-    devices = pl.DataFrame({"device_id": [device_id]})
-    rows: dict[datetime, Row] = {}
-    for used_for, as_of in uses:
-        start = as_of - _READING_REACH
-        stored = connection.frame(
-            "warehouse_readings",
-            {"devices": devices},
-            start=start,
-            end_=as_of + timedelta(microseconds=1),
-            as_of=as_of,
-        )
-        fresh = landed.filter(
-            pl.col("device_id") == device_id,
-            pl.col("measured_at") >= start,
-            pl.col("measured_at") <= as_of,
-            pl.col("known_at") <= as_of,
-        )
-        both = pl.concat([stored, fresh.select(stored.columns)]).sort("measured_at", "known_at")
-        if not both.is_empty():
-            newest = both.row(-1, named=True)
-            rows.setdefault(newest["measured_at"], {"used_for": used_for, **newest})
-    return list(rows.values())
-
-
-def _first(frame: pl.DataFrame) -> Row | None:
-    return None if frame.is_empty() else frame.row(0, named=True)

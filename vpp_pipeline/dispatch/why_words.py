@@ -13,7 +13,8 @@ from vpp_pipeline.dispatch.lifecycle import State
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from vpp_pipeline.dispatch.why import Answer, Row
+    from vpp_pipeline.dispatch.why import Answer
+    from vpp_pipeline.dispatch.why_grounds import Row
 
 _DEFAULTS = {
     "battery": "it rests at 0 kW",
