@@ -42,6 +42,7 @@ from vpp_pipeline.devices.modbus_session import open_session
 from vpp_pipeline.devices.mqtt import MqttDriver
 from vpp_pipeline.devices.schemas import Telemetry
 from vpp_pipeline.devices.sunspec_control import CONTROL_MODEL
+from vpp_pipeline.devices.sunspec_models import models
 from vpp_pipeline.dispatch.commands import PlanRef, due_commands
 from vpp_pipeline.dispatch.dispatcher import Dispatcher, PushSettings
 from vpp_pipeline.dispatch.holds import Holds
@@ -455,10 +456,10 @@ def _modbus_driver(directory: Path) -> Callable[[ScaledClock], Driver]:
 async def _setpoint_address(endpoint: str, unit_id: int) -> int:
     session = await open_session(endpoint, {}, 5.0)
     try:
-        models = await session.models(unit_id, None)
+        placed = await models(session, unit_id, None)
     finally:
         session.close()
-    return models[CONTROL_MODEL].address + sunspec.layout(CONTROL_MODEL)["WSetEna"].offset
+    return placed[CONTROL_MODEL].address + sunspec.layout(CONTROL_MODEL)["WSetEna"].offset
 
 
 def _report(rows: Sequence[str], arguments: argparse.Namespace) -> str:

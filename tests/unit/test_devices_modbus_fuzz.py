@@ -15,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vpp_pipeline.devices import sunspec
-from vpp_pipeline.devices.modbus_session import LinkError, Placed
+from vpp_pipeline.devices.modbus_session import LinkError
 from vpp_pipeline.devices.protocol import Command, DeviceLink
 from vpp_pipeline.devices.registers import NotEncodable
 from vpp_pipeline.devices.sunspec import Block
 from vpp_pipeline.devices.sunspec_look import SunspecLook
+from vpp_pipeline.devices.sunspec_models import Placed
 
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 EXAMPLES = 10_000 if THOROUGH else 100

@@ -1,7 +1,7 @@
 """Where each SunSpec unit keeps its models, remembered from process to process for a day.
 
 Belongs here: the small file that spares a new process the walk through every device's map, and
-the reading of nameplates. Does not: discovery itself, and noticing that a unit changed its map (`modbus_session`: every block that
+the reading of nameplates. Does not: discovery itself, and noticing that a unit changed its map (`sunspec_models`: every block that
 is read carries its own header).
 
 One JSON document a day (UTC), replaced whole. It is only a memory: what can't be read, or was lost
@@ -14,7 +14,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from vpp_pipeline.devices.modbus_session import Models, Placed
+from vpp_pipeline.devices.sunspec_models import Models, Placed
 
 if TYPE_CHECKING:
     from datetime import date

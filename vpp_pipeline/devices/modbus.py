@@ -25,6 +25,7 @@ from vpp_pipeline.devices.modbus_timers import TimersSeen
 from vpp_pipeline.devices.modbus_visits import Visits
 from vpp_pipeline.devices.protocol import CommandResult, Outcome, ReadBack, Unreachable, untold
 from vpp_pipeline.devices.registers import NotEncodable
+from vpp_pipeline.devices.sunspec_models import forget_contents
 from vpp_pipeline.devices.write_budget import BudgetSpent, WriteBudget
 
 if TYPE_CHECKING:
@@ -244,7 +245,7 @@ class ModbusDriver:
             writes = writes_of()
             self._spend(link, writes, release=release)
         except (NotEncodable, BudgetSpent) as error:
-            sender.session.forget_contents(sender.unit_id)
+            forget_contents(sender.session, sender.unit_id)
             return Outcome.REJECTED, str(error)
         self._timers.forget(link.device_id)
         try:

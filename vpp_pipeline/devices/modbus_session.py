@@ -1,7 +1,8 @@
-"""One Modbus connection to one endpoint: requests, discovery, whole SunSpec blocks.
+"""One Modbus connection to one endpoint, and its requests.
 
-Belongs here: what can go wrong on the wire, named. Does not: what registers mean (`sunspec_*`,
-`register_map_look`), many endpoints at once (`modbus_visits`), leases (`leases`).
+Belongs here: what can go wrong on the wire, named. Does not: where models are (`sunspec_models`),
+what registers mean (`sunspec_*`, `register_map_look`), many endpoints at once (`modbus_visits`),
+leases (`leases`).
 
 Modbus has no session of its own, so an answer proves itself: unit, function, and for a write
 address and count must be those of the request. What does not is no answer.
@@ -12,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pymodbus.client import AsyncModbusTcpClient, AsyncModbusTlsClient
@@ -26,22 +27,18 @@ from pymodbus.pdu.register_message import (
     WriteMultipleRegistersRequest,
 )
 
-from vpp_pipeline.devices import sunspec
-from vpp_pipeline.devices.sunspec import Block
 from vpp_pipeline.devices.tls import in_words
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable
 
     from vpp_pipeline.devices.register_map import Table
+    from vpp_pipeline.devices.sunspec_models import Models
 
 # Every failure is told by a result; without a handler pymodbus would print it to stderr as well.
 logging.getLogger("pymodbus").addHandler(logging.NullHandler())
 
-BASE_ADDRESSES = (40000, 0, 50000)
-_MOST_REGISTERS = 125  # a Modbus read
-_MOST_MODELS = 100  # a longer chain is no SunSpec map
 _TIMEOUTS_UNTIL_CLOSE = 2
 _BUFFER_BYTES = 4096
 _FINAL_EXCEPTIONS = frozenset({1, 2, 3})
@@ -111,21 +108,6 @@ class Refusal(LinkError):  # noqa: N818 - names what happened
         return self.code in _GATEWAY_EXCEPTIONS
 
 
-@dataclass(frozen=True)
-class Placed:
-    """A model as discovered: its first register and the length its header tells.
-
-    `registers` are what it held when it was last read, where that may be remembered.
-    """
-
-    address: int
-    length: int
-    registers: tuple[int, ...] = ()
-
-
-Models = dict[int, Placed]
-
-
 @dataclass
 class Session:
     """A connection with one request in flight. Open it with `open_session`, end it with `close`.
@@ -141,37 +123,6 @@ class Session:
     answered: bool = field(default=False, init=False)
     """Whether anything was answered, be it a refusal."""
     _waits: bool = field(default=False, init=False)
-
-    async def models(self, unit_id: int, base: int | None) -> Models:
-        """Return the SunSpec models of a unit, from the device the first time.
-
-        `base` is where its map is looked for first. Raises `LinkError`.
-        """
-        if unit_id not in self.discovered:
-            self.discovered[unit_id] = await self._discover(unit_id, base)
-        return self.discovered[unit_id]
-
-    async def blocks(
-        self,
-        unit_id: int,
-        lengths: Mapping[int, int],
-        base: int | None,
-        remembered: Collection[int] = (),
-    ) -> dict[int, Block]:
-        """Read those of the models that the unit has, `lengths` registers of each, fewest requests.
-
-        Those `remembered` are read once and then told from memory. Raises `LinkError`.
-        """
-        try:
-            return await self._blocks(unit_id, lengths, base, remembered)
-        except (_Moved, Refusal) as error:
-            if isinstance(error, Refusal) and not error.is_final:
-                raise
-        self.discovered.pop(unit_id, None)
-        try:
-            return await self._blocks(unit_id, lengths, base, remembered)
-        except _Moved as error:
-            raise LinkError(f"{error}, even after it was discovered again") from error
 
     async def read(
         self, unit_id: int, address: int, count: int, table: Table = "holding"
@@ -211,75 +162,6 @@ class Session:
             ", but closed the TLS connection: it may ask for our certificate (cert_file, key_file)"
         )
 
-    def forget_contents(self, unit_id: int) -> None:
-        """Forget what a unit's models held, not where they are."""
-        self.discovered[unit_id] = {
-            model_id: replace(placed, registers=())
-            for model_id, placed in self.discovered.get(unit_id, {}).items()
-        }
-
-    async def _blocks(
-        self,
-        unit_id: int,
-        lengths: Mapping[int, int],
-        base: int | None,
-        remembered: Collection[int],
-    ) -> dict[int, Block]:
-        models = await self.models(unit_id, base)
-        blocks = {
-            model_id: Block(model_id, models[model_id].registers)
-            for model_id in remembered
-            if model_id in models and models[model_id].registers
-        }
-        wanted = sorted(
-            (
-                placed.address,
-                min(lengths[model_id], placed.length + sunspec.HEADER_LENGTH),
-                model_id,
-            )
-            for model_id, placed in models.items()
-            if model_id in lengths and model_id not in blocks
-        )
-        spans = _spans([(address, count) for address, count, _ in wanted])
-        words = {start: await self.read(unit_id, start, count) for start, count in spans}
-        for address, count, model_id in wanted:
-            start = max(start for start in words if start <= address)
-            block = Block(model_id, tuple(words[start][address - start : address - start + count]))
-            if (block.raw("ID"), block.raw("L")) != (model_id, models[model_id].length):
-                raise _Moved(f"model {model_id} is not at {address} any more")
-            blocks[model_id] = block
-            if model_id in remembered:
-                placed = replace(models[model_id], registers=block.registers)
-                self.discovered[unit_id] = models = {**models, model_id: placed}
-        return blocks
-
-    async def _discover(self, unit_id: int, base: int | None) -> Models:
-        for start in sorted(BASE_ADDRESSES, key=lambda one: one != base):
-            try:
-                marker = await self.read(unit_id, start, len(sunspec.MARKER))
-            except Refusal as refusal:
-                if not refusal.is_final:
-                    raise
-                continue
-            if tuple(marker) == sunspec.MARKER:
-                return await self._walk(unit_id, start + len(sunspec.MARKER))
-        raise LinkError(
-            f"unit {unit_id} at {self.endpoint} has no SunSpec map at "
-            f"{', '.join(map(str, BASE_ADDRESSES))}; check its unit id and address"
-        )
-
-    async def _walk(self, unit_id: int, address: int) -> Models:
-        models: Models = {}
-        for _ in range(_MOST_MODELS):
-            (model_id,) = await self.read(unit_id, address, 1)
-            if model_id == sunspec.END_MODEL:
-                return models
-            # Some devices give the end model no length: it is read apart from the id.
-            (length,) = await self.read(unit_id, address + 1, 1)
-            models.setdefault(model_id, Placed(address, length))
-            address += sunspec.HEADER_LENGTH + length
-        raise LinkError(f"unit {unit_id} at {self.endpoint} ends its SunSpec map nowhere")
-
     async def _execute(self, request: ModbusPDU, what: str) -> ModbusPDU:
         if not self.client.connected:
             raise EndpointLost(
@@ -311,10 +193,6 @@ class Session:
                 f"{self.endpoint} answered {what} with function {response.function_code}"
             )
         return response
-
-
-class _Moved(Exception):  # noqa: N818 - names what happened
-    """A model's header is not where it was discovered."""
 
 
 async def open_session(
@@ -375,15 +253,3 @@ def _client(
     # pymodbus's own framer for TLS takes whatever arrives at once for one whole frame.
     client.ctx.framer = FramerSocket(_DECODER)
     return client
-
-
-def _spans(pieces: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Join sorted (address, count) pieces into as few reads as Modbus allows."""
-    spans: list[tuple[int, int]] = []
-    for address, count in pieces:
-        if spans and address + count - spans[-1][0] <= _MOST_REGISTERS:
-            start = spans[-1][0]
-            spans[-1] = (start, max(sum(spans[-1]), address + count) - start)
-        else:
-            spans.append((address, count))
-    return spans

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-from vpp_pipeline.devices import sunspec, sunspec_control, sunspec_reading
+from vpp_pipeline.devices import sunspec, sunspec_control, sunspec_models, sunspec_reading
 from vpp_pipeline.devices.modbus_look import RegisterWrite
-from vpp_pipeline.devices.modbus_session import LinkError, Models, Session
+from vpp_pipeline.devices.modbus_session import LinkError, Session
 from vpp_pipeline.devices.protocol import ReadBack
 from vpp_pipeline.devices.registers import NotEncodable, to_bytes
 from vpp_pipeline.devices.sunspec import Block
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from vpp_pipeline.devices.modbus_look import Purpose
     from vpp_pipeline.devices.protocol import Command, DeviceLink, Reading
     from vpp_pipeline.devices.sunspec import Frame
+    from vpp_pipeline.devices.sunspec_models import Models
 
 _VERIFYING = {
     RATING_MODEL: "W_SF",
@@ -187,10 +188,11 @@ async def look_at(
     session: Session, link: DeviceLink, unit_id: int, purpose: Purpose
 ) -> SunspecLook:
     """Read the models that the purpose needs. Raises `LinkError`."""
-    blocks = await session.blocks(
-        unit_id, _lengths(purpose), link.base_address, _remembered(link, purpose)
+    blocks = await sunspec_models.blocks(
+        session, unit_id, _lengths(purpose), link.base_address, _remembered(link, purpose)
     )
-    return SunspecLook(link, await session.models(unit_id, link.base_address), blocks)
+    models = await sunspec_models.models(session, unit_id, link.base_address)
+    return SunspecLook(link, models, blocks)
 
 
 async def look_again(session: Session, look: SunspecLook, unit_id: int) -> SunspecLook:
