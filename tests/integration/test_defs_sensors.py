@@ -97,6 +97,7 @@ def test_a_plan_is_asked_for_again_when_prices_are_published_and_only_then(plann
     newest = planned_plant.rows("plans").sort("plan_version").row(-1, named=True)
     assert (newest["kind"], newest["revision"]) == ("intraday", 1)
     assert newest["cause"] == request.tags["vpp/cause"]
+    assert newest["cause_kind"] == "prices"
     assert planned_plant.count("plan_releases") == 2
     assert planned_plant.daemon.ask("changed_picture") == []
     assert planned_plant.tick("changed_picture").skip_message == "the picture is as planned"
