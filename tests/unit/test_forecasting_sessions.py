@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from vpp_pipeline.delivery_day import bounds, intervals
 from vpp_pipeline.forecasting.sessions import session_forecast
-from vpp_pipeline.forecasting.stays import past_sessions
+from vpp_pipeline.forecasting.stay_model import train
+from vpp_pipeline.forecasting.stays import past_sessions, words_and_outcomes
 
 TZ = "Europe/Berlin"
 ZONE = ZoneInfo(TZ)
@@ -160,7 +161,8 @@ def test_drivers_who_always_leave_early_are_learned_and_expected_to():
         energy_kwh=pl.when(there).then(pl.col("energy_kwh").clip(upper_bound=34.0)),
     )
     history = pl.concat([early.with_columns(device_id=pl.lit(f"ev-{n:02}")) for n in range(16)])
-    answers = session_forecast(history, *bounds(today, TZ), TZ, now)
+    learned = train(words_and_outcomes(past_sessions(history)).filter(~pl.col("ongoing")), TZ)
+    answers = session_forecast(history, *bounds(today, TZ), TZ, now, learned)
     begun = answers.filter(pl.col("arrival_p50") < now)
     assert begun.height == 16
     assert set(begun["model"]) == {"learned"}

@@ -13,16 +13,18 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from vpp_pipeline.delivery_day import STEP, STEP_H
+from vpp_pipeline.delivery_day import STEP
 from vpp_pipeline.forecasting.rows import QUANTILES, ended_by
 from vpp_pipeline.forecasting.schemas import SessionForecasts
-from vpp_pipeline.forecasting.stay_model import still_there, train
-from vpp_pipeline.forecasting.stays import past_sessions
+from vpp_pipeline.forecasting.stay_model import still_there
+from vpp_pipeline.forecasting.stays import asked_kwh, past_sessions, words_and_outcomes
 
 if TYPE_CHECKING:
     from datetime import date, datetime
 
     import dataframely as dy
+
+    from vpp_pipeline.forecasting.stay_model import StayModel
 
 _ENOUGH_DAYS = 3
 _LEAST_PROBABILITY = 0.05
@@ -44,8 +46,13 @@ _INSTANTS = [f"{event}_{name}" for event in ("arrival", "departure") for name in
 _ENERGIES = [f"energy_{name}_kwh" for name in QUANTILES]
 
 
-def session_forecast(
-    telemetry: pl.DataFrame, start: datetime, end: datetime, timezone: str, known_at: datetime
+def session_forecast(  # noqa: PLR0917 - what is known, what is asked, and when
+    telemetry: pl.DataFrame,
+    start: datetime,
+    end: datetime,
+    timezone: str,
+    known_at: datetime,
+    learned: StayModel | None = None,
 ) -> dy.DataFrame[SessionForecasts]:
     """Forecast the sessions, under way at `known_at` or still to come, that touch [start, end).
 
@@ -59,9 +66,8 @@ def session_forecast(
     before, is dropped.
 
     A session under way has its arrival before `known_at`; its energy is what is still to be
-    charged. It ends as the plant's sessions have taught (`learned`: see `stay_model`); where there
-    are too few of these, as the vehicle said (`stated`); where it said nothing either, it has no
-    row.
+    charged. It ends as the plant's sessions have taught (`learned`); where they were too few to
+    (None), as the vehicle said (`stated`); where it said nothing either, it has no row.
     """
     chargers = telemetry.select(pl.col("device_id").unique().sort())
     known = ended_by(telemetry, known_at)
@@ -76,7 +82,7 @@ def session_forecast(
         nth=pl.col("arrival").rank("ordinal").over("device_id", "day").cast(pl.Int64),
     )
     came_today = past.filter(pl.col("day") == today).group_by("device_id").agg(came=pl.len())
-    begun = _begun(past, timezone, known_at)
+    begun = _begun(words_and_outcomes(past), known_at, learned)
     there = (
         past.filter("ongoing")
         .join(begun, on="device_id", how="left")
@@ -115,23 +121,10 @@ def session_forecast(
     )
 
 
-def _begun(past: pl.DataFrame, timezone: str, known_at: datetime) -> pl.DataFrame:
+def _begun(sessions: pl.DataFrame, known_at: datetime, learned: StayModel | None) -> pl.DataFrame:
     """Return how the sessions under way will end: `SessionForecasts` without `known_at`."""
-    charged = (
-        pl.col("last_energy_kwh") - pl.col("first_energy_kwh") + _charged_at_once_kwh()
-    ).clip(lower_bound=0.0)
-    told = past.select(
-        "device_id",
-        "arrival",
-        "departure",
-        "ongoing",
-        charged_kwh=charged,
-        stated_departure="deadline",
-        stated_kwh=_asked_kwh(),
-    )
-    ended, under_way = told.filter(~pl.col("ongoing")), told.filter("ongoing")
-    model = train(ended, timezone)
-    if model is None:
+    ended, under_way = sessions.filter(~pl.col("ongoing")), sessions.filter("ongoing")
+    if learned is None:
         words = under_way.filter(pl.col("stated_departure") > known_at)
         left_kwh = (pl.col("stated_kwh") - pl.col("charged_kwh").fill_null(0.0)).fill_null(0.0)
         return words.select(
@@ -142,7 +135,7 @@ def _begun(past: pl.DataFrame, timezone: str, known_at: datetime) -> pl.DataFram
             probability=pl.lit(1.0),
             model=pl.lit("stated"),
         )
-    said = model.quantiles(ended, under_way)
+    said = learned.quantiles(ended, under_way)
     stays = still_there(said.with_columns(under_way["arrival"]), known_at)
     charged_by_now = pl.col("charged_kwh").fill_null(0.0)
     return (
@@ -168,16 +161,6 @@ def _begun(past: pl.DataFrame, timezone: str, known_at: datetime) -> pl.DataFram
             model=pl.lit("learned"),
         )
     )
-
-
-def _charged_at_once_kwh() -> pl.Expr:
-    """Return what went in within the quarter-hour that first told the vehicle's content."""
-    return -pl.col("first_power_kw").fill_null(0.0).clip(upper_bound=0.0) * STEP_H
-
-
-def _asked_kwh() -> pl.Expr:
-    asked = pl.col("target_energy_kwh") - pl.col("first_energy_kwh") + _charged_at_once_kwh()
-    return asked.clip(lower_bound=0.0)
 
 
 def _habits(
@@ -226,7 +209,7 @@ def _shares(before: pl.DataFrame, days: pl.DataFrame, alike: list[str]) -> pl.Da
     values = {
         "arrival_{}": (pl.col("arrival_local") - midnight).dt.total_minutes().cast(pl.Float64),
         "departure_{}": (pl.col("departure_local") - midnight).dt.total_minutes().cast(pl.Float64),
-        "energy_{}_kwh": _asked_kwh(),
+        "energy_{}_kwh": asked_kwh(),
     }
     return (
         before.group_by(*alike, "nth")

@@ -141,8 +141,8 @@ def _trees(q: float) -> HistGradientBoostingRegressor:
     return HistGradientBoostingRegressor(
         loss="quantile",
         quantile=q,
-        learning_rate=0.08,
-        max_iter=100,
+        learning_rate=0.12,
+        max_iter=60,
         max_leaf_nodes=15,
         min_samples_leaf=20,
         early_stopping=False,

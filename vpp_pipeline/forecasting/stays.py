@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from vpp_pipeline.delivery_day import STEP
+from vpp_pipeline.delivery_day import STEP, STEP_H
 
 
 def past_sessions(telemetry: pl.DataFrame) -> pl.DataFrame:
@@ -48,3 +48,31 @@ def past_sessions(telemetry: pl.DataFrame) -> pl.DataFrame:
         .drop("nth")
         .sort("device_id", "arrival")
     )
+
+
+def words_and_outcomes(sessions: pl.DataFrame) -> pl.DataFrame:
+    """Return `past_sessions` as `stay_model.train` takes them, and `ongoing`.
+
+    What a vehicle said is its last word: its deadline, and its target less what it came with.
+    """
+    charged = pl.col("last_energy_kwh") - pl.col("first_energy_kwh") + _charged_at_once_kwh()
+    return sessions.select(
+        "device_id",
+        "arrival",
+        "departure",
+        "ongoing",
+        charged_kwh=charged.clip(lower_bound=0.0),
+        stated_departure="deadline",
+        stated_kwh=asked_kwh(),
+    )
+
+
+def asked_kwh() -> pl.Expr:
+    """Return what the vehicle of a row of `past_sessions` asked to be charged, kWh in it."""
+    asked = pl.col("target_energy_kwh") - pl.col("first_energy_kwh") + _charged_at_once_kwh()
+    return asked.clip(lower_bound=0.0)
+
+
+def _charged_at_once_kwh() -> pl.Expr:
+    """Return what went in within the quarter-hour that first told the vehicle's content."""
+    return -pl.col("first_power_kw").fill_null(0.0).clip(upper_bound=0.0) * STEP_H
