@@ -16,6 +16,7 @@ python -m benchmarks.forecast_value [--days N]
 from __future__ import annotations
 
 import argparse
+import resource
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -38,6 +39,7 @@ _LEARNT_H = _PAST_DAYS * DAY_H + 1  # then the score begins, at a midnight
 _PER_HOUR = round(1 / STEP_H)
 _CERTAIN = np.ones(1)
 _CLOSE = 1e-6
+_OURS = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 _SHARE_BAR, _LEAD_BAR = 0.70, 0.10
 
 
@@ -75,8 +77,10 @@ def main() -> int:
     _assert_ordered(ways, float(homes.tariff.max()))
     print(f"{days} days from {BEGINS + _LEARNT_H * HOUR:%Y-%m-%d}, five homes, hourly readings")
     shares = {where: _printed(ways, where, chosen) for where, chosen in _meters().items()}
+    cpu_s = sum(sum(resource.getrusage(whose)[:2]) for whose in _OURS)
     print(
-        f"forecasts {made_s:.0f} s, in all {time.monotonic() - began:.0f} s, {PROCESSES} processes"
+        f"\n{time.monotonic() - began:.0f} s ({cpu_s:.0f} s of CPU), of which forecasts {made_s:.0f} s, "
+        f"{PROCESSES} processes"
     )
     apart = shares["five homes, a meter each"]
     lead = apart["our forecasts"] - apart["persistence"]
