@@ -84,8 +84,8 @@ exactly once, and what; a wrong answer ends the benchmark.
 
 Ours is a whole push, with drivers opened and closed within: intents stored, guard under a standing
 grid limit, claim stored, send, answers and read-backs stored. Each stored batch is one durable
-transaction. A Modbus device is sent three requests (its scale factors, rating and local control;
-one frame of set-point and timer; what it made of them) on a connection under a lease; the bare loop
+transaction. A Modbus device is sent three requests (its scale factors and local control; one
+frame of set-point and timer; what it made of them) on a connection under a lease; the bare loop
 sends two and trusts the first. An MQTT command counts as done when its ack is safe in the ledger.
 
 A push costs some half a second before its first device, mostly for the ledger, whatever its size:

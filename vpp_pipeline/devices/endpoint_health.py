@@ -95,6 +95,8 @@ def admitted(
 
 def after_success(health: Health) -> Health:
     """Return the health after any answer: the circuit is closed, the rate limit stays."""
+    if not health.failures:
+        return health
     return Health(held_until_s=health.held_until_s, full_at_s=health.full_at_s)
 
 

@@ -291,11 +291,10 @@ async def _each_broker(
     ask: Callable[[_Broker, list[Asked]], Awaitable[None]],
 ) -> None:
     """Ask all brokers at the same time, each for what is on it."""
-    by_broker: dict[_Broker, list[Asked]] = {}
+    by_broker: dict[tuple[str, bool, str | None], list[Asked]] = {}
     for link, what in asked:
-        broker = _Broker(link.endpoint, link.tls, link.credentials)
-        by_broker.setdefault(broker, []).append(what)
-    await asyncio.gather(*(ask(broker, these) for broker, these in by_broker.items()))
+        by_broker.setdefault((link.endpoint, link.tls, link.credentials), []).append(what)
+    await asyncio.gather(*(ask(_Broker(*told), these) for told, these in by_broker.items()))
 
 
 def _result(
