@@ -81,9 +81,8 @@ def compared(
     """Yield each day as it was and as the variant, both judged on the same measured values."""
     for day in days:
         try:
-            yield ComparedDay(
-                _replayed(runtime, day, as_of, AS_IT_WAS), _replayed(runtime, day, as_of, variant)
-            )
+            changed = _replayed(runtime, day, as_of, variant)  # what it can't change fails first
+            yield ComparedDay(_replayed(runtime, day, as_of, AS_IT_WAS), changed)
         except ReplayError as error:
             yield FailedDay(day, str(error))
 
