@@ -13,20 +13,19 @@ itself where it has told enough; every value is judged by a fit that has not see
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from vpp_pipeline.forecasting.regressors import USUAL, Examples, regressors, sizes
+from vpp_pipeline.forecasting.regressors import USUAL, Examples, Sun, regressors, sizes
 from vpp_pipeline.forecasting.rows import QUANTILES
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
     from vpp_pipeline.forecasting.panel import Array, Panel, Places
-    from vpp_pipeline.forecasting.regressors import Sun
 
 _HOURS = 24
 _BESIDE = (1.0, 0.7, 0.4)
@@ -45,7 +44,7 @@ _RIDGE = 1e-2
 _CALIBRATED_DAYS = 28
 _BLOCK_DAYS = 4
 _LEAST_SCORES = 150
-_SERIES_AT_ONCE = 1_000
+_SERIES_AT_ONCE = 500
 _SEED = 20_200_826
 
 
@@ -102,16 +101,21 @@ def predict(
     """
     size = sizes(panel)
     answers = np.full((len(QUANTILES), len(size), len(asked)), np.nan)
-    hours = _hour(panel, asked)
+    weights = model.weights[:, _hour(panel, asked)]
     for start in range(0, len(size), _SERIES_AT_ONCE):
-        series = np.arange(start, min(start + _SERIES_AT_ONCE, len(size)))
+        some = slice(start, start + _SERIES_AT_ONCE)
+        part = replace(panel, subjects=panel.subjects[some], values=panel.values[some])
+        series = np.arange(len(part.subjects))
         examples = Examples(
             np.repeat(series, len(asked)),
             np.tile(np.minimum(asked, origin), len(series)),
             np.tile(asked, len(series)),
         )
-        features = regressors(panel, size, examples, sun).reshape(len(series), len(asked), -1)
-        answers[:, series] = np.einsum("qaf,saf->qsa", model.weights[:, hours], features)
+        over = None if sun is None else Sun(sun.clear[some], sun.told[some])
+        features = regressors(part, size[some], examples, over)
+        answers[:, some] = np.einsum(
+            "qaf,saf->qsa", weights, features.reshape(len(series), len(asked), -1)
+        )
     moved = np.array([model.moved.get(name, model.moved_else) for name in panel.subjects])
     answers[0] += moved[:, :1]
     answers[2] += moved[:, 1:]

@@ -32,6 +32,8 @@ from vpp_pipeline.telemetry_quality.settings import QualitySettings
 from vpp_pipeline.warehouse.quarter_hours import quarter_hours
 
 HISTORY = timedelta(days=28)
+_JUDGED_AT_ONCE = 500
+"""Devices whose readings are judged together: a whole fleet's would need gigabytes."""
 
 Candidate = Callable[[Runtime, date, datetime], pl.DataFrame]
 """Returns `Forecasts` of a delivery day, made from what was known at a moment."""
@@ -116,7 +118,15 @@ def history(runtime: Runtime, devices: pl.DataFrame, query: str, as_of: datetime
             end_=as_of,
             as_of=as_of,
         )
-    return quarter_hours(trusted(readings, devices, QualitySettings()))
+    settings = QualitySettings()
+    names = devices.select("device_id")
+    parts = [
+        readings.join(some, on="device_id", how="semi", maintain_order="left")
+        for some in names.iter_slices(_JUDGED_AT_ONCE)
+    ]
+    return pl.concat(
+        quarter_hours(trusted(part, devices, settings)) for part in parts or [readings]
+    )
 
 
 def _generation_inputs(
@@ -148,8 +158,8 @@ def _price_span(day: date, as_of: datetime) -> dict[str, Any]:
 CANDIDATES: Mapping[str, Mapping[str, Candidate]] = {
     "load": {"global": load_like_all_loads, "similar-day": load_like_recent_days},
     "generation": {
-        "global-sun": generation_like_all_plants,
         "clear-sky": generation_under_clear_sky,
+        "global-sun": generation_like_all_plants,
     },
     "temperature": {"similar-day": temperature_like_recent_days},
     "price": {"lear": price_from_fundamentals, "similar-day": price_like_recent_days},

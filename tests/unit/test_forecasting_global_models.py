@@ -1,0 +1,209 @@
+"""What the models over all loads and all PV plants promise."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+from vpp_pipeline.delivery_day import day_intervals, gate_closure
+from vpp_pipeline.forecasting import load_model, pv_model
+from vpp_pipeline.forecasting.clear_sky import clear_sky
+from vpp_pipeline.forecasting.groups import group_history, reconciled
+
+TZ = "Europe/Berlin"
+HOUR = timedelta(hours=1)
+DAY = date(2020, 6, 17)
+NOW = gate_closure(DAY, TZ)
+NO_WEATHER = pl.DataFrame(
+    schema={
+        "site_id": pl.String,
+        "interval_start": pl.Datetime("us", "UTC"),
+        "ghi_w_per_m2": pl.Float64,
+        "kind": pl.String,
+        "known_at": pl.Datetime("us", "UTC"),
+    }
+)
+SIZES = {"a": 1.0, "b": 3.0, "c": 0.5}
+
+
+def hours(start: datetime, end: datetime) -> pl.Series:
+    return pl.datetime_range(
+        start, end, HOUR, closed="left", time_unit="us", time_zone="UTC", eager=True
+    ).alias("interval_start")
+
+
+def asked_hours(day: date = DAY) -> pl.Series:
+    return day_intervals(day, TZ).gather_every(4)
+
+
+def loads(*names: str) -> pl.DataFrame:
+    return pl.DataFrame({"device_id": names or list(SIZES)}).with_columns(
+        device_type=pl.lit("load"), max_draw_kw=pl.lit(20.0)
+    )
+
+
+def habits(now: datetime, noise: float = 0.2, seed: int = 1) -> pl.DataFrame:
+    """Four weeks of hours up to two days after `now`, a peak at 19:00 local time."""
+    rng = np.random.default_rng(seed)
+    rows = pl.DataFrame({"device_id": list(SIZES), "size": list(SIZES.values())}).join(
+        hours(now - timedelta(days=28), now + timedelta(days=2)).to_frame(), how="cross"
+    )
+    peak = pl.col("interval_start").dt.convert_time_zone(TZ).dt.hour() == 19
+    shape = pl.when(peak).then(3.0).otherwise(1.0)
+    return rows.select(
+        "device_id",
+        "interval_start",
+        power_kw=-pl.col("size") * shape * pl.Series(np.exp(rng.normal(0.0, noise, rows.height))),
+    )
+
+
+def forecast(history: pl.DataFrame, now: datetime = NOW, asked: pl.Series | None = None):
+    model = load_model.train(history, TZ, now, HOUR)
+    asked = asked_hours() if asked is None else asked
+    return load_model.issue(model, loads(), history, asked, TZ, now)
+
+
+@settings(max_examples=2, deadline=None)
+@given(seed=st.integers(0, 2**16), later_kw=st.sampled_from([-999.0, 0.0, 999.0]))
+def test_nothing_that_had_not_ended_changes_model_or_forecast(seed: int, later_kw: float):
+    history = habits(NOW, seed=seed)
+    ended = pl.col("interval_start") + HOUR <= NOW
+    poisoned = history.with_columns(power_kw=pl.when(ended).then("power_kw").otherwise(later_kw))
+    assert_frame_equal(forecast(history), forecast(poisoned), check_exact=True)
+
+
+def test_every_hour_is_answered_once_by_the_model_with_ascending_quantiles():
+    answers = forecast(habits(NOW))
+    assert answers.height == 3 * 24
+    assert answers["model"].unique().to_list() == ["global"]
+    assert answers.select(
+        ((pl.col("p10") <= pl.col("p50")) & (pl.col("p50") <= pl.col("p90"))).all()
+    ).item()
+    assert answers["p90"].max() <= 0.0
+
+
+def test_the_median_is_near_the_middle_and_the_band_holds_four_fifths():
+    now = NOW - timedelta(days=1)
+    model = load_model.train(habits(NOW), TZ, now, HOUR)
+    told = []
+    for n in range(24):
+        at = now + n * HOUR
+        asked = hours(at, at + 24 * HOUR)
+        told.append(load_model.issue(model, loads(), habits(NOW), asked, TZ, at))
+    truth = habits(NOW).select("interval_start", subject_id="device_id", value="power_kw")
+    scored = pl.concat(told).join(truth, on=["subject_id", "interval_start"])
+    assert 0.72 < scored.select(pl.col("value").is_between("p10", "p90").mean()).item() < 0.88
+    relative = (pl.col("p50") - pl.col("value")).abs().sum() / pl.col("value").abs().sum()
+    assert scored.select(relative).item() < 0.2
+
+
+def test_a_load_without_a_past_gets_its_nameplate_and_says_so():
+    history = habits(NOW)
+    model = load_model.train(history, TZ, NOW, HOUR)
+    answers = load_model.issue(model, loads("a", "new"), history, asked_hours(), TZ, NOW)
+    by_model = dict(answers.group_by("subject_id").agg(pl.col("model").unique()).iter_rows())
+    assert by_model == {"a": ["global"], "new": ["nameplate"]}
+
+
+def test_too_little_history_teaches_no_model_and_the_similar_days_answer():
+    history = habits(NOW).filter(pl.col("interval_start") > NOW - timedelta(days=4))
+    assert load_model.train(history, TZ, NOW, HOUR) is None
+    answers = forecast(history)
+    assert answers.height == 3 * 24
+    assert "global" not in answers["model"].to_list()
+
+
+@pytest.mark.parametrize("day", [date(2020, 3, 30), date(2020, 10, 26)])
+def test_an_evening_peak_stays_at_its_local_hour_when_the_clocks_have_changed(day: date):
+    now = gate_closure(day, TZ)
+    answers = forecast(habits(now, 0.05), now, asked_hours(day))
+    peaks = answers.sort("p50").group_by("subject_id").head(1)
+    assert peaks["interval_start"].dt.convert_time_zone(TZ).dt.hour().to_list() == [19] * 3
+
+
+def test_a_group_is_the_sum_of_its_members_and_they_add_up_to_its_forecast():
+    history = habits(NOW)
+    members = pl.DataFrame({"group_id": ["all"] * 3, "device_id": list(SIZES)})
+    gappy = history.filter(
+        ~((pl.col("device_id") == "a") & (pl.col("interval_start") == NOW - 5 * HOUR))
+    )
+    total = group_history(gappy, members)
+    assert total.height == history.height // 3 - 1
+    every = pl.concat([history, total])
+    model = load_model.train(every, TZ, NOW, HOUR)
+    told = load_model.issue(model, loads(*SIZES, "all"), every, asked_hours(), TZ, NOW)
+    whole = reconciled(told, members)
+    sums = (
+        whole.filter(pl.col("subject_id") != "all")
+        .group_by("interval_start")
+        .agg(pl.col("p10", "p50").sum())
+        .sort("interval_start")
+    )
+    group = whole.filter(pl.col("subject_id") == "all").sort("interval_start")
+    assert np.allclose(sums["p50"], group["p50"], atol=1e-9)
+    assert sums["p10"].sum() < group["p10"].sum()  # members err in different directions
+
+
+def roof(tilt: float | None = None, azimuth: float | None = None) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "device_id": ["roof"],
+            "site_id": ["site"],
+            "device_type": ["pv"],
+            "latitude": [48.0],
+            "longitude": [11.0],
+            "tilt_deg": [tilt],
+            "azimuth_deg": [azimuth],
+            "max_inject_kw": [8.0],
+        },
+        schema_overrides={"tilt_deg": pl.Float64, "azimuth_deg": pl.Float64},
+    )
+
+
+def sunny(now: datetime) -> pl.DataFrame:
+    """A steep roof that faces west, under skies that change from day to day."""
+    times = hours(now - timedelta(days=28), now + timedelta(days=2)).to_frame()
+    lit = clear_sky(times.join(roof(50.0, 260.0), how="cross"))
+    cloud = np.repeat(np.random.default_rng(3).uniform(0.5, 1.0, 31), 24)[: lit.height]
+    return lit.select(
+        "device_id",
+        "interval_start",
+        power_kw=6.0 * pl.col("poa_clear_w_per_m2") / 1000 * pl.Series(cloud),
+    )
+
+
+def sun_forecast(history: pl.DataFrame):
+    model = pv_model.train(roof(), history, NO_WEATHER, TZ, NOW, HOUR)
+    return pv_model.issue(model, roof(), history, NO_WEATHER, asked_hours(), TZ, NOW)
+
+
+def test_a_plant_is_forecast_for_the_side_it_faces_whatever_the_registry_says():
+    answers = sun_forecast(sunny(NOW))
+    assert answers["model"].unique().to_list() == ["global-sun"]
+    brightest = answers.sort("p50")["interval_start"].dt.convert_time_zone(TZ).dt.hour()[-1]
+    assert brightest in {15, 16, 17}
+    night = answers["interval_start"].dt.convert_time_zone(TZ).dt.hour().is_in([0, 1, 2, 23])
+    assert answers.filter(night).select(pl.col("p90").max()).item() == 0.0
+
+
+def test_steps_held_back_by_a_limit_teach_nothing():
+    free = sunny(NOW).with_columns(setpoint_kw=pl.lit(None, pl.Float64))
+    limited = pl.col("interval_start").dt.date() >= (NOW - timedelta(days=3)).date()
+    held = free.with_columns(
+        setpoint_kw=pl.when(limited).then(0.5),
+        power_kw=pl.when(limited).then(pl.min_horizontal("power_kw", 0.5)).otherwise("power_kw"),
+    )
+    curtailed, whole = (sun_forecast(rows)["p50"].sum() for rows in (held, free))
+    assert curtailed > 0.8 * whole
+
+
+def test_a_new_plant_gets_its_nameplate_and_says_so():
+    answers = sun_forecast(sunny(NOW).clear())
+    assert answers["model"].unique().to_list() == ["nameplate"]
+    assert answers["known_at"].unique().to_list() == [NOW.astimezone(UTC)]
