@@ -143,6 +143,17 @@ def test_the_dear_evening_is_served_from_the_cheap_night():
     assert plan.energy_kwh[-1, 0] == pytest.approx(0.0)
 
 
+def test_what_can_be_bought_at_any_time_is_bought_last_and_used_first():
+    at = meters([0.0] * 8 + [-2.0] * 8, buy=[0.2] * 8 + [0.5] * 8)
+    plan = plan_behind_meters(batteries(ceiling_kwh=2.0), at)
+    assert plan.power_kw[:, 0] == pytest.approx([0.0] * 7 + [-8.0] + [2.0] * 4 + [0.0] * 4)
+
+
+def test_energy_that_is_worth_nothing_is_kept():
+    plan = plan_behind_meters(batteries(initial_kwh=5.0), meters([1.0, 2.0]))
+    assert plan.power_kw[:, 0].tolist() == [0.0, 0.0]
+
+
 def test_many_batteries_get_the_plans_that_each_gets_alone():
     of, at = drawn_at_random(3)
     many = 300

@@ -7,6 +7,9 @@ V(e) is the least cost from a quarter-hour on, with e kWh in the battery at its 
 quarter-hour costs by the energy taken out is convex and piecewise linear, and so is V: the V of
 the quarter-hour before is their infimal convolution, which is the pieces of both in the order of
 their slopes, cut to what the battery holds. No grid, no rounding but the machine's.
+
+Where two ways cost the same, energy is taken out early and put in late: what is known by then may
+tell better, and the sun may still fill the room that is left.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from vpp_pipeline.delivery_day import STEP_H
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.problem import Floats
 
+_LEAST_WEAR_EUR_PER_KWH = 1e-8  # so that what is worth nothing now is kept
 _PIECES_EACH = 16  # of V a quarter-hour, room for which is there from the start
 
 _Function = TypeVar("_Function")
@@ -63,7 +67,7 @@ def plan_batteries(  # noqa: PLR0917 - a compiled kernel takes arrays, one by on
         for t in range(steps - 1, -1, -1):
             parts = _taken(
                 buy[t, s], sell[t, s], without_kw[:, t, s], weight,
-                charge_kw[s], discharge_kw[s], into, out, 0.5 * wear[s],
+                charge_kw[s], discharge_kw[s], into, out, max(0.5 * wear[s], _LEAST_WEAR_EUR_PER_KWH),
                 kinks, taken, taken_slope,
             )  # fmt: skip
             was, end = begin[t + 1], stop[t + 1]
@@ -79,7 +83,7 @@ def plan_batteries(  # noqa: PLR0917 - a compiled kernel takes arrays, one by on
         for t in range(steps):
             parts = _taken(
                 buy[t, s], sell[t, s], without_kw[:, t, s], weight,
-                charge_kw[s], discharge_kw[s], into, out, 0.5 * wear[s],
+                charge_kw[s], discharge_kw[s], into, out, max(0.5 * wear[s], _LEAST_WEAR_EUR_PER_KWH),
                 kinks, taken, taken_slope,
             )  # fmt: skip
             was, end = begin[t + 1], stop[t + 1]
@@ -152,7 +156,7 @@ def _merged(  # noqa: PLR0917 - compiled: few arrays are fast to pass
     i = j = count = 0
     at = first
     while at < ceiling and (i < len(width) or j < len(taken)):
-        if j == len(taken) or (i < len(width) and slope[i] <= taken_slope[j]):
+        if j == len(taken) or (i < len(width) and slope[i] < taken_slope[j]):
             wide, steep = width[i], slope[i]
             i += 1
         else:
@@ -178,7 +182,7 @@ def _left(
     i = j = 0
     left = 0.0
     while reach > 0.0 and (i < len(width) or j < len(taken)):
-        if j == len(taken) or (i < len(width) and slope[i] <= taken_slope[j]):
+        if j == len(taken) or (i < len(width) and slope[i] < taken_slope[j]):
             left += min(width[i], reach)
             reach -= width[i]
             i += 1
