@@ -236,6 +236,8 @@ def fingerprint(plant, as_of):
         devices,
         outlook_on(runtime, devices, expected, horizon, as_of).envelopes,
         market,
-        inputs.imbalance_terms(runtime, TOMORROW, market, 50.0, as_of),
+        inputs.imbalance_terms(
+            runtime, TOMORROW, market, expected.profiles, as_of, spread_eur_per_mwh=50.0
+        ),
         inputs.newest_values(runtime, TOMORROW, as_of),
     ).fingerprint()

@@ -10,6 +10,7 @@ from defs_plant import TODAY, TOMORROW, copied, failure_of, market_time, open_pl
 
 from vpp_pipeline.delivery_day import STEP, bounds, day_intervals, floor_interval
 from vpp_pipeline.planning import plans
+from vpp_pipeline.planning.inputs import imbalance_terms
 from vpp_pipeline.settings import MARKET, MARKET_TZ
 
 PLAN = plans.plan
@@ -131,6 +132,28 @@ def test_where_imbalance_is_dear_a_re_plan_keeps_to_what_was_sold(deviations):
     off_by_kw, against_a_position = deviations[500.0]
     assert off_by_kw < 0.25 * deviations[0.0][0]
     assert against_a_position
+
+
+def test_a_re_plan_weighs_loads_that_err_alone_and_plants_that_err_together(planned_plant):
+    intervals = pl.Series("interval_start", [START])
+    known = {"p10": [-6.0, -8.0, 1.0, 2.0], "p50": [-3.0, -4.0, 3.0, 4.0]}
+    profiles = pl.DataFrame(
+        {"target": ["load", "load", "pv", "pv"], **known, "p90": [-3.0, -4.0, 9.0, 10.0]}
+    ).with_columns(interval_start=pl.lit(START))
+    market = intervals.to_frame().with_columns(price_eur_per_mwh=pl.lit(100.0))
+    told = imbalance_terms(
+        planned_plant.runtime,
+        TOMORROW,
+        market,
+        profiles,
+        planned_plant.clock.now(),
+        spread_eur_per_mwh=20.0,
+    )
+    assert told is not None
+    (row,) = told.to_dicts()
+    assert row["lower_by_kw"] == pytest.approx(((3**2 + 4**2) + (2 + 2) ** 2) ** 0.5)
+    assert row["higher_by_kw"] == pytest.approx(6 + 6)
+    assert (row["surplus_eur_per_mwh"], row["shortage_eur_per_mwh"]) == (80.0, 120.0)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from vpp_pipeline.planning.inputs import (
     newest_values,
     stored_envelopes,
 )
+from vpp_pipeline.planning.outlook import stored_forecasts
 from vpp_pipeline.planning.plans import PlanInputs, certificate_row, planned
 from vpp_pipeline.runtime import Runtime
 
@@ -190,9 +191,13 @@ def _inputs(
     envelopes = stored_envelopes(runtime, day, now)
     if envelopes.is_empty():
         raise LookupError(f"{day} has no envelopes: materialise flexibility_envelopes first")
-    market = market_prices(runtime, envelopes["interval_start"].unique().sort(), now)
+    horizon = envelopes["interval_start"].unique().sort()
+    market = market_prices(runtime, horizon, now)
     spread = runtime.settings.imbalance_spread_eur_per_mwh
-    settled = imbalance_terms(runtime, day, market, spread, now) if kind == "intraday" else None
+    settled = None
+    if kind == "intraday" and spread > 0:
+        profiles = stored_forecasts(runtime, horizon, now).profiles
+        settled = imbalance_terms(runtime, day, market, profiles, now, spread_eur_per_mwh=spread)
     return PlanInputs(devices, envelopes, market, settled, newest_values(runtime, day, now))
 
 

@@ -68,13 +68,19 @@ def market_prices_on(
 
 
 def imbalance_terms(
-    runtime: Runtime, day: date, market: pl.DataFrame, spread_eur_per_mwh: float, now: datetime
+    runtime: Runtime,
+    day: date,
+    market: pl.DataFrame,
+    profiles: pl.DataFrame,
+    now: datetime,
+    *,
+    spread_eur_per_mwh: float,
 ) -> pl.DataFrame | None:
     """Return the day's committed position and what a deviation from it is settled at.
 
-    These are `PortfolioTerms.quarter_hours`; None where the day has no position, or imbalance
-    costs no more than the market's price. `market` are the horizon's prices (interval_start,
-    price_eur_per_mwh).
+    These are `PortfolioTerms.quarter_hours`; None where the day has no position. `market` are the horizon's prices (interval_start,
+    price_eur_per_mwh), `profiles` the `Forecasts` of load, sun and wind: a plan weighs how far
+    the fleet may end up from what it aims at.
     """
     with runtime.warehouse.read() as connection:
         position = connection.frame(
@@ -83,14 +89,40 @@ def imbalance_terms(
             gate_closure=market_day.gate_closure(day, MARKET_TZ),
             as_of=now,
         )
-    if position.is_empty() or spread_eur_per_mwh == 0:
+    if position.is_empty():
         return None
     price = pl.col("price_eur_per_mwh")
-    return market.join(position, on="interval_start", how="left").select(
-        "interval_start",
-        pl.col("position_kw").fill_null(0.0),
-        surplus_eur_per_mwh=price - spread_eur_per_mwh,
-        shortage_eur_per_mwh=price + spread_eur_per_mwh,
+    return (
+        market.join(position, on="interval_start", how="left")
+        .join(_uncertain(profiles), on="interval_start", how="left")
+        .select(
+            "interval_start",
+            pl.col("position_kw", "lower_by_kw", "higher_by_kw").fill_null(0.0),
+            surplus_eur_per_mwh=price - spread_eur_per_mwh,
+            shortage_eur_per_mwh=price + spread_eur_per_mwh,
+        )
+    )
+
+
+def _uncertain(profiles: pl.DataFrame) -> pl.DataFrame:
+    """Return by how much the sum of forecasts may be below or above its p50, a quarter-hour each.
+
+    Loads err each by itself, so their distances add up as squares; plants under one sky err
+    together, and so do those in one wind. These sums err independently of each other.
+    """
+    alone = pl.col("target").cast(pl.String) == "load"
+    sides = {
+        "lower_by_kw": pl.col("p50") - pl.col("p10"),
+        "higher_by_kw": pl.col("p90") - pl.col("p50"),
+    }
+    return (
+        profiles.group_by("interval_start", "target")
+        .agg(
+            pl.when(alone.first()).then((kw**2).sum().sqrt()).otherwise(kw.sum()).alias(name)
+            for name, kw in sides.items()
+        )
+        .group_by("interval_start")
+        .agg((pl.col(name) ** 2).sum().sqrt() for name in sides)
     )
 
 

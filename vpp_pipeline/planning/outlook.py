@@ -49,7 +49,7 @@ def outlook(runtime: Runtime, horizon: pl.Series, now: datetime) -> Outlook:
     Raises `EnvelopeError` where the forecasts stored by `now` do not cover the horizon.
     """
     return outlook_on(
-        runtime, runtime.devices(now), _stored_forecasts(runtime, horizon, now), horizon, now
+        runtime, runtime.devices(now), stored_forecasts(runtime, horizon, now), horizon, now
     )
 
 
@@ -87,7 +87,8 @@ def outlook_on(
     return Outlook(devices, states, envelopes)
 
 
-def _stored_forecasts(runtime: Runtime, horizon: pl.Series, now: datetime) -> Expected:
+def stored_forecasts(runtime: Runtime, horizon: pl.Series, now: datetime) -> Expected:
+    """Return what was forecast of the horizon by `now`, the newest of each."""
     span: dict[str, Any] = {
         "start": horizon[0],
         "end_": horizon[-1] + market_day.STEP,

@@ -143,9 +143,8 @@ def _inputs(
     horizon = horizon_left(runtime, day, as_of)
     _require_rows(runtime, as_of)
     devices = variant.fleet(runtime.fleet(as_of))
-    known = outlook_on(
-        runtime, devices, _expected(runtime, variant, day, horizon, as_of), horizon, as_of
-    )
+    expected = _expected(runtime, variant, day, horizon, as_of)
+    known = outlook_on(runtime, devices, expected, horizon, as_of)
     envelopes = known.envelopes.sort("device_id", "interval_start")
     price = _forecast(runtime, variant, "price", day, as_of)
     market = variant.prices(market_prices_on(runtime, horizon, price, as_of))
@@ -153,7 +152,11 @@ def _inputs(
     spread = variant.imbalance_spread_eur_per_mwh
     if spread is None:
         spread = runtime.settings.imbalance_spread_eur_per_mwh
-    settled = imbalance_terms(runtime, day, market, spread, as_of) if kind == "intraday" else None
+    settled = None
+    if kind == "intraday" and spread > 0:
+        settled = imbalance_terms(
+            runtime, day, market, expected.profiles, as_of, spread_eur_per_mwh=spread
+        )
     # a plan made at this very moment is what is planned again: it began from those before
     warm = newest_values(runtime, day, as_of - timedelta.resolution)
     return PlanInputs(devices, envelopes, market, settled, warm)
