@@ -40,7 +40,7 @@ def test_a_price_that_is_no_number_is_refused_with_its_row(value):
 
 
 def test_a_quarter_hour_without_a_price_is_refused():
-    with pytest.raises(ProblemError, match=r"2025-01-14 23:30.* has no price_eur_per_mwh.*give"):
+    with pytest.raises(ProblemError, match=r"2025-01-14 23:30.* has no row .*give"):
         problem(prices=PRICES.filter(pl.int_range(pl.len()) != 2))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from vpp_pipeline.delivery_day import STEP, STEP_H
+from vpp_pipeline.optimization.aligned import aligned
 from vpp_pipeline.optimization.feasible import resting, viable, within_ramps
 from vpp_pipeline.optimization.portfolio import portfolio_of
 from vpp_pipeline.optimization.problem import (
@@ -203,35 +204,16 @@ def _horizon(envelopes: pl.DataFrame) -> pl.Series:
 
 def _prices(prices: pl.DataFrame, intervals: pl.Series) -> Floats:
     """Return the horizon's prices in EUR/kWh (T,)."""
-    rows = prices.with_row_index("row").filter(
-        pl.col("interval_start").is_between(intervals[0], intervals[-1] + STEP, closed="left")
-    )
-    misaligned = rows.filter(~pl.col("interval_start").is_in(intervals.implode()))
-    doubled = rows.filter(pl.col("interval_start").is_duplicated())
+    rows = aligned(prices, intervals, "prices", _PRICES_REMEDY)
     faulty = rows.filter(~pl.col("price_eur_per_mwh").is_finite().fill_null(value=False))
-    for wrong, what in (
-        (misaligned, "does not start a quarter-hour of the horizon"),
-        (doubled, "is there more than once"),
-        (faulty, "has a price that is not a finite number"),
-    ):
-        if wrong.height:
-            first = wrong.row(0, named=True)
-            raise ProblemError(
-                f"prices row {first['row']}: interval_start {first['interval_start']}, "
-                f"price_eur_per_mwh {first['price_eur_per_mwh']} {what}: {_PRICES_REMEDY}"
-            )
-    priced = (
-        intervals.alias("interval_start")
-        .to_frame()
-        .join(rows, on="interval_start", how="left", maintain_order="left")
-    )
-    missing = priced.filter(pl.col("price_eur_per_mwh").is_null())
-    if missing.height:
+    if faulty.height:
+        first = faulty.row(0, named=True)
         raise ProblemError(
-            f"prices: interval_start {missing['interval_start'][0]} has no price_eur_per_mwh "
-            f"({missing.height} quarter-hours without): {_PRICES_REMEDY}"
+            f"prices row {first['row']}: interval_start {first['interval_start']}, "
+            f"price_eur_per_mwh {first['price_eur_per_mwh']} is not a finite number: "
+            f"{_PRICES_REMEDY}"
         )
-    return priced["price_eur_per_mwh"].to_numpy() / 1000
+    return rows["price_eur_per_mwh"].to_numpy() / 1000
 
 
 def _sources(  # noqa: PLR0917 - the parts of one problem

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from vpp_pipeline.delivery_day import STEP
+from vpp_pipeline.optimization.aligned import aligned
 from vpp_pipeline.optimization.problem import ProblemError, no_portfolio
 from vpp_pipeline.optimization.uncertainty import hedged
 
@@ -82,7 +82,7 @@ def portfolio_of(
     )
     if terms.quarter_hours is None:
         return market
-    rows = _aligned(terms.quarter_hours, intervals)
+    rows = aligned(_known(terms.quarter_hours), intervals, "portfolio", _REMEDY)
     given: dict[str, Any] = {}
     for column in COLUMNS:
         if column in rows.columns:
@@ -111,40 +111,14 @@ def _check_scalars(terms: PortfolioTerms) -> None:
             raise ProblemError(f"portfolio: {name} is {value}: give a finite number, 0 or more")
 
 
-def _aligned(rows: pl.DataFrame, intervals: pl.Series) -> pl.DataFrame:
-    """Return one row for each quarter-hour of the horizon, with its `row` in the input."""
+def _known(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows; raises `ProblemError` for a column that means nothing."""
     unknown = set(rows.columns) - set(COLUMNS) - {"interval_start"}
     if unknown:
         raise ProblemError(
             f"portfolio: there is no field {min(unknown)!r}: name it one of {', '.join(COLUMNS)}"
         )
-    within = rows.with_row_index("row").filter(
-        pl.col("interval_start").is_between(intervals[0], intervals[-1] + STEP, closed="left")
-    )
-    misaligned = within.filter(~pl.col("interval_start").is_in(intervals.implode()))
-    doubled = within.filter(pl.col("interval_start").is_duplicated())
-    for wrong, what in (
-        (misaligned, "does not start a quarter-hour of the horizon"),
-        (doubled, "is there more than once"),
-    ):
-        if wrong.height:
-            first = wrong.row(0, named=True)
-            raise ProblemError(
-                f"portfolio row {first['row']}: interval_start {first['interval_start']} {what}: "
-                f"{_REMEDY}"
-            )
-    whole = (
-        intervals.alias("interval_start")
-        .to_frame()
-        .join(within, on="interval_start", how="left", maintain_order="left")
-    )
-    missing = whole.filter(pl.col("row").is_null())
-    if missing.height:
-        raise ProblemError(
-            f"portfolio: interval_start {missing['interval_start'][0]} has no row "
-            f"({missing.height} quarter-hours without): {_REMEDY}"
-        )
-    return whole
+    return rows
 
 
 def _values(rows: pl.DataFrame, column: str) -> Floats:
