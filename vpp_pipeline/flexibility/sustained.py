@@ -7,8 +7,6 @@ not: the envelopes themselves (`envelopes`), what many devices can do together f
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +16,7 @@ from numba import njit
 from vpp_pipeline.delivery_day import STEP_H
 from vpp_pipeline.flexibility.schemas import GroupSustainedPowers, SustainedPowers
 from vpp_pipeline.flexibility.tubes import Floats, Tubes, tubes
+from vpp_pipeline.threads import side_by_side
 
 if TYPE_CHECKING:
     import dataframely as dy
@@ -96,8 +95,7 @@ def held_kw(of: Tubes, steps: int) -> tuple[Floats, Floats]:
         _most_held(down[chunk], steps, *mirrored)
         np.negative(down[chunk], out=down[chunk])
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(fill, range(0, count, _CHUNK)))
+    list(side_by_side(fill, range(0, count, _CHUNK)))
     return up, down
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from vpp_pipeline.delivery_day import STEP_H
 from vpp_pipeline.optimization.behind_meter_kernel import plan_batteries
 from vpp_pipeline.optimization.problem import ProblemError
-from vpp_pipeline.optimization.threads import side_by_side
+from vpp_pipeline.threads import side_by_side
 
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.problem import Floats

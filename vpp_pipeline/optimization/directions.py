@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vpp_pipeline.optimization.directions_kernel import best_powers
-from vpp_pipeline.optimization.threads import side_by_side
+from vpp_pipeline.threads import side_by_side
 
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.problem import Bools, Floats, Places, Problem

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vpp_pipeline.optimization.decomposition.assembly_kernel import write_blocks
-from vpp_pipeline.optimization.threads import side_by_side
+from vpp_pipeline.threads import side_by_side
 
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.decomposition.blocks import Part

@@ -17,7 +17,7 @@ from vpp_pipeline.optimization.decomposition.interior_point import begin, solve_
 from vpp_pipeline.optimization.decomposition.oracle import respond, respond_sources
 from vpp_pipeline.optimization.problem import select
 from vpp_pipeline.optimization.reserves import ready_stores
-from vpp_pipeline.optimization.threads import side_by_side
+from vpp_pipeline.threads import side_by_side
 
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.found import Prices

@@ -20,7 +20,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from threadpoolctl import threadpool_limits
 
 from vpp_pipeline.optimization.decomposition import interior_point as blocks
-from vpp_pipeline.optimization.threads import THREADS
+from vpp_pipeline.threads import THREADS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

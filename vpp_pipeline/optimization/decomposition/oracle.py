@@ -17,7 +17,7 @@ from vpp_pipeline.optimization.decomposition.marginal_value import (
     LEAST_POWER_KW,
     compiled,
 )
-from vpp_pipeline.optimization.threads import side_by_side
+from vpp_pipeline.threads import side_by_side
 
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.problem import Floats, Places, Sources, Stores

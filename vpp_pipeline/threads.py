@@ -1,4 +1,4 @@
-"""Compiled kernels side by side.
+"""Work that frees the interpreter, side by side: compiled kernels, array arithmetic.
 
 Belongs here: how many at a time, and running a task on each piece of work. Does not: any kernel.
 """
