@@ -12,6 +12,7 @@ import polars as pl
 from vpp_pipeline.defs.metadata import column_schema, owners, table
 from vpp_pipeline.defs.plant import fleet, telemetry
 from vpp_pipeline.runtime import Runtime
+from vpp_pipeline.telemetry_quality.parts import parts
 from vpp_pipeline.telemetry_quality.repair import telemetry_flags as flags_of
 from vpp_pipeline.telemetry_quality.schemas import TelemetryFlags
 from vpp_pipeline.telemetry_quality.settings import QualitySettings
@@ -32,7 +33,8 @@ def telemetry_flags(runtime: dg.ResourceParam[Runtime]) -> dg.MaterializeResult[
     now = runtime.clock.now()
     with runtime.warehouse.read() as connection:
         readings = connection.frame("warehouse_recent_telemetry", start=now - _JUDGED, as_of=now)
-    found = flags_of(readings, runtime.devices(now), QualitySettings(), now)
+    devices, settings = runtime.devices(now), QualitySettings()
+    found = pl.concat(flags_of(part, devices, settings, now) for part in parts(readings))
     as_text = found.with_columns(pl.col(pl.Enum).cast(pl.String))
     with runtime.warehouse.write("telemetry flags") as connection:
         new = connection.frame("defs_new_telemetry_flags", {"found": as_text})

@@ -27,13 +27,12 @@ from vpp_pipeline.forecasting.temperature import temperature_forecast
 from vpp_pipeline.planning.trained import load_model_at, pv_model_at
 from vpp_pipeline.runtime import Runtime
 from vpp_pipeline.settings import MARKET, MARKET_TZ
+from vpp_pipeline.telemetry_quality.parts import parts
 from vpp_pipeline.telemetry_quality.repair import trusted
 from vpp_pipeline.telemetry_quality.settings import QualitySettings
 from vpp_pipeline.warehouse.quarter_hours import quarter_hours
 
 HISTORY = timedelta(days=28)
-_JUDGED_AT_ONCE = 500
-"""Devices whose readings are judged together: a whole fleet's would need gigabytes."""
 
 Candidate = Callable[[Runtime, date, datetime], pl.DataFrame]
 """Returns `Forecasts` of a delivery day, made from what was known at a moment."""
@@ -119,14 +118,7 @@ def history(runtime: Runtime, devices: pl.DataFrame, query: str, as_of: datetime
             as_of=as_of,
         )
     settings = QualitySettings()
-    names = devices.select("device_id")
-    parts = [
-        readings.join(some, on="device_id", how="semi", maintain_order="left")
-        for some in names.iter_slices(_JUDGED_AT_ONCE)
-    ]
-    return pl.concat(
-        quarter_hours(trusted(part, devices, settings)) for part in parts or [readings]
-    )
+    return pl.concat(quarter_hours(trusted(part, devices, settings)) for part in parts(readings))
 
 
 def _generation_inputs(

@@ -48,18 +48,15 @@ def telemetry_flags(
     """
     found = broken_rules(readings, devices, settings)
     repairs = _repairs_of(found, readings, settings)
-    raw = (
-        readings.with_row_index("row")
-        .select("row", *(s for s in SIGNALS))
-        .unpivot(index="row", variable_name="signal", value_name="raw_value")
+    flagged_rows = readings.with_row_index("row").join(found, on="row", how="semi")
+    raw = flagged_rows.select("row", *SIGNALS).unpivot(
+        index="row", variable_name="signal", value_name="raw_value"
     )
-    rows = readings.with_row_index("row").select(
-        "row", "device_id", "measured_at", reading_known_at="known_at"
-    )
+    rows = flagged_rows.select("row", "device_id", "measured_at", reading_known_at="known_at")
     flagged = (
         found.join(rows, on="row")
         .join(repairs, on=["row", "signal"], how="left")
-        .join(raw.join(found, on="row", how="semi"), on=["row", "signal"], how="left")
+        .join(raw, on=["row", "signal"], how="left")
         .with_columns(
             repair=pl.when(pl.col("rule").is_in(DOUBTS_TIME))
             .then(pl.lit("withheld"))

@@ -1,0 +1,31 @@
+"""A large fleet's readings some devices at a time, for a rule looks at one device only.
+
+Belongs here: the cut. Does not: what is judged (`flags`), what stands in for it (`repair`).
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_DEVICES_AT_ONCE = 500
+"""Judging takes many times the memory of the readings: a whole fleet's would need gigabytes."""
+
+
+def parts(readings: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Yield readings that are in order of `device_id`, some whole devices at a time; at least once.
+
+    Nothing is copied.
+    """
+    device = pl.col("device_id")
+    begins = readings.select((device != device.shift()).fill_null(value=True).arg_true())
+    cuts = [*begins.to_series().gather_every(_DEVICES_AT_ONCE), readings.height]
+    if readings.is_empty():
+        yield readings
+    for start, end in pairwise(cuts):
+        yield readings.slice(start, end - start)
