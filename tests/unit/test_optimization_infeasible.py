@@ -19,7 +19,7 @@ from vpp_pipeline.optimization.settings import PlanSettings
 from vpp_pipeline.optimization.solve import solve
 from vpp_pipeline.optimization.verify import unmet
 
-EXAMPLES = 10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 40
+EXAMPLES = 10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 15
 DAY = day_intervals(given.WINTER_DAY, "Europe/Berlin")
 QUICK = PlanSettings(solvers=("CLARABEL",), time_limit_s=5.0)
 # What whole watts can leave where a site's limit is cut out among stores whose bounds ask for power.

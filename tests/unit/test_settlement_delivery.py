@@ -117,7 +117,7 @@ def test_energy_that_nobody_planned_is_an_error_of_one_and_nothing_at_all_is_non
     ).select("net_error", "absolute_error").row(0) == (0.0, 0.0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(
