@@ -7,13 +7,16 @@ For each hour of the day the 0.1, 0.5 and 0.9 quantiles are regressed (Koenker a
 the features of that hour and of those beside it, over all series at once, by iteratively reweighted
 least squares. On recorded homes this is better than gradient-boosted trees and learns in a second.
 The outer quantiles are then moved until as many of the last four weeks' values lie beyond them as
-should (conformalised quantile regression, Romano, Patterson and Candès 2019), for each series by
-itself where it has told enough; every value is judged by a fit that has not seen its days.
+should (conformalised quantile regression, Romano, Patterson and Candès 2019), for the coming hour,
+the next few and all later ones apart, and for each series by itself where it has told enough. A
+fit that has seen a value errs too little on it, one that learnt from half of the days too much: the
+move is 0.632 of what the latter asks for and the rest of the former's (Efron 1983).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +27,8 @@ from vpp_pipeline.forecasting.rows import QUANTILES
 
 if TYPE_CHECKING:
     from datetime import timedelta
+
+    from numpy.typing import NDArray
 
     from vpp_pipeline.forecasting.panel import Array, Panel, Places
 
@@ -44,6 +49,10 @@ _RIDGE = 1e-2
 _CALIBRATED_DAYS = 28
 _BLOCK_DAYS = 4
 _LEAST_SCORES = 150
+_MOST_CALIBRATED = 12_000
+_LEADS_FROM_H = (0, 1, 6)
+"""Where leads begin that are calibrated together; the last ones reach to the longest."""
+_HELD_OUT_SHARE = 0.632
 _SERIES_AT_ONCE = 500
 _SEED = 20_200_826
 
@@ -53,9 +62,9 @@ class GlobalModel:
     """Weights (quantiles, hours, features), and how far the outer quantiles are moved."""
 
     weights: Array
-    moved: dict[str, tuple[float, float]]
-    """By subject: what is added to p10 and to p90, in the series' sizes."""
-    moved_else: tuple[float, float]
+    moved: dict[str, Array]
+    """By subject (leads, 2): what is added to p10 and to p90, in the series' sizes."""
+    moved_else: Array
     step: timedelta
 
 
@@ -78,17 +87,12 @@ def _fit(panel: Panel, sun: Sun | None) -> GlobalModel | None:
     if len(value) < _LEAST_EXAMPLES:
         return None
     hours = _hour(panel, examples.asked)
-    weights = np.stack([_by_hour(features, value, hours, share) for share in QUANTILES.values()])
-    told = np.empty((len(QUANTILES), len(value)))
-    half = examples.asked // panel.steps_per_day // _BLOCK_DAYS % 2 == 1
-    for left_out in (half, ~half):
-        others = [
-            _by_hour(features[~left_out], value[~left_out], hours[~left_out], share)
-            for share in QUANTILES.values()
-        ]
-        by_hour = np.stack(others)[:, hours[left_out]]
-        told[:, left_out] = np.einsum("qef,ef->qe", by_hour, features[left_out])
-    moved, moved_else = _calibrated(panel, examples, value, told)
+    weights = _quantile_weights(features, value, hours)
+    half = _is_odd_block(panel, examples.asked)
+    of_halves = tuple(
+        _quantile_weights(features[some], value[some], hours[some]) for some in (~half, half)
+    )
+    moved, moved_else = _calibrated(panel, size, sun, weights, of_halves)
     return GlobalModel(weights, moved, moved_else, panel.step)
 
 
@@ -116,9 +120,10 @@ def predict(
         answers[:, some] = np.einsum(
             "qaf,saf->qsa", weights, features.reshape(len(series), len(asked), -1)
         )
+    lead = _lead_class(panel, np.maximum(asked - origin, 0))
     moved = np.array([model.moved.get(name, model.moved_else) for name in panel.subjects])
-    answers[0] += moved[:, :1]
-    answers[2] += moved[:, 1:]
+    answers[0] += moved[:, lead, 0]
+    answers[2] += moved[:, lead, 1]
     answers[0] = np.minimum(answers[0], answers[1])
     answers[2] = np.maximum(answers[2], answers[1])
     return np.asarray(answers * size[:, None])
@@ -126,12 +131,7 @@ def predict(
 
 def _drawn(panel: Panel, size: Array, sun: Sun | None) -> Examples:
     """Draw known values with leads up to a day and a half, near ones more often."""
-    first = np.isfinite(panel.values).any(axis=0).argmax()
-    known = np.isfinite(panel.values) & (size > 0)[:, None]
-    if sun is not None:
-        known &= sun.clear > 0
-    known[:, : first + _FIRST_DAYS * panel.steps_per_day] = False
-    series, asked = np.nonzero(known)
+    series, asked = np.nonzero(_taught(panel, size, sun))
     random = np.random.default_rng(_SEED)
     drawn = np.repeat(np.arange(len(asked)), _LEADS_EACH)
     if len(drawn) > _MOST_EXAMPLES:
@@ -141,8 +141,33 @@ def _drawn(panel: Panel, size: Array, sun: Sun | None) -> Examples:
     return Examples(series[drawn], asked[drawn] - lead, asked[drawn])
 
 
+def _taught(panel: Panel, size: Array, sun: Sun | None) -> NDArray[np.bool_]:
+    """Return where values are known that have days before them, in daylight where there is a sun."""
+    first = np.isfinite(panel.values).any(axis=0).argmax()
+    known = np.isfinite(panel.values) & (size > 0)[:, None]
+    if sun is not None:
+        known &= sun.clear > 0
+    known[:, : first + _FIRST_DAYS * panel.steps_per_day] = False
+    return known
+
+
+def _is_odd_block(panel: Panel, column: Places) -> NDArray[np.bool_]:
+    odd: NDArray[np.bool_] = column // panel.steps_per_day // _BLOCK_DAYS % 2 == 1
+    return odd
+
+
+def _lead_class(panel: Panel, lead: Places) -> Places:
+    """Return the place in `_LEADS_FROM_H` of leads in steps."""
+    starts = np.array(_LEADS_FROM_H) * panel.steps_per_hour
+    return np.searchsorted(starts, lead, side="right") - 1
+
+
 def _hour(panel: Panel, column: Places) -> Places:
     return column % panel.steps_per_day * _HOURS // panel.steps_per_day
+
+
+def _quantile_weights(features: Array, value: Array, hours: Places) -> Array:
+    return np.stack([_by_hour(features, value, hours, share) for share in QUANTILES.values()])
 
 
 def _by_hour(features: Array, value: Array, hours: Places, share: float) -> Array:
@@ -175,22 +200,51 @@ def _quantile_fit(features: Array, value: Array, counts: Array, share: float) ->
 
 
 def _calibrated(
-    panel: Panel, examples: Examples, value: Array, told: Array
-) -> tuple[dict[str, tuple[float, float]], tuple[float, float]]:
-    newest = int(examples.asked.max())
-    late = np.flatnonzero(examples.asked > newest - _CALIBRATED_DAYS * panel.steps_per_day)
-    below, above = (told[0] - value)[late], (value - told[2])[late]
-    of = examples.series[late]
-    order = np.argsort(of, kind="stable")
-    names, starts = np.unique(of[order], return_index=True)
-    moved = {
-        panel.subjects[int(name)]: _moves(below[rows], above[rows])
-        for name, rows in zip(names, np.split(order, starts[1:]), strict=True)
-        if len(rows) >= _LEAST_SCORES
-    }
-    return moved, _moves(below, above)
+    panel: Panel, size: Array, sun: Sun | None, weights: Array, of_halves: tuple[Array, ...]
+) -> tuple[dict[str, Array], Array]:
+    """Return the moves, by subject and for all others.
+
+    `of_halves` are the weights learnt without the odd blocks of days, and without the even ones.
+    """
+    series, asked = np.nonzero(_taught(panel, size, sun))
+    late = np.flatnonzero(asked > asked.max() - _CALIBRATED_DAYS * panel.steps_per_day)
+    random = np.random.default_rng(_SEED)
+    if len(late) > _MOST_CALIBRATED:
+        late = np.sort(random.choice(late, _MOST_CALIBRATED, replace=False))
+    series, asked = series[late], asked[late]
+    bounds = np.array([*_LEADS_FROM_H, _LONGEST_LEAD_H]) * panel.steps_per_hour
+    order = np.argsort(series, kind="stable")
+    starts = np.unique(series[order], return_index=True)[1]
+    by_series = [rows for rows in np.split(order, starts[1:]) if len(rows) >= _LEAST_SCORES]
+    names = [panel.subjects[int(series[rows[0]])] for rows in by_series]
+    moves = np.empty((len(by_series), len(_LEADS_FROM_H), 2))
+    moves_else = np.empty(moves.shape[1:])
+    for n, (least, most) in enumerate(pairwise(bounds)):
+        examples = Examples(series, asked - random.integers(least, most, len(asked)), asked)
+        features = regressors(panel, size, examples, sun)
+        value = panel.values[series, asked] / size[series]
+        hours, odd = _hour(panel, asked), _is_odd_block(panel, asked)
+        seen, without_odd, without_even = (
+            np.einsum("qef,ef->qe", learnt[:, hours], features) for learnt in (weights, *of_halves)
+        )
+        held_out = np.where(odd, without_odd, without_even)
+        whole = np.isfinite(seen).all(axis=0)
+        moves_else[n] = _moves(held_out[:, whole], seen[:, whole], value[whole])
+        for place, rows in enumerate(by_series):
+            some = rows[whole[rows]]
+            enough = len(some) >= _LEAST_SCORES
+            moves[place, n] = (
+                _moves(held_out[:, some], seen[:, some], value[some]) if enough else moves_else[n]
+            )
+    return dict(zip(names, moves, strict=True)), moves_else
 
 
-def _moves(below: Array, above: Array) -> tuple[float, float]:
+def _moves(held_out: Array, seen: Array, value: Array) -> Array:
+    """Return what to add to p10 and p90 to leave a tenth of the values beyond each; 0 of none."""
     share = 1.0 - QUANTILES["p10"]
-    return -float(np.quantile(below, share)), float(np.quantile(above, share))
+    moves = np.zeros(2)
+    if len(value):
+        for told, weight in ((held_out, _HELD_OUT_SHARE), (seen, 1.0 - _HELD_OUT_SHARE)):
+            moves[0] -= weight * np.quantile(told[0] - value, share)
+            moves[1] += weight * np.quantile(value - told[2], share)
+    return moves
