@@ -136,7 +136,9 @@ def _by_power(told: pl.DataFrame, signal: str, settings: QualitySettings) -> pl.
         )
     )
     spoilt = broken.filter(pl.col("rule") != "frozen").select("row")
-    off_days = power_rules.shifted(days.join(spoilt, on="row", how="anti"), settings)
+    off_days = power_rules.shifted(
+        days.join(spoilt, on="row", how="anti", maintain_order="left"), settings
+    )
     shifted = days.join(off_days, on=["device", "day"], how="semi").select(
         "row", rule=pl.lit("shifted")
     )
@@ -165,7 +167,9 @@ def _by_content(told: pl.DataFrame, settings: QualitySettings) -> pl.DataFrame:
     )
     content = pl.concat(
         [
-            _broken(readings, {"frozen": store_rules.frozen(settings)}),
+            readings.filter(store_rules.frozen(readings, settings)).select(
+                "row", rule=pl.lit("frozen")
+            ),
             store_rules.jumped(readings, settings),
         ]
     ).join(readings.select("row", "kind"), on="row")

@@ -69,8 +69,7 @@ def idle_by_day(days: pl.DataFrame, settings: QualitySettings) -> pl.DataFrame:
     """
     pv = days.filter(pl.col("kind") == "pv")
     bright_hours = (
-        pv.group_by("device", "hour", "day")
-        .agg(brightest=_size.max())
+        _by_hour(pv, brightest=_size.max())
         .group_by("device", "hour")
         .agg(bright=(pl.col("brightest") > settings.bright_share).mean(), days=pl.len())
         .filter(pl.col("bright") >= settings.night_majority, pl.col("days") >= settings.shift_days)
@@ -122,11 +121,14 @@ def shifted(days: pl.DataFrame, settings: QualitySettings) -> pl.DataFrame:
     nothing of the sun's time.
     """
     enough = pl.col("day").n_unique().over("device") >= settings.shift_days
-    hours = (
-        days.filter(pl.col("kind") == "pv", ~pl.col("still") | (_size <= settings.standby_share))
-        .group_by("device", "day", "hour")
-        .agg(brightest=_size.max(), bright=(_size > settings.bright_share).sum())
+    of_sun = pl.when(~pl.col("still") | (_size <= settings.standby_share)).then(_size)
+    by_hour = _by_hour(
+        days,
+        least=_size.min(),
+        brightest=of_sun.max(),
+        bright=(of_sun > settings.bright_share).sum(),
     )
+    hours = by_hour.filter(pl.col("kind") == "pv").drop_nulls("brightest")
     dark = (pl.col("brightest") <= settings.dark_share).mean().over("device", "hour")
     by_night = (
         hours.filter(enough & (dark >= settings.night_majority))
@@ -135,8 +137,8 @@ def shifted(days: pl.DataFrame, settings: QualitySettings) -> pl.DataFrame:
         .filter(pl.col("bright") >= settings.bright_readings)
     )
     floors = (
-        days.group_by("device", "day")
-        .agg(floor=_size.min(), hours=pl.col("hour").n_unique())
+        by_hour.group_by("device", "day")
+        .agg(floor=pl.col("least").min(), hours=pl.len())
         .filter(pl.col("hours") >= _WHOLE_DAY_H)
     )
     off = pl.col("off")
@@ -151,7 +153,22 @@ def shifted(days: pl.DataFrame, settings: QualitySettings) -> pl.DataFrame:
 
 
 def on_solar_day(readings: pl.DataFrame) -> pl.DataFrame:
-    """Add `day` and `hour` by mean solar time, which no change of clocks moves."""
+    """Add `day` and `hour` by mean solar time, which no change of clocks moves.
+
+    `solar_hour` numbers a device's hours one after the other.
+    """
     ahead_us = (pl.col("longitude") * _HOURS_PER_DEGREE * 3_600_000_000).cast(pl.Int64)
     local = _at + pl.duration(microseconds=ahead_us)
-    return readings.with_columns(day=local.dt.date(), hour=local.dt.hour())
+    begins = (~_SAME_DEVICE | (pl.col("solar_hour") != pl.col("solar_hour").shift())).fill_null(
+        value=True
+    )
+    return readings.with_columns(
+        day=local.dt.date(), hour=local.dt.hour(), solar_hour=local.dt.truncate("1h")
+    ).with_columns(solar_hour=begins.cum_sum())
+
+
+def _by_hour(days: pl.DataFrame, **told: pl.Expr) -> pl.DataFrame:
+    """Return what is `told` of each device's solar hours: neighbours, which is quick to know."""
+    return days.group_by(pl.col("solar_hour").set_sorted()).agg(
+        pl.col("device", "kind", "day", "hour").first(), **told
+    )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import polars as pl
 
 if TYPE_CHECKING:
@@ -39,24 +40,32 @@ def with_stays(readings: pl.DataFrame) -> pl.DataFrame:
     return readings.with_columns(stay=begins.fill_null(value=True).cum_sum())
 
 
-def frozen(settings: QualitySettings) -> pl.Expr:
-    """A content that stands still while power flows, a room that stands still for half a day."""
-    run = ((pl.col("stay") != pl.col("stay").shift()) | (_value != _value.shift())).fill_null(
-        value=True
-    )
+def frozen(readings: pl.DataFrame, settings: QualitySettings) -> pl.Series:
+    """Tell contents that stand still while power flows, and rooms that do for half a day."""
+    if readings.is_empty():
+        return pl.Series(dtype=pl.Boolean)
+    begins = readings.select(
+        ((pl.col("stay") != pl.col("stay").shift()) | (_value != _value.shift())).fill_null(
+            value=True
+        )
+    ).to_series()
+    first = np.flatnonzero(begins.to_numpy())
+    count = np.diff(first, append=readings.height)
     flows = pl.when(_power.abs() > settings.standby_share * pl.col("rating_kw")).then(_power)
-    at_next = pl.when(pl.col("stay") == pl.col("stay").shift(-1)).then(_HOURS.shift(-1))
-    run_id = run.cum_sum()
     # the last reading's power has not moved anything yet
-    flowed = (flows * at_next).fill_null(0.0).filter(_at < _at.max()).sum().abs().over(run_id)
-    lasted = (_at.last() - _at.first() >= settings.temperature_frozen_after).over(run_id)
-    repeated = pl.len().over(run_id) >= settings.frozen_readings
-    stands = (
-        pl.when(_IS_ROOM)
-        .then(lasted)
-        .otherwise(flowed > settings.frozen_flow_share * pl.col("capacity"))
+    moved = pl.when(~begins.shift(-1, fill_value=True)).then(flows * _HOURS.shift(-1))
+    flowed = readings.select(moved.fill_null(0.0)).to_series().to_numpy()
+    of_run = readings.select("capacity", at_us=_at.to_physical(), room=_IS_ROOM)[first]
+    lasted_us = readings["measured_at"].to_physical().to_numpy()[first + count - 1]
+    lasted_us = lasted_us - of_run["at_us"].to_numpy()
+    long_us = settings.temperature_frozen_after // settings.temperature_frozen_after.resolution
+    least_kwh = settings.frozen_flow_share * of_run["capacity"].fill_null(np.inf).to_numpy()
+    stands = np.where(
+        of_run["room"].to_numpy(),
+        lasted_us >= long_us,
+        np.abs(np.add.reduceat(flowed, first)) > least_kwh,
     )
-    return repeated & stands.fill_null(value=False)
+    return pl.Series(np.repeat(stands & (count >= settings.frozen_readings), count))
 
 
 def jumped(readings: pl.DataFrame, settings: QualitySettings) -> pl.DataFrame:
