@@ -103,6 +103,47 @@ def test_the_median_is_near_the_middle_and_the_band_holds_four_fifths():
     assert scored.select(relative).item() < 0.2
 
 
+def lingering(now: datetime) -> pl.DataFrame:
+    """Five weeks of eight loads whose departures from 2 kW fade by a fifth an hour."""
+    rng = np.random.default_rng(7)
+    times = hours(now - timedelta(days=35), now + timedelta(days=2))
+    departed = np.zeros((len(times), 8))
+    for n in range(1, len(times)):
+        departed[n] = 0.8 * departed[n - 1] + rng.normal(0.0, 0.2, 8)
+    frames = [
+        pl.DataFrame(
+            {"device_id": f"{n}", "interval_start": times, "power_kw": -2.0 - departed[:, n]}
+        )
+        for n in range(8)
+    ]
+    return pl.concat(frames)
+
+
+def test_the_band_holds_four_fifths_of_the_coming_hour_and_of_the_next_day():
+    start = NOW - timedelta(days=1)
+    history = lingering(NOW)
+    model = load_model.train(history, TZ, start, HOUR)
+    truth = history.select("interval_start", subject_id="device_id", value="power_kw")
+
+    def covered(spans: list[tuple[datetime, datetime, datetime]]) -> tuple[float, float]:
+        told = [
+            load_model.issue(
+                model, loads(*(f"{n}" for n in range(8))), history, hours(since, end), TZ, at
+            )
+            for at, since, end in spans
+        ]
+        scored = pl.concat(told).join(truth, on=["subject_id", "interval_start"])
+        held = scored.select(pl.col("value").is_between("p10", "p90").mean()).item()
+        return held, scored.select((pl.col("p90") - pl.col("p10")).mean()).item()
+
+    moments = [start + n * HOUR for n in range(0, 24, 2)]
+    soon, narrow = covered([(at, at, at + HOUR) for at in moments])
+    later, wide = covered([(start, start + 12 * HOUR, start + 36 * HOUR)])
+    assert 0.7 < soon < 0.9
+    assert 0.7 < later < 0.9
+    assert narrow < 0.8 * wide
+
+
 def test_a_load_without_a_past_gets_its_nameplate_and_says_so():
     history = habits(NOW)
     model = load_model.train(history, TZ, NOW, HOUR)
@@ -178,9 +219,24 @@ def sunny(now: datetime) -> pl.DataFrame:
     )
 
 
-def sun_forecast(history: pl.DataFrame):
-    model = pv_model.train(roof(), history, NO_WEATHER, TZ, NOW, HOUR)
-    return pv_model.issue(model, roof(), history, NO_WEATHER, asked_hours(), TZ, NOW)
+def sun_forecast(history: pl.DataFrame, weather: pl.DataFrame = NO_WEATHER):
+    model = pv_model.train(roof(), history, weather, TZ, NOW, HOUR)
+    return pv_model.issue(model, roof(), history, weather, asked_hours(), TZ, NOW)
+
+
+def foretold(history: pl.DataFrame) -> pl.DataFrame:
+    """What a service that is always right tells of `sunny`'s clouds a day and a half ahead."""
+    lit = clear_sky(
+        history.select("interval_start").join(roof(50.0, 260.0), how="cross")
+    ).with_columns(history["power_kw"])
+    clearness = pl.col("power_kw") / (6.0 * pl.col("poa_clear_w_per_m2") / 1000)
+    return lit.select(
+        "site_id",
+        "interval_start",
+        ghi_w_per_m2=(pl.col("ghi_clear_w_per_m2") * clearness).fill_nan(0.0),
+        kind=pl.lit("forecast"),
+        known_at=pl.col("interval_start") - timedelta(hours=36),
+    )
 
 
 def test_a_plant_is_forecast_for_the_side_it_faces_whatever_the_registry_says():
@@ -190,6 +246,17 @@ def test_a_plant_is_forecast_for_the_side_it_faces_whatever_the_registry_says():
     assert brightest in {15, 16, 17}
     night = answers["interval_start"].dt.convert_time_zone(TZ).dt.hour().is_in([0, 1, 2, 23])
     assert answers.filter(night).select(pl.col("p90").max()).item() == 0.0
+
+
+def test_clouds_that_a_trusty_service_foretold_are_in_the_forecast():
+    history = sunny(NOW)
+    truth = history.select("interval_start", value="power_kw")
+
+    def error(weather: pl.DataFrame) -> float:
+        scored = sun_forecast(history, weather).join(truth, on="interval_start")
+        return scored.select((pl.col("p50") - pl.col("value")).abs().sum()).item()
+
+    assert error(foretold(history)) < 0.5 * error(NO_WEATHER)
 
 
 def test_steps_held_back_by_a_limit_teach_nothing():
