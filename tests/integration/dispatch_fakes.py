@@ -1,6 +1,6 @@
 """Fake devices whose memory is a file, and a plant of them: they outlive a killed push.
 
-Run as a program it pushes one interval and kills itself with SIGKILL at the point it is told.
+`push_until_killed` is for a process of its own: it kills itself with SIGKILL at a point.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -50,6 +48,7 @@ from vpp_pipeline.warehouse.store import Warehouse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from vpp_pipeline.dispatch.recheck import RecheckReport
     from vpp_pipeline.dispatch.report import PushReport
@@ -320,14 +319,11 @@ class Doomed(Ledger):
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main(directory: str, point: str, nth: str) -> None:
-    bench = Bench(Path(directory))
-    doomed = Doomed(Watched(Path(directory) / "warehouse"), point, int(nth))
+def push_until_killed(directory: Path, point: str, nth: int) -> None:
+    """Push one interval, and die the `nth` time that the push comes to the point."""
+    bench = Bench(directory)
+    doomed = Doomed(Watched(directory / "warehouse"), point, nth)
     bench.ledger = doomed
     for driver in bench.drivers.values():
         driver.after_send = lambda: doomed.reached("after send")
     bench.push()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -1,12 +1,9 @@
+import multiprocessing
 import signal
-import subprocess
-import sys
 from datetime import timedelta
-from pathlib import Path
 
-import dispatch_fakes
 import pytest
-from dispatch_fakes import BEFORE, START, Bench
+from dispatch_fakes import BEFORE, START, Bench, push_until_killed
 
 from vpp_pipeline.dispatch.lifecycle import FINAL
 
@@ -26,18 +23,22 @@ POINTS = [
 ]
 UNSENT = {"before commit of intents", "after intents", "after SENT"}
 
+PROCESSES = multiprocessing.get_context("forkserver")  # each a fork of one that has imported this:
+PROCESSES.set_forkserver_preload(["vpp_pipeline.dispatch.push", "vpp_pipeline.dispatch.recheck"])
+
+
+def killed_push(directory, point, nth):
+    process = PROCESSES.Process(target=push_until_killed, args=(directory, point, nth))
+    process.start()
+    process.join(60)
+    return process.exitcode
+
 
 @pytest.mark.parametrize(("point", "nth"), POINTS)
 def test_invariant_05_a_push_killed_anywhere_loses_nothing_and_applies_nothing_twice(
     tmp_path, point, nth
 ):
-    killed = subprocess.run(
-        [sys.executable, str(Path(dispatch_fakes.__file__)), str(tmp_path), point, str(nth)],
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert killed_push(tmp_path, point, nth) == -signal.SIGKILL
     at_boundary = "VERIFIED" in point or nth > 1
     bench = Bench(tmp_path, now=START + timedelta(seconds=20) if at_boundary else BEFORE)
     before = bench.applications()
@@ -58,11 +59,7 @@ def test_invariant_05_a_push_killed_anywhere_loses_nothing_and_applies_nothing_t
 
 
 def test_a_push_killed_after_its_interval_leaves_nothing_open(tmp_path):
-    subprocess.run(
-        [sys.executable, str(Path(dispatch_fakes.__file__)), str(tmp_path), "after SENT", "1"],
-        timeout=60,
-        check=False,
-    )
+    assert killed_push(tmp_path, "after SENT", 1) == -signal.SIGKILL
     bench = Bench(tmp_path, now=START + timedelta(hours=1))
     bench.push()
     assert set(bench.states().values()) == {"EXPIRED"}
