@@ -211,32 +211,36 @@ def _calibrated(
     random = np.random.default_rng(_SEED)
     if len(late) > _MOST_CALIBRATED:
         late = np.sort(random.choice(late, _MOST_CALIBRATED, replace=False))
-    series, asked = series[late], asked[late]
     bounds = np.array([*_LEADS_FROM_H, _LONGEST_LEAD_H]) * panel.steps_per_hour
-    order = np.argsort(series, kind="stable")
-    starts = np.unique(series[order], return_index=True)[1]
-    by_series = [rows for rows in np.split(order, starts[1:]) if len(rows) >= _LEAST_SCORES]
-    names = [panel.subjects[int(series[rows[0]])] for rows in by_series]
-    moves = np.empty((len(by_series), len(_LEADS_FROM_H), 2))
-    moves_else = np.empty(moves.shape[1:])
-    for n, (least, most) in enumerate(pairwise(bounds)):
-        examples = Examples(series, asked - random.integers(least, most, len(asked)), asked)
-        features = regressors(panel, size, examples, sun)
-        value = panel.values[series, asked] / size[series]
-        hours, odd = _hour(panel, asked), _is_odd_block(panel, asked)
-        seen, without_odd, without_even = (
-            np.einsum("qef,ef->qe", learnt[:, hours], features) for learnt in (weights, *of_halves)
-        )
-        held_out = np.where(odd, without_odd, without_even)
-        whole = np.isfinite(seen).all(axis=0)
-        moves_else[n] = _moves(held_out[:, whole], seen[:, whole], value[whole])
-        for place, rows in enumerate(by_series):
-            some = rows[whole[rows]]
-            enough = len(some) >= _LEAST_SCORES
-            moves[place, n] = (
-                _moves(held_out[:, some], seen[:, some], value[some]) if enough else moves_else[n]
-            )
-    return dict(zip(names, moves, strict=True)), moves_else
+    lead = np.concatenate(
+        [random.integers(least, most, len(late)) for least, most in pairwise(bounds)]
+    )
+    leads = _lead_class(panel, lead)
+    series, asked = (np.tile(places[late], len(_LEADS_FROM_H)) for places in (series, asked))
+    examples = Examples(series, asked - lead, asked)
+    features = regressors(panel, size, examples, sun)
+    whole = np.isfinite(features).all(axis=1)
+    value = panel.values[series, asked] / size[series]
+    hours, odd = _hour(panel, asked), _is_odd_block(panel, asked)
+    seen, without_odd, without_even = (
+        np.einsum("qef,ef->qe", learnt[:, hours], features) for learnt in (weights, *of_halves)
+    )
+    held_out = np.where(odd, without_odd, without_even)
+
+    def moves(rows: Places) -> Array:
+        return _moves(held_out[:, rows], seen[:, rows], value[rows])
+
+    moves_else = np.stack([moves(np.flatnonzero(whole & (leads == n))) for n in np.unique(leads)])
+    kept = np.flatnonzero(whole)
+    order = kept[np.lexsort((leads[kept], series[kept]))]
+    group = series[order] * len(_LEADS_FROM_H) + leads[order]
+    starts = np.unique(group, return_index=True)[1]
+    moved: dict[str, Array] = {}
+    for rows in np.split(order, starts[1:]):
+        if len(rows) >= _LEAST_SCORES:
+            name = panel.subjects[int(series[rows[0]])]
+            moved.setdefault(name, moves_else.copy())[leads[rows[0]]] = moves(rows)
+    return moved, moves_else
 
 
 def _moves(held_out: Array, seen: Array, value: Array) -> Array:
