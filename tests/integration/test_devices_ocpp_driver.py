@@ -12,6 +12,7 @@ import pytest
 from devices_ocpp_bench import (
     CHARGER_KW,
     DEVICES,
+    PATIENCE_S,
     QUARTER,
     SOON_S,
     START,
@@ -407,7 +408,7 @@ def test_a_charge_point_is_found_again_after_the_central_system_was_killed(tmp_p
             async with bench(tmp_path / "c", clock) as again:
                 await again.connected("ev-1", "ev-2")
                 # It knows of the transaction only by what it asks.
-                (result,) = await driver.command([(link(), command(-4.0))], START, 5)
+                (result,) = await driver.command([(link(), command(-4.0))], START, PATIENCE_S)
                 assert result.outcome is Outcome.ACKED
                 assert '"chargingProfilePurpose":"TxProfile"' in result.sent
 

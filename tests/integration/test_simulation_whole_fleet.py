@@ -112,7 +112,7 @@ def test_every_one_of_2000_devices_answers_its_driver(started, tmp_path):
     clock = fleet.plant.clock
     known = Credentials.read({}, generated=tmp_path / "credentials.toml")
     # Fleet and drivers share one interpreter: all at once, a busy machine would time some out.
-    batched = [links[first : first + 250] for first in range(0, 2000, 250)]
+    batched = [links[first : first + 100] for first in range(0, 2000, 100)]
 
     async def ask():
         mqtt = {"mqtt": MqttDriver("test", clock, lambda: known)}
