@@ -152,6 +152,16 @@ def test_a_load_without_a_past_gets_its_nameplate_and_says_so():
     assert by_model == {"a": ["global"], "new": ["nameplate"]}
 
 
+def test_a_fleet_of_new_loads_is_answered_though_others_have_taught_a_model():
+    history = habits(NOW)
+    model = load_model.train(history, TZ, NOW, HOUR)
+
+    told = load_model.issue(model, loads("new", "newer"), history, asked_hours(), TZ, NOW)
+
+    assert set(told["subject_id"]) == {"new", "newer"}
+    assert load_model.NAME not in set(told["model"])
+
+
 def test_too_little_history_teaches_no_model_and_the_similar_days_answer():
     history = habits(NOW).filter(pl.col("interval_start") > NOW - timedelta(days=4))
     assert load_model.train(history, TZ, NOW, HOUR) is None
