@@ -190,7 +190,7 @@ lines = st.one_of(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(st.lists(lines.filter(str.strip), max_size=30))
 def test_any_mixture_of_good_and_bad_rows_loses_none(tmp_path_factory, given_lines):
     path = tmp_path_factory.getbasetemp() / "mixture.csv"

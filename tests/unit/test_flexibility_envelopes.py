@@ -312,7 +312,7 @@ def stores(draw):
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @drawn(stores())
 def test_the_lowest_energy_is_never_above_the_highest(fleet):
     low, high = viable_energies(fleet)
@@ -321,7 +321,7 @@ def test_the_lowest_energy_is_never_above_the_highest(fleet):
     assert not (low > high).any()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @drawn(stores(), st.integers(0, 2**32 - 1))
 def test_a_path_that_keeps_the_energy_bounds_can_be_kept_to_the_end(fleet, seed):
     """Walk at random inside the bounds: there is always a power for the next step."""
@@ -340,7 +340,7 @@ def test_a_path_that_keeps_the_energy_bounds_can_be_kept_to_the_end(fleet, seed)
         energy = np.where(here, step, 0.0)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @drawn(stores())
 def test_resting_lies_inside_the_bounds_wherever_resting_is_feasible(fleet):
     low, high = viable_energies(fleet)
@@ -355,7 +355,7 @@ def test_resting_lies_inside_the_bounds_wherever_resting_is_feasible(fleet):
     assert (inside | ~fleet.present)[:, restful].all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @drawn(stores())
 def test_a_wish_that_can_be_met_is_met(fleet):
     """Where charging all the way meets every wish, the bounds keep them as they are."""

@@ -216,7 +216,7 @@ def test_without_curvature_it_finds_the_linear_programmes_optimum(seed):
     assert response.cost_eur == pytest.approx(best, rel=1e-6, abs=1e-5)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(deadline=None)
 @drawn(SEEDS)
 def test_the_laws_multipliers_prove_the_cost_to_be_the_least(seed):
     rng = np.random.default_rng(seed)
@@ -227,7 +227,7 @@ def test_the_laws_multipliers_prove_the_cost_to_be_the_least(seed):
     assert response.cost_eur + sun.cost_eur == pytest.approx(proven, rel=1e-10, abs=1e-10)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(deadline=None)
 @drawn(SEEDS)
 def test_without_curvature_the_proof_leaves_next_to_nothing_open(seed):
     rng = np.random.default_rng(seed)
@@ -242,7 +242,7 @@ def test_without_curvature_the_proof_leaves_next_to_nothing_open(seed):
     assert -1e-10 * (1 + abs(proven)) <= gap <= 1e-8 * (1 + moved_kwh)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(deadline=None)
 @drawn(SEEDS, st.booleans())
 def test_every_bound_and_the_energy_law_are_kept(seed, curved):
     rng = np.random.default_rng(seed)
@@ -253,7 +253,7 @@ def test_every_bound_and_the_energy_law_are_kept(seed, curved):
     assert off_the_law(stores, response) < 1e-12
 
 
-@settings(max_examples=150, deadline=None)
+@settings(deadline=None)
 @drawn(SEEDS, st.sampled_from(["floor_kwh", "ceiling_kwh"]))
 def test_bounds_that_contradict_each_other_still_get_a_schedule(seed, wrong):
     rng = np.random.default_rng(seed)

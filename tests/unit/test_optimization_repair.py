@@ -28,7 +28,7 @@ def problem(devices):
 FLEET = problem(given.mixed_fleet(8, seed=5))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @drawn(st.integers(0, 2**32 - 1))
 def test_any_goal_at_all_ends_in_a_feasible_plan(seed):
     rng = np.random.default_rng(seed)
