@@ -64,7 +64,7 @@ def fleets(draw):
     return Fleet.model_validate(tree)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(deadline=None)
 @given(fleets())
 def test_a_fleet_comes_back_from_its_document_unchanged(fleet):
     document = to_document(fleet)

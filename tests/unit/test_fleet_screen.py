@@ -98,7 +98,7 @@ def model_refuses(row):
     return False
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(st.lists(changes(), min_size=1, max_size=12))
 def test_a_row_is_refused_if_and_only_if_its_model_refuses_it(changed):
     rows = SOUND.to_dicts()

@@ -191,7 +191,7 @@ def test_parquet_may_hold_numbers_in_other_types_and_tags_as_text():
     assert table["earliest"].equals(TABLE["earliest"])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(st.integers(0, 2000), st.binary(max_size=12), st.integers(0, 30))
 @example(at=0, junk=b"\r", lost=0)
 def test_no_content_brings_the_reader_down(at, junk, lost):

@@ -192,7 +192,7 @@ def test_a_file_that_is_no_fleet_is_refused_in_words(content, said):
     assert any(said in str(problem) for problem in problems)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(
     st.one_of(
         st.binary(max_size=200),

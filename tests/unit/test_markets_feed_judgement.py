@@ -123,7 +123,7 @@ rows = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(rows)
 def test_good_and_refused_rows_are_all_rows(given_rows):
     result = judged(*given_rows)

@@ -25,7 +25,7 @@ T0 = datetime(2020, 8, 10, tzinfo=UTC)
 T0_S = T0.timestamp()
 NOBODY = np.array([np.nan])
 
-bounded = settings(max_examples=60, deadline=None)
+bounded = settings(deadline=None)
 setpoints = st.one_of(st.just(float("nan")), st.floats(-30, 30))
 steps = st.lists(st.tuples(setpoints, st.floats(0.5, 60)), min_size=1, max_size=60)
 efficiency = st.floats(0.5, 1)

@@ -162,7 +162,7 @@ def frames(draw):
     return pl.DataFrame(rows, types)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(frames(), st.randoms(use_true_random=False))
 def test_the_hash_of_inputs_is_blind_to_the_order_of_rows_and_columns(frame, random):
     rows = random.sample(range(frame.height), frame.height)
@@ -171,7 +171,7 @@ def test_the_hash_of_inputs_is_blind_to_the_order_of_rows_and_columns(frame, ran
     assert input_hash({"a": frame[rows].select(columns)}) == input_hash({"a": frame})
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(frames(), frames())
 def test_the_hash_of_inputs_tells_any_two_contents_apart(one, other):
     same = sorted(map(repr, one.rows())) == sorted(map(repr, other.rows()))
