@@ -26,6 +26,7 @@ LAG_DAYS = 28
 USUAL = 1
 """The feature that is what the series usually gives then, on such a day."""
 _RECENCY_DAYS = 14.0
+_SIZED_DAYS = 30
 _WEEK = 7
 _WEEKEND_DAYS = 2
 _SATURDAY = 2  # days since 1970-01-01, a Thursday
@@ -59,9 +60,14 @@ class Sun:
 
 
 def sizes(panel: Panel) -> Array:
-    """Return each series' mean size; NaN where nothing of it is known, 0 where it is all zero."""
-    known = np.isfinite(panel.values)
-    total = np.where(known, np.abs(panel.values), 0.0).sum(axis=1)
+    """Return each series' mean size of late; NaN where nothing is known, 0 where it is all zero.
+
+    Only the last month counts: what is learnt from a year is then in the same units as an issue
+    that looks at four weeks, whatever the season.
+    """
+    values = panel.values[:, -_SIZED_DAYS * panel.steps_per_day :]
+    known = np.isfinite(values)
+    total = np.where(known, np.abs(values), 0.0).sum(axis=1)
     count = known.sum(axis=1)
     mean: Array = np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
     return mean
