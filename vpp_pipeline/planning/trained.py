@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from vpp_pipeline import delivery_day as market_day
-from vpp_pipeline.forecasting import load_model, pv_model
+from vpp_pipeline.forecasting import load_model, pv_model, stay_model
 from vpp_pipeline.settings import MARKET_TZ
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from vpp_pipeline.forecasting.global_model import GlobalModel
+    from vpp_pipeline.forecasting.stay_model import StayModel
 
 _LEARNT = timedelta(days=27)
 """A whole day less than what is read, so that a day's issues all learn from the same rows."""
@@ -65,6 +66,11 @@ def pv_model_at(
     return _plants(_Rows.of(plants, _until(told, midnight), foretold), midnight)
 
 
+def stay_model_at(ended: pl.DataFrame, as_of: datetime) -> StayModel | None:
+    """Return what the `ended` stays (`stay_model.train`) had taught by midnight before `as_of`."""
+    return _stays(_Rows.of(ended.filter(pl.col("departure") <= _midnight(as_of))))
+
+
 @lru_cache(maxsize=2)
 def _loads(rows: _Rows, midnight: datetime) -> GlobalModel | None:
     (history,) = rows.frames
@@ -75,6 +81,12 @@ def _loads(rows: _Rows, midnight: datetime) -> GlobalModel | None:
 def _plants(rows: _Rows, midnight: datetime) -> GlobalModel | None:
     devices, history, weather = rows.frames
     return pv_model.train(devices, history, weather, MARKET_TZ, midnight)
+
+
+@lru_cache(maxsize=2)
+def _stays(rows: _Rows) -> StayModel | None:
+    (ended,) = rows.frames
+    return stay_model.train(ended, MARKET_TZ)
 
 
 def _midnight(as_of: datetime) -> datetime:
