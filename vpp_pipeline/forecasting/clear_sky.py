@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
-from pvlib import atmosphere, clearsky, irradiance, solarposition
 
 from vpp_pipeline.delivery_day import STEP
 
@@ -26,6 +25,13 @@ def clear_sky(planes: pl.DataFrame) -> pl.DataFrame:
 
     `planes` holds `interval_start`, `latitude`, `longitude`, `tilt_deg`, `azimuth_deg`.
     """
+    from pvlib import (  # noqa: PLC0415 - slow; a push does without
+        atmosphere,
+        clearsky,
+        irradiance,
+        solarposition,
+    )
+
     times = planes.select(interval_start=pl.col("interval_start").unique().sort())
     middle = pl.col("interval_start") + STEP / 2
     sun = times.select(

@@ -20,8 +20,6 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn import config_context
-from sklearn.linear_model import lasso_path
 from threadpoolctl import threadpool_limits
 
 if TYPE_CHECKING:
@@ -84,6 +82,8 @@ def forecast_day(features: Array, prices: Array) -> dict[str, Array]:
     if not np.isfinite(asked).all() or whole.sum() < LEAST_DAYS:
         return {}
     past, prices = past[whole], prices[whole]
+    from sklearn import config_context  # noqa: PLC0415 - slow; a push does without
+
     with threadpool_limits(limits=1), config_context(skip_parameter_validation=True):
         told = [_fit(past[-days:], prices[-days:], asked, scale) for days, scale in _FITS]
     p50 = np.mean([point for point, _ in told], axis=0)
@@ -132,6 +132,8 @@ def _lasso(design: Array, target: Array, gram: Array, moments: Array) -> Array:
     steepest = float(np.abs(moments).max()) / days
     if steepest <= 0:
         return np.zeros(len(moments))
+    from sklearn.linear_model import lasso_path  # noqa: PLC0415 - slow; a push does without
+
     _, path, _ = lasso_path(
         design,
         target,

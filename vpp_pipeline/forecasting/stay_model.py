@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from sklearn.ensemble import HistGradientBoostingRegressor
 from threadpoolctl import threadpool_limits
 
 from vpp_pipeline.forecasting.rows import QUANTILES
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from sklearn.ensemble import HistGradientBoostingRegressor
 
 Floats = NDArray[np.float64]
 
@@ -138,6 +139,10 @@ def _between(at: Floats, x: Floats, y: Floats) -> Floats:
 
 
 def _trees(q: float) -> HistGradientBoostingRegressor:
+    from sklearn.ensemble import (  # noqa: PLC0415 - slow; a push does without
+        HistGradientBoostingRegressor,
+    )
+
     return HistGradientBoostingRegressor(
         loss="quantile",
         quantile=q,

@@ -8,13 +8,12 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any, Literal
 
-import matplotlib as mpl
 import polars as pl
-from matplotlib.dates import ConciseDateFormatter
-from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from matplotlib.figure import Figure
 
 _COLOURS = {
     "battery": "#2a9d8f",
@@ -125,7 +124,7 @@ def delivery_scores(scores: pl.DataFrame, form: Format = "svg") -> bytes:
     `scores`: (device_id, direction, score), lowest first.
     """
     shown = scores.head(_MOST_BARS)
-    figure = Figure(figsize=(9, 0.6 + 0.25 * max(shown.height, 1)), layout="constrained")
+    figure = _blank((9, 0.6 + 0.25 * max(shown.height, 1)))
     axes = figure.subplots()
     names = shown.select(pl.format("{} {}", "device_id", "direction")).to_series().to_list()
     bars = axes.barh(names, shown["score"], color=_PRICE, height=0.6)
@@ -154,7 +153,7 @@ def forecast_skill(skill: pl.DataFrame, form: Format = "svg") -> bytes:
         )
         .sort("target", "euros_lost", "forecaster")
     )
-    figure = Figure(figsize=(9, 0.8 + 0.3 * max(shown.height, 1)), layout="constrained")
+    figure = _blank((9, 0.8 + 0.3 * max(shown.height, 1)))
     axes = figure.subplots()
     bars = axes.barh(
         shown.select(pl.format("{}: {}", "target", "forecaster")).to_series().to_list(),
@@ -177,7 +176,7 @@ def forecast_skill(skill: pl.DataFrame, form: Format = "svg") -> bytes:
 
 def costs(named_costs_eur: dict[str, float]) -> bytes:
     """Draw the day's cost of each way to run it, as SVG."""
-    figure = Figure(figsize=(9, 0.6 + 0.45 * len(named_costs_eur)), layout="constrained")
+    figure = _blank((9, 0.6 + 0.45 * len(named_costs_eur)))
     axes = figure.subplots()
     names = list(named_costs_eur)
     bars = axes.barh(names, list(named_costs_eur.values()), color=_PRICE, height=0.55)
@@ -200,7 +199,7 @@ def regret(day: pl.DataFrame, form: Format = "svg") -> bytes:
     best = row["perfect_foresight_eur"]
     steps = [best, best + losses[0], best + losses[0] + losses[1]]
     names = ["perfect foresight", "lost to the solver", "lost to forecasts", "lost in execution"]
-    figure = Figure(figsize=(9, 3.0), layout="constrained")
+    figure = _blank((9, 3.0))
     axes = figure.subplots()
     bars = axes.barh(
         [*names, "the day as it was", "the unmanaged fleet"],
@@ -225,7 +224,7 @@ def churn(plans: pl.DataFrame, form: Format = "svg") -> bytes:
     `plans`: (revision, cause_kind, moved_kwh, share_moved), oldest first; of many the last.
     """
     shown = plans.tail(_MOST_BARS)
-    figure = Figure(figsize=(9, 0.6 + 0.25 * max(shown.height, 1)), layout="constrained")
+    figure = _blank((9, 0.6 + 0.25 * max(shown.height, 1)))
     axes = figure.subplots()
     names = [
         f"{revision}  {kind[:_LONGEST_CAUSE]}"
@@ -244,7 +243,7 @@ def churn(plans: pl.DataFrame, form: Format = "svg") -> bytes:
 def _figure(
     rows: int, size: tuple[float, float], heights: Sequence[float]
 ) -> tuple[Figure, list[Any]]:
-    figure = Figure(figsize=size, layout="constrained")
+    figure = _blank(size)
     axes = figure.subplots(rows, 1, sharex=True, height_ratios=list(heights), squeeze=False)
     for ax in axes[:, 0]:
         ax.spines[["top", "right"]].set_visible(False)
@@ -256,8 +255,16 @@ def _local(frame: pl.DataFrame, timezone: str) -> list[Any]:
     return frame["interval_start"].dt.convert_time_zone(timezone).to_list()
 
 
+def _blank(size: tuple[float, float]) -> Figure:
+    from matplotlib.figure import Figure  # noqa: PLC0415 - slow; a push draws nothing
+
+    return Figure(figsize=size, layout="constrained")
+
+
 def _bytes(figure: Figure, form: Format, timezone: str) -> bytes:
     axis = figure.axes[-1].xaxis
+    from matplotlib.dates import ConciseDateFormatter  # noqa: PLC0415 - slow, see `_blank`
+
     formatter: Any = ConciseDateFormatter  # its constructor has no types
     axis.set_major_formatter(formatter(axis.get_major_locator(), tz=timezone))
     return _save(figure, form)
@@ -266,6 +273,8 @@ def _bytes(figure: Figure, form: Format, timezone: str) -> bytes:
 def _save(figure: Figure, form: Format) -> bytes:
     target = io.BytesIO()
     # A fixed salt and no date make the same day the same file.
+    import matplotlib as mpl  # noqa: PLC0415 - slow, see `_blank`
+
     with mpl.rc_context({"svg.hashsalt": "vpp", "svg.fonttype": "none"}):
         metadata = {"Date": None} if form == "svg" else None
         figure.savefig(target, format=form, dpi=110, metadata=metadata)
