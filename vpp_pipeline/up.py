@@ -88,6 +88,28 @@ def prepare_dagster_home(home: Path) -> None:
         ) from error
 
 
+def make_dagster_tables(home: Path) -> None:
+    """Let one process alone make what Dagster stores runs in; raises `StartError` where it can't.
+
+    Web server and daemon begin at the same time, and on a first start would both make the tables:
+    what they leave then, no Dagster process reads again.
+    """
+    made = subprocess.run(
+        [str(Path(sys.executable).parent / "dagster"), "instance", "info"],
+        env={**os.environ, "DAGSTER_HOME": str(home)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if made.returncode:
+        told = made.stderr.strip().splitlines() or ["it told nothing"]
+        raise StartError(
+            f"Dagster can't use DAGSTER_HOME {home} ({told[-1]}): "
+            "move its folders history and schedules away, or set DAGSTER_HOME to another path"
+        )
+
+
 def check_port_is_free(port: int) -> None:
     """Raise StartError if something listens on the loopback port already."""
     with socket.socket() as probe:

@@ -74,6 +74,17 @@ def test_a_dagster_home_gets_the_measured_settings_and_keeps_its_own(tmp_path):
     assert [path.name for path in home.iterdir()] == ["dagster.yaml"]
 
 
+def test_up_on_tables_that_dagster_can_not_read_says_so_and_starts_nothing(
+    vpp_up, tmp_path, free_port
+):
+    home = tmp_path / "dagster"
+    (home / "schedules").mkdir(parents=True)
+    (home / "schedules" / "schedules.db").write_text("no database")
+    told = vpp_up(free_port, home)
+    assert f"Dagster can't use DAGSTER_HOME {home}" in told
+    assert "move its folders history and schedules away" in told
+
+
 FIRST_START = datetime(2020, 9, 14, 4, 0, tzinfo=UTC)
 RUN = """
 import sys
