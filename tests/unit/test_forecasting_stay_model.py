@@ -59,6 +59,13 @@ def test_what_becomes_of_drivers_words_is_learned_the_same_way_each_time_from_th
     assert model.quantiles(absurd, asked.head(1)).equals(said.head(1))
 
 
+def test_when_no_vehicle_is_there_nothing_is_said():
+    sessions = habits(LEAST_SESSIONS + 10)
+    said = train(sessions, "Europe/Berlin").quantiles(sessions, sessions.clear())
+    assert said.height == 0
+    assert set(QUANTILES) < set(said.columns)
+
+
 def test_too_few_sessions_teach_nothing():
     assert train(habits(LEAST_SESSIONS - 1), "Europe/Berlin") is None
 

@@ -62,10 +62,14 @@ class StayModel:
         read, and of `past` only what had ended when the session began.
         """
         features = _features(past, begun, self.timezone)
+
+        def predicted(trees: HistGradientBoostingRegressor) -> Floats:
+            # Trees refuse to be asked about nobody, as at night, when no vehicle is there.
+            said: Floats = trees.predict(features) if begun.height else np.empty(0)
+            return said
+
         with threadpool_limits(limits=1):
-            said = {
-                key: trees.predict(features) + self.shifts[key] for key, trees in self.trees.items()
-            }
+            said = {key: predicted(trees) + self.shifts[key] for key, trees in self.trees.items()}
         ordered = {
             f"{target}_{name}": np.maximum(values, 0.0)
             for target in _TARGETS
