@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from vpp_pipeline.cli.home import settings_of_known_plant
 from vpp_pipeline.planning import as_of as moments
 from vpp_pipeline.planning.replays import FailedDay, ReplayedDay, compared, replayed
 from vpp_pipeline.planning.variants import Variant, VariantError, read_variant
 from vpp_pipeline.runtime import Runtime
-from vpp_pipeline.settings import Settings
 from vpp_pipeline.warehouse.errors import WarehouseError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def replay(days: list[date], as_of: AsOf) -> None:
         f"{'solver':>8}  {'really':>9}"
     )
     costs, failed, wrong = [], 0, 0
-    for told in _told(replayed(_runtime(), days, as_of)):
+    for told in _told(replayed(Runtime.of(settings_of_known_plant()), days, as_of)):
         if isinstance(told, FailedDay):
             failed += 1
             continue
@@ -90,7 +90,7 @@ def whatif(days: list[date], variant: Variant, as_of: AsOf) -> None:
     click.echo(f"{variant.name} as known at {as_of.text}; EUR, lower is better")
     click.echo(f"{'day':10}  {'as it was':>10}  {variant.name:>16}  {'difference':>10}")
     differences, failed, wrong = [], 0, 0
-    for told in _told(compared(_runtime(), days, as_of, variant)):
+    for told in _told(compared(Runtime.of(settings_of_known_plant()), days, as_of, variant)):
         if isinstance(told, FailedDay):
             failed += 1
             continue
@@ -107,15 +107,6 @@ def whatif(days: list[date], variant: Variant, as_of: AsOf) -> None:
         f"{len(differences)} days compared, {failed} could not be; the difference", differences
     )
     sys.exit(1 if failed or wrong else 0)
-
-
-def _runtime() -> Runtime:
-    settings = Settings.from_environment()
-    if not settings.warehouse_dir.exists():
-        raise click.ClickException(
-            f"{settings.warehouse_dir} does not exist: set VPP_HOME to the plant's home"
-        )
-    return Runtime.of(settings)
 
 
 def _told(days: Iterable[Told]) -> Iterator[Told]:

@@ -12,10 +12,10 @@ import click
 from rich.console import Console
 from rich.markdown import Markdown
 
+from vpp_pipeline.cli.home import settings_of_known_plant
 from vpp_pipeline.cli.ordering import moment_of
 from vpp_pipeline.dispatch.why import explain
 from vpp_pipeline.dispatch.why_words import markdown
-from vpp_pipeline.settings import Settings
 from vpp_pipeline.warehouse.errors import WarehouseError
 from vpp_pipeline.warehouse.store import Warehouse
 
@@ -29,11 +29,7 @@ def why(device: str, time: datetime, as_json: bool) -> None:
 
     TIME has its zone, such as 2026-01-31T18:07+01:00.
     """
-    settings = Settings.from_environment()
-    if not settings.warehouse_dir.exists():
-        raise click.ClickException(
-            f"{settings.warehouse_dir} does not exist: set VPP_HOME to the plant's home"
-        )
+    settings = settings_of_known_plant()
     try:
         answer = explain(Warehouse(settings.warehouse_dir), settings, device, time.astimezone(UTC))
     except (LookupError, WarehouseError) as error:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from vpp_pipeline.delivery_day import day_intervals
+from vpp_pipeline.delivery_day import STEP_H, day_intervals
 from vpp_pipeline.settings import MARKET_TZ
 from vpp_pipeline.settlement.actuals import actual_day
 from vpp_pipeline.settlement.cost import day_cost
@@ -135,4 +135,5 @@ def _told(schedules: pl.DataFrame, devices: pl.DataFrame) -> pl.DataFrame:
 def moved_kwh(made: pl.DataFrame, real: pl.DataFrame) -> float:
     """Return by how much one schedule's powers differ from another's, where both have a row."""
     both = made.join(real, on=_CELL, suffix="_real")
-    return float(both.select((pl.col("power_kw") - pl.col("power_kw_real")).abs().sum()).item()) / 4
+    off_kw = (pl.col("power_kw") - pl.col("power_kw_real")).abs()
+    return STEP_H * float(both.select(off_kw.sum()).item())

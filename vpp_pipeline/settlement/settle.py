@@ -1,7 +1,7 @@
 """A delivery day settled: what was delivered, what it cost, and what it would have cost.
 
-Belongs here: the three ways to run the day under one accounting, put together. Does not: any
-figure by itself (`delivery`, `cost`), reading the records (`defs`).
+Belongs here: the four ways to run the day under one accounting, put together. Does not: any
+figure by itself (`delivery`, `cost`), reading the records (`planning.records`).
 """
 
 from __future__ import annotations
