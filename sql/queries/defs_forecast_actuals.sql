@@ -26,3 +26,4 @@ JOIN (
     WHERE target IN ('load', 'pv', 'wind') AND known_at <= $as_of
 )
 USING (subject_id)
+ORDER BY target, subject_id, interval_start

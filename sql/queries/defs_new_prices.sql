@@ -8,4 +8,4 @@ LEFT JOIN (
     GROUP BY ALL
 ) AS known USING (market, interval_start)
 WHERE known_price IS DISTINCT FROM fetched.price_eur_per_mwh
-ORDER BY interval_start
+ORDER BY market, interval_start

@@ -2,3 +2,4 @@
 SELECT DISTINCT interval_start
 FROM prices
 WHERE market = $market AND interval_start >= $start AND interval_start < $end_ AND known_at <= $as_of
+ORDER BY interval_start

@@ -2,4 +2,4 @@
 SELECT DISTINCT *
 FROM challenger_forecasts
 WHERE interval_start >= $start AND interval_start < $end_ AND known_at <= $as_of
-ORDER BY target, forecaster, subject_id, interval_start
+ORDER BY target, forecaster, subject_id, interval_start, known_at

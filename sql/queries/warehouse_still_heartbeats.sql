@@ -18,3 +18,4 @@ FROM recent
 JOIN newest USING (device_id, heartbeat)
 WHERE recent.measured_at < newest.measured_at
 GROUP BY recent.device_id, heartbeat
+ORDER BY recent.device_id

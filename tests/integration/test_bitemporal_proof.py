@@ -138,6 +138,17 @@ def test_every_query_names_its_moment_or_why_it_needs_none():
 
 
 @pytest.mark.parametrize("query", MOMENT)
+def test_rows_that_decide_come_in_an_order(query):
+    text = (QUERIES / f"{query}.sql").read_text(encoding="utf-8")
+    outermost = re.sub(r"--.*", "", text)
+    while (without := re.sub(r"\([^()]*\)", "", outermost)) != outermost:
+        outermost = without
+    assert "ORDER BY" in outermost or text.startswith("-- One row"), (
+        "DuckDB answers in any order: add ORDER BY, or begin its comment with One row"
+    )
+
+
+@pytest.mark.parametrize("query", MOMENT)
 def test_a_query_answers_the_same_whatever_became_known_after_its_moment(bases, query):
     clean, poisoned, _, rows = bases
     text = (QUERIES / f"{query}.sql").read_text(encoding="utf-8")
