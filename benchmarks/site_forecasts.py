@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from vpp_pipeline.forecasting import load_model, pv_model
-from vpp_pipeline.forecasting.groups import group_history
+from vpp_pipeline.forecasting.groups import sums
 
 if TYPE_CHECKING:
     from vpp_pipeline.forecasting.global_model import GlobalModel
@@ -178,8 +178,9 @@ def _devices(kind: str, ratings: dict[str, float], place: dict[str, float]) -> p
 
 
 def _with_aggregate(history: pl.DataFrame) -> pl.DataFrame:
-    members = history.select("device_id").unique().with_columns(group_id=pl.lit(_AGGREGATE))
-    return pl.concat([history, group_history(history, members)])
+    alike = {"sum_id": pl.lit(_AGGREGATE), "max_draw_kw": pl.lit(1.0)}
+    members = history.select("device_id").unique().with_columns(**alike)
+    return pl.concat([history, sums(history, members)])
 
 
 def _print_kinship() -> None:

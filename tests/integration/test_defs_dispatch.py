@@ -231,10 +231,16 @@ def test_every_candidate_is_scored_in_euros_and_rivals_stay_out_of_what_plans_re
     (running, _) = judged
     scored = running.plant.rows("forecast_skill")
     of_price = scored.filter(pl.col("target") == "price")
-    assert set(scored["target"]) == {"load", "generation", "temperature", "price"}
+    planned_on = {"load", "generation", "temperature", "price"}
+    assert set(scored["target"]) == planned_on | {"site_load", "group_load"}
     assert scored.filter("champion")["target"].is_unique().all()
     assert set(of_price["forecaster"]) == {"lear", "similar-day"}
-    assert scored["euros_lost"].is_finite().all()
+    in_euros = scored.filter(pl.col("euros_lost").is_finite())
+    assert set(in_euros["target"]) == planned_on
+    assert in_euros.height == scored.filter(pl.col("target").is_in(planned_on)).height
+    alone = ["load", "site_load"]  # one load a site
+    of_loads = scored.filter(pl.col("target").is_in(alone)).select("forecaster", "mae", "rmae")
+    assert of_loads.unique().height == 2
     assert scored["euros_lost"].min() > -0.05
     assert (scored["forecast_known_at"] < START).all()
     rivals = running.plant.rows("challenger_forecasts")

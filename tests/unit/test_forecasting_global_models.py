@@ -14,7 +14,6 @@ from polars.testing import assert_frame_equal
 from vpp_pipeline.delivery_day import day_intervals, gate_closure
 from vpp_pipeline.forecasting import load_model, pv_model
 from vpp_pipeline.forecasting.clear_sky import clear_sky
-from vpp_pipeline.forecasting.groups import group_history, reconciled
 
 TZ = "Europe/Berlin"
 HOUR = timedelta(hours=1)
@@ -176,29 +175,6 @@ def test_an_evening_peak_stays_at_its_local_hour_when_the_clocks_have_changed(da
     answers = forecast(habits(now, 0.05), now, asked_hours(day))
     peaks = answers.sort("p50").group_by("subject_id").head(1)
     assert peaks["interval_start"].dt.convert_time_zone(TZ).dt.hour().to_list() == [19] * 3
-
-
-def test_a_group_is_the_sum_of_its_members_and_they_add_up_to_its_forecast():
-    history = habits(NOW)
-    members = pl.DataFrame({"group_id": ["all"] * 3, "device_id": list(SIZES)})
-    gappy = history.filter(
-        ~((pl.col("device_id") == "a") & (pl.col("interval_start") == NOW - 5 * HOUR))
-    )
-    total = group_history(gappy, members)
-    assert total.height == history.height // 3 - 1
-    every = pl.concat([history, total])
-    model = load_model.train(every, TZ, NOW, HOUR)
-    told = load_model.issue(model, loads(*SIZES, "all"), every, asked_hours(), TZ, NOW)
-    whole = reconciled(told, members)
-    sums = (
-        whole.filter(pl.col("subject_id") != "all")
-        .group_by("interval_start")
-        .agg(pl.col("p10", "p50").sum())
-        .sort("interval_start")
-    )
-    group = whole.filter(pl.col("subject_id") == "all").sort("interval_start")
-    assert np.allclose(sums["p50"], group["p50"], atol=1e-9)
-    assert sums["p10"].sum() < group["p10"].sum()  # members err in different directions
 
 
 def roof(tilt: float | None = None, azimuth: float | None = None) -> pl.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import polars as pl
@@ -89,3 +90,16 @@ def test_a_forecast_with_a_gap_is_not_scored_for_a_gap_would_count_as_foresight(
     _, day = home()
     assert believing(day, "price", said("price", "market", PRICE).head(95)) is None
     assert believing(day, "load", whole).profiles.height == day.profiles.height
+
+
+def test_a_site_that_no_temperature_was_forecast_of_keeps_the_one_it_had():
+    _, day = home()
+    seen = ASKED.to_frame().select(
+        site_id=pl.lit("heated"), interval_start="interval_start", temperature_c=pl.lit(4.0)
+    )
+    two = replace(
+        day, temperatures=pl.concat([seen, seen.with_columns(site_id=pl.lit("unheated"))])
+    )
+    told = believing(two, "temperature", said("temperature", "heated", pl.lit(1.0))).temperatures
+    by_site = told.group_by("site_id").agg(pl.col("temperature_c").unique())
+    assert dict(by_site.iter_rows()) == {"heated": [1.0], "unheated": [4.0]}

@@ -5,6 +5,7 @@ Belongs here: the assets that make and judge forecasts. Does not: what they stan
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import dagster as dg
 import dataframely as dy
@@ -14,6 +15,7 @@ from vpp_pipeline.defs.market import day_ahead_prices, market_forecasts, weather
 from vpp_pipeline.defs.metadata import column_schema, owners, table
 from vpp_pipeline.defs.partitions import delivery_day, delivery_days
 from vpp_pipeline.defs.plant import fleet, telemetry
+from vpp_pipeline.forecasting.groups import TARGETS
 from vpp_pipeline.forecasting.schemas import Forecasts, SessionForecasts
 from vpp_pipeline.planning import forecasts
 from vpp_pipeline.runtime import Runtime
@@ -37,7 +39,11 @@ def _forecast(
 def load_forecast(
     context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
 ) -> dg.MaterializeResult[None]:
-    """What every uncontrolled load will draw, from recent days of its kind."""
+    """What uncontrolled loads will draw, and those of each site and group together.
+
+    Sites and groups are forecast as they are: their p10 is not the sum of their loads'. A plan
+    reads the loads alone.
+    """
     return _store(runtime, forecasts.load(runtime, delivery_day(context), runtime.clock.now()))
 
 
@@ -85,15 +91,18 @@ def price_forecast(
 def _store(runtime: Runtime, forecast: pl.DataFrame) -> dg.MaterializeResult[None]:
     with runtime.warehouse.write() as connection:
         connection.append("forecasts", forecast)
-    return dg.MaterializeResult(
-        metadata={
-            "dagster/row_count": forecast.height,
-            "models": table(forecast.group_by("model").agg(rows=pl.len()).sort("model")),
-            "total": table(
-                forecast.group_by("interval_start")
-                .agg(pl.col("p10", "p50", "p90").sum())
-                .sort("interval_start"),
-                rows=100,
-            ),
-        }
-    )
+    quantiles = pl.col("p10", "p50", "p90")
+    of_sum = pl.col("target").is_in(TARGETS)
+    told = forecast.with_columns(pl.col("target").cast(pl.String))
+    sums = told.filter(of_sum).group_by("target", "subject_id").agg(quantiles.mean())
+    by_interval = told.filter(~of_sum).group_by("interval_start").agg(quantiles.sum())
+    shown: dict[str, dg.MetadataValue[Any] | int] = {
+        "dagster/row_count": forecast.height,
+        "models": table(
+            told.group_by("target", "model").agg(rows=pl.len()).sort("target", "model")
+        ),
+        "total": table(by_interval.sort("interval_start"), rows=100),
+    }
+    if sums.height:
+        shown["mean_kw_of_sites_and_groups"] = table(sums.sort("target", "subject_id"), rows=50)
+    return dg.MaterializeResult(metadata=shown)

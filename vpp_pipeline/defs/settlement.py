@@ -4,8 +4,6 @@ Belongs here: the assets after the delivery day. Does not: any figure (`settleme
 was lost (`regret`), the day's page (`report`).
 """
 
-from typing import Any
-
 import dagster as dg
 import polars as pl
 
@@ -18,9 +16,10 @@ from vpp_pipeline.forecasting.schemas import ForecastErrors
 from vpp_pipeline.forecasting.skill import errors
 from vpp_pipeline.optimization.settings import PlanSettings
 from vpp_pipeline.planning.records import day_records
+from vpp_pipeline.planning.scoring import actuals
 from vpp_pipeline.reporting import pictures
 from vpp_pipeline.runtime import Runtime
-from vpp_pipeline.settings import MARKET, MARKET_TZ
+from vpp_pipeline.settings import MARKET_TZ
 from vpp_pipeline.settlement.schemas import Delivery
 from vpp_pipeline.settlement.settle import settle_day
 
@@ -101,12 +100,10 @@ def forecast_errors(
     """How wrong each forecast of the day was, by target and subject."""
     day = delivery_day(context)
     start, end = market_day.bounds(day, MARKET_TZ)
-    now = runtime.clock.now()
-    span: dict[str, Any] = {"start": start, "end_": end, "as_of": now}
     with runtime.warehouse.read() as connection:
         made = connection.frame("defs_day_ahead_forecasts", start=start, end_=end)
-        actuals = connection.frame("defs_forecast_actuals", market=MARKET, **span)
-    scored = errors(made, actuals, day)
+    came = actuals(runtime, start, end, runtime.clock.now())
+    scored = errors(made, came, day)
     with runtime.warehouse.write() as connection:
         known = connection.frame("defs_scored_forecasts", delivery_day=day)
         connection.append(

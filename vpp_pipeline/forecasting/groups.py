@@ -1,11 +1,12 @@
-"""Sites and groups: series of their own, with quantiles from their own past.
+"""What the loads of a site or a group draw together: a series of its own beside theirs.
 
-Belongs here: the history of a sum, and members that add up to it. Does not: the models, which
-forecast a group as any other series.
+Belongs here: which loads make up a sum, its past, and telling its forecasts from theirs. Does not:
+the models, which forecast a sum as they do any other load.
 
-The p10 of a sum is not the sum of p10s: members err in different directions. So a group is learnt
-and issued beside its members (`load_model`, `pv_model`), under its own name, and its members' p50
-are then moved to add up to its own.
+The p10 of a sum is not the sum of p10s, for its loads err in different directions. So a sum is
+learnt and issued beside its loads, which teach each other. Loads are not moved to add up to it: on
+recorded homes that errs more, and their bands then hold seven tenths instead of eight
+(docs/benchmarks/site_forecasts.md). A sum of one load is that load.
 """
 
 from __future__ import annotations
@@ -14,56 +15,125 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from vpp_pipeline.forecasting.rows import QUANTILES
 from vpp_pipeline.forecasting.schemas import Forecasts
 
 if TYPE_CHECKING:
     import dataframely as dy
 
-_EVEN_KW = 1e-9
-"""Members without any spread share the difference evenly."""
+TARGETS = ("site_load", "group_load")
+"""The targets of `Forecasts` that are sums of loads: of sites, of groups."""
+_LEAST_TOLD = 0.8
+"""Of a sum's rated draw; a quarter-hour of which less was told has no sum."""
+_APART = ":"
+"""Between target and name of a sum in a model's words; no identifier of the registry has it."""
 
 
-def group_history(history: pl.DataFrame, members: pl.DataFrame) -> pl.DataFrame:
-    """Return the sums of `history` over groups, as rows of devices named as the groups.
+def members(devices: pl.DataFrame) -> pl.DataFrame:
+    """Return which loads of a fleet make up which sum: `sum_id`, `device_id`, `max_draw_kw`.
 
-    `history` holds `device_id`, `interval_start`, `power_kw`; `members` holds `group_id` and
-    `device_id`. A step that a member has not told, or told no number of, has no sum.
+    `devices` is the fleet's frame (`DeviceFrame`). A site's loads are a sum, and so are a group's.
     """
-    told = history.filter(pl.col("power_kw").is_finite()).join(members, on="device_id")
-    every = members.group_by("group_id").agg(members=pl.col("device_id").n_unique())
+    loads = devices.filter(pl.col("device_type").cast(pl.String) == "load")
+    of_sites = loads.select("device_id", "max_draw_kw", named="site_id")
+    of_groups = loads.explode("groups").drop_nulls("groups")
+    by_target = zip(
+        TARGETS,
+        [of_sites, of_groups.select("device_id", "max_draw_kw", named="groups")],
+        strict=True,
+    )
+    return pl.concat(
+        rows.select(
+            pl.format("{}{}{}", pl.lit(target), pl.lit(_APART), "named").alias("sum_id"),
+            "device_id",
+            "max_draw_kw",
+        )
+        for target, rows in by_target
+    ).sort("sum_id", "device_id")
+
+
+def sums(history: pl.DataFrame, members: pl.DataFrame) -> pl.DataFrame:
+    """Return the sums of `history` (`device_id`, `interval_start`, `power_kw`), in its columns.
+
+    A quarter-hour that not all loads of a sum have told, or told no number of, is scaled up by the
+    rated draw of those that have; where they are less than four fifths of it there is no sum.
+    """
+    rated = members.group_by("sum_id").agg(whole_kw=pl.col("max_draw_kw").sum())
+    share = pl.col("max_draw_kw") / pl.col("whole_kw")
     return (
-        told.sort("group_id", "interval_start", "device_id")
-        .group_by("group_id", "interval_start", maintain_order=True)
-        .agg(pl.col("power_kw").sum(), told=pl.col("device_id").n_unique())
-        .join(every, on="group_id", maintain_order="left")
-        .filter(pl.col("told") == pl.col("members"))
-        .select("interval_start", "power_kw", device_id="group_id")
+        history.select("device_id", "interval_start", "power_kw")
+        .filter(pl.col("power_kw").is_finite())
+        .join(members, on="device_id")
+        .sort("sum_id", "interval_start", "device_id")
+        .group_by("sum_id", "interval_start", maintain_order=True)
+        .agg(pl.col("power_kw", "max_draw_kw").sum())
+        .join(rated, on="sum_id", maintain_order="left")
+        .filter(share >= _LEAST_TOLD)
+        .select("interval_start", pl.col("power_kw") / share, device_id="sum_id")
         .select("device_id", "interval_start", "power_kw")
     )
 
 
-def reconciled(forecasts: pl.DataFrame, members: pl.DataFrame) -> dy.DataFrame[Forecasts]:
-    """Return the forecasts with the members' p50 adding up to their group's.
+def with_sums(
+    loads: pl.DataFrame, history: pl.DataFrame, members: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return loads and history with the sums of two or more, as though each were a load.
 
-    `forecasts` are those of groups and members of one target, made at one moment; a device is a
-    member of one group at most (`members`: `group_id`, `device_id`). What is missing to the
-    group's p50 is shared out by the members' spread (p90 - p10), and each member's quantiles move
-    with its p50. Groups stay as they are.
+    Loads come as `device_id`, `device_type`, `max_draw_kw`, what a forecast of them reads.
     """
-    at = ["target", "interval_start", "known_at"]
-    groups = forecasts.select(*at, group_id="subject_id", whole="p50")
-    of_group = [*at, "group_id"]
-    spread = pl.col("p90") - pl.col("p10") + _EVEN_KW
-    moved = (
-        forecasts.join(members.rename({"device_id": "subject_id"}), on="subject_id")
-        .join(groups, on=of_group)
-        .with_columns(
-            move=(pl.col("whole") - pl.col("p50").sum().over(of_group))
-            * (spread / spread.sum().over(of_group))
-        )
-        .with_columns(pl.col(name) + pl.col("move") for name in QUANTILES)
-        .select(forecasts.columns)
+    several = members.filter(pl.len().over("sum_id") > 1)
+    as_loads = several.group_by("sum_id", maintain_order=True).agg(pl.col("max_draw_kw").sum())
+    columns = ["device_id", "device_type", "max_draw_kw"]
+    return (
+        pl.concat(
+            [
+                loads.select(columns).cast({"device_type": pl.String}),
+                as_loads.select(
+                    "max_draw_kw", device_id="sum_id", device_type=pl.lit("load")
+                ).select(columns),
+            ]
+        ),
+        pl.concat(
+            [history.select("device_id", "interval_start", "power_kw"), sums(history, several)]
+        ),
     )
-    others = forecasts.join(moved, on=[*at, "subject_id"], how="anti")
-    return Forecasts.validate(pl.concat([others, moved]).sort("subject_id", "interval_start"))
+
+
+def told_apart(forecasts: pl.DataFrame, members: pl.DataFrame) -> dy.DataFrame[Forecasts]:
+    """Return forecasts of loads `with_sums` with each sum under its own target and name.
+
+    A sum of one load is given that load's forecast.
+    """
+    alone = members.filter(pl.len().over("sum_id") == 1).select("sum_id", subject_id="device_id")
+    copied = forecasts.join(alone, on="subject_id").with_columns(subject_id="sum_id")
+    said = pl.concat([forecasts, copied.select(forecasts.columns)])
+    return Forecasts.validate(
+        _named(said.with_columns(pl.col("target").cast(pl.String)))
+        .select(Forecasts.column_names())
+        .sort("target", "subject_id", "interval_start"),
+        cast=True,
+    )
+
+
+def actuals_with_sums(actuals: pl.DataFrame, members: pl.DataFrame) -> pl.DataFrame:
+    """Return what came of forecasts with what came of the sums.
+
+    `actuals` holds `target`, `subject_id`, `interval_start`, `value`; of its loads the sums are
+    made as those a model learns from.
+    """
+    of_loads = actuals.filter(pl.col("target") == "load").select(
+        "interval_start", device_id="subject_id", power_kw="value"
+    )
+    of_sums = sums(of_loads, members).select(
+        "interval_start", target=pl.lit("load"), subject_id="device_id", value="power_kw"
+    )
+    return pl.concat([actuals, _named(of_sums).select(actuals.columns)])
+
+
+def _named(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows with the target and the name of a sum in place of its `sum_id`."""
+    parts = pl.col("subject_id").str.split_exact(_APART, 1).struct
+    name = parts.field("field_1")
+    return rows.with_columns(
+        target=pl.when(name.is_null()).then("target").otherwise(parts.field("field_0")),
+        subject_id=pl.coalesce(name, "subject_id"),
+    )

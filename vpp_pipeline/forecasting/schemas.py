@@ -17,10 +17,13 @@ class Forecasts(dy.Schema):
     """One row a target, subject, quarter-hour and the moment it was made.
 
     Targets: `load`, `pv`, `wind` (signed kW of device `subject_id`: a load is negative),
-    `temperature` (outdoor °C, subject a site), `price` (EUR/MWh, subject a market).
+    `site_load`, `group_load` (the loads of a site or a group together; a plan reads the devices
+    alone), `temperature` (outdoor °C, subject a site), `price` (EUR/MWh, subject a market).
     """
 
-    target = dy.Enum(["load", "pv", "wind", "temperature", "price"], primary_key=True)
+    target = dy.Enum(
+        ["load", "site_load", "group_load", "pv", "wind", "temperature", "price"], primary_key=True
+    )
     subject_id = dy.String(primary_key=True)
     interval_start = dy.Datetime(primary_key=True, **_UTC)
     p10 = dy.Float64()
@@ -80,7 +83,7 @@ class ChallengerForecasts(Forecasts):
 class ForecastSkill(dy.Schema):
     """One row a delivery day, target and candidate: how good its forecast was.
 
-    Targets: `load`, `generation` (PV and wind), `temperature`, `price`.
+    Targets: `load`, `site_load`, `group_load`, `generation` (PV and wind), `temperature`, `price`.
     """
 
     delivery_day = dy.Date(primary_key=True)
@@ -93,6 +96,6 @@ class ForecastSkill(dy.Schema):
     rmae = dy.Float64(min=0, nullable=True)  # of the naive rule's; null: the rule has no answer
     pinball = dy.Float64(min=0)
     coverage_p10_p90 = dy.Float64(min=0, max=1)
-    euros_lost = dy.Float64(nullable=True)  # null: it left a quarter-hour out
+    euros_lost = dy.Float64(nullable=True)  # null: it left a quarter-hour out, or is not planned on
     forecast_known_at = dy.Datetime(**_UTC)
     known_at = dy.Datetime(primary_key=True, **_UTC)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 SCORED_AS = {
     "load": "load",
+    "site_load": "site_load",
+    "group_load": "group_load",
     "pv": "generation",
     "wind": "generation",
     "temperature": "temperature",

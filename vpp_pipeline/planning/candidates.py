@@ -18,7 +18,7 @@ from typing import Any
 import polars as pl
 
 from vpp_pipeline import delivery_day as market_day
-from vpp_pipeline.forecasting import load_model, pv_model
+from vpp_pipeline.forecasting import groups, load_model, pv_model
 from vpp_pipeline.forecasting.generation import generation_forecast
 from vpp_pipeline.forecasting.load import load_forecast
 from vpp_pipeline.forecasting.price_days import PRICE_MEMORY
@@ -39,11 +39,11 @@ Candidate = Callable[[Runtime, date, datetime], pl.DataFrame]
 
 
 def load_like_all_loads(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
-    """Return what every uncontrolled load will draw, by what all of them have taught."""
-    loads = runtime.devices(as_of).filter(pl.col("device_type") == "load")
-    known = history(runtime, loads, "warehouse_power_readings", as_of)
+    """Return what uncontrolled loads, sites and groups will draw, by what all have taught."""
+    members, loads, known = _load_inputs(runtime, as_of)
     model = load_model_at(known, as_of)
-    return load_model.issue(model, loads, known, _intervals(day), MARKET_TZ, as_of)
+    told = load_model.issue(model, loads, known, _intervals(day), MARKET_TZ, as_of)
+    return groups.told_apart(told, members)
 
 
 def generation_like_all_plants(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
@@ -56,15 +56,10 @@ def generation_like_all_plants(runtime: Runtime, day: date, as_of: datetime) -> 
 
 
 def load_like_recent_days(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
-    """Return what every uncontrolled load will draw, from recent days of its kind."""
-    loads = runtime.devices(as_of).filter(pl.col("device_type") == "load")
-    return load_forecast(
-        loads,
-        history(runtime, loads, "warehouse_power_readings", as_of),
-        _intervals(day),
-        MARKET_TZ,
-        as_of,
-    )
+    """Return what uncontrolled loads, sites and groups will draw, from recent days of their kind."""
+    members, loads, known = _load_inputs(runtime, as_of)
+    told = load_forecast(loads, known, _intervals(day), MARKET_TZ, as_of)
+    return groups.told_apart(told, members)
 
 
 def generation_under_clear_sky(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
@@ -98,7 +93,7 @@ def price_from_fundamentals(runtime: Runtime, day: date, as_of: datetime) -> pl.
 
 
 def price_like_recent_days(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
-    """Return the market's price from recent days of its kind."""
+    """Return the market's price from recent days of their kind."""
     with runtime.warehouse.read() as connection:
         known = connection.frame("warehouse_prices", market=MARKET, **_price_span(day, as_of))
     return price_forecast(known, _intervals(day), MARKET, MARKET_TZ, as_of)
@@ -119,6 +114,16 @@ def history(runtime: Runtime, devices: pl.DataFrame, query: str, as_of: datetime
         )
     settings = QualitySettings()
     return pl.concat(quarter_hours(trusted(part, devices, settings)) for part in parts(readings))
+
+
+def _load_inputs(
+    runtime: Runtime, as_of: datetime
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Return which loads make up which sum, loads and sums, and the history of both."""
+    loads = runtime.devices(as_of).filter(pl.col("device_type") == "load")
+    members = groups.members(loads)
+    known = history(runtime, loads, "warehouse_power_readings", as_of)
+    return members, *groups.with_sums(loads, known, members)
 
 
 def _generation_inputs(

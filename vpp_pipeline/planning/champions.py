@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from vpp_pipeline import delivery_day as market_day
+from vpp_pipeline.forecasting import groups
 from vpp_pipeline.forecasting.champions import Election, elect
 from vpp_pipeline.forecasting.schemas import ChallengerForecasts
 from vpp_pipeline.forecasting.skill import SCORED_AS
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from datetime import date, datetime
 
     from vpp_pipeline.runtime import Runtime
+
+_ELECTED_AS = SCORED_AS | dict.fromkeys(groups.TARGETS, "load")
 
 
 def election(runtime: Runtime, target: str, as_of: datetime) -> Election:
@@ -51,20 +54,20 @@ def issued(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
             gate_closure=market_day.gate_closure(day, MARKET_TZ),
             as_of=as_of,
         )
-    moments = made.select(scored_as=_scored_as(), moment="known_at").unique(maintain_order=True)
+    moments = made.select(answers=_answers(), moment="known_at").unique(maintain_order=True)
     named = [
         (target, moment, election(runtime, target, moment).champion)
         for target, moment in moments.iter_rows()
     ]
     who = pl.DataFrame(
         named,
-        {"scored_as": pl.String, "known_at": made.schema["known_at"], "champion": pl.String},
+        {"answers": pl.String, "known_at": made.schema["known_at"], "champion": pl.String},
         orient="row",
     )
     return (
-        made.with_columns(scored_as=_scored_as())
-        .join(who, on=["scored_as", "known_at"], maintain_order="left")
-        .drop("scored_as")
+        made.with_columns(answers=_answers())
+        .join(who, on=["answers", "known_at"], maintain_order="left")
+        .drop("answers")
     )
 
 
@@ -75,11 +78,11 @@ def challenges(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
     it is made: asked again, it says the same.
     """
     spoke = issued(runtime, day, as_of).select(
-        scored_as=_scored_as(), moment="known_at", champion="champion"
+        answers=_answers(), moment="known_at", champion="champion"
     )
     said = [
         answer(runtime, day, moment).with_columns(forecaster=pl.lit(name))
-        for target, moment, champion in spoke.unique().sort("scored_as").iter_rows()
+        for target, moment, champion in spoke.unique().sort("answers").iter_rows()
         for name, answer in CANDIDATES[target].items()
         if name != champion
     ]
@@ -92,5 +95,6 @@ def challenges(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
     )
 
 
-def _scored_as() -> pl.Expr:
-    return pl.col("target").cast(pl.String).replace_strict(SCORED_AS)
+def _answers() -> pl.Expr:
+    """Return under which target's election a forecast was made: who tells loads tells their sums."""
+    return pl.col("target").cast(pl.String).replace_strict(_ELECTED_AS)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def load(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
-    """Return the `Forecasts` of what every uncontrolled load will draw."""
+    """Return the `Forecasts` of what every uncontrolled load will draw, every site and group."""
     return from_champion(runtime, "load", day, as_of)
 
 

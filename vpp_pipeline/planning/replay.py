@@ -16,6 +16,7 @@ import polars as pl
 
 from vpp_pipeline import delivery_day as market_day
 from vpp_pipeline.flexibility.envelopes import EnvelopeError
+from vpp_pipeline.forecasting import groups
 from vpp_pipeline.optimization import inputs as plan_inputs
 from vpp_pipeline.optimization.planner import ProblemError
 from vpp_pipeline.planning import forecasts
@@ -173,8 +174,9 @@ def _expected(
         return _forecast(runtime, variant, target, day, as_of).filter(within)
 
     sessions = forecasts.sessions(runtime, day, as_of)
+    of_devices = ~pl.col("target").cast(pl.String).is_in(groups.TARGETS)
     return Expected(
-        profiles=pl.concat([forecast("load"), forecast("generation")]),
+        profiles=pl.concat([forecast("load").filter(of_devices), forecast("generation")]),
         temperatures=forecast("temperature"),
         sessions=sessions.filter(pl.col("departure_p90") > start, pl.col("arrival_p10") < end).sort(
             "device_id", "arrival_p50"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from vpp_pipeline import delivery_day as market_day
+from vpp_pipeline.forecasting import groups
 from vpp_pipeline.forecasting.naive import naive
 from vpp_pipeline.forecasting.schemas import ForecastSkill
 from vpp_pipeline.forecasting.skill import SCORED_AS, skill
@@ -54,30 +55,35 @@ def day_skill(runtime: Runtime, day: date, as_of: datetime) -> dy.DataFrame[Fore
         how="diagonal_relaxed",
     )
     intervals = market_day.day_intervals(day, MARKET_TZ)
-    with runtime.warehouse.read() as connection:
-        happened = connection.frame("defs_forecast_actuals", market=MARKET, **span)
-        known = pl.concat(
-            [
-                connection.frame(
-                    "defs_forecast_actuals",
-                    market=MARKET,
-                    start=start - _RULE_LOOKS_BACK,
-                    end_=start,
-                    as_of=moment,
-                ).filter(pl.col("target").is_in(targets))
-                for moment, targets in champions.group_by("known_at", maintain_order=True)
-                .agg(pl.col("target").unique().sort())
-                .iter_rows()
-            ]
+    known = pl.concat(
+        actuals(runtime, start - _RULE_LOOKS_BACK, start, moment).filter(
+            pl.col("target").is_in(targets)
         )
+        for moment, targets in champions.group_by("known_at", maintain_order=True)
+        .agg(pl.col("target").unique().sort())
+        .iter_rows()
+    )
     return skill(
         said,
-        happened,
+        actuals(runtime, start, end, as_of),
         naive(known, intervals, MARKET_TZ),
         _euros(runtime, said, day, as_of),
         day,
         as_of,
     )
+
+
+def actuals(runtime: Runtime, start: datetime, end: datetime, as_of: datetime) -> pl.DataFrame:
+    """Return what came in [start, end), as known at a moment, of what is forecast.
+
+    The columns are `target`, `subject_id`, `interval_start`, `value`; sites and groups are those of
+    the fleet as known then.
+    """
+    with runtime.warehouse.read() as connection:
+        of_subjects = connection.frame(
+            "defs_forecast_actuals", market=MARKET, start=start, end_=end, as_of=as_of
+        )
+    return groups.actuals_with_sums(of_subjects, groups.members(runtime.devices(as_of)))
 
 
 def _euros(runtime: Runtime, said: pl.DataFrame, day: date, as_of: datetime) -> pl.DataFrame:
@@ -94,7 +100,9 @@ def _euros(runtime: Runtime, said: pl.DataFrame, day: date, as_of: datetime) -> 
     return euros_lost(
         devices,
         happened,
-        said.with_columns(target=pl.col("target").cast(pl.String).replace_strict(SCORED_AS)),
+        said.with_columns(target=pl.col("target").cast(pl.String).replace_strict(SCORED_AS)).filter(
+            ~pl.col("target").is_in(groups.TARGETS)
+        ),
         PlanSettings(),
         runtime.settings.imbalance_spread_eur_per_mwh,
     )

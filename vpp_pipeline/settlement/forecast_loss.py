@@ -103,8 +103,8 @@ def believing(day: ActualDay, target: str, forecast: pl.DataFrame) -> ActualDay 
     """Return the day as it was, but for `target`, which is as the forecast said; None if it can't.
 
     `forecast` are `Forecasts` of one moment: of loads for `load`, of PV and wind for `generation`,
-    of sites for `temperature` (a plan takes its p10), of the market for `price`. One that does not
-    tell each of the day's values of its target is not scored: a gap would count as foresight.
+    of sites for `temperature` (a plan takes its p10), of the market for `price`. One that leaves out
+    one of the day's values of a subject is not scored: a gap would count as foresight.
     """
     if target == "price":
         told = day.prices.select("interval_start").join(
@@ -120,22 +120,20 @@ def believing(day: ActualDay, target: str, forecast: pl.DataFrame) -> ActualDay 
     if target == "temperature":
         temperatures = _instead(day.temperatures, said, "temperature_c")
         return None if temperatures is None else replace(day, temperatures=temperatures)
-    of_target = day.profiles.join(_profiled(forecast), on="device_id", how="semi")
-    others = day.profiles.join(_profiled(forecast), on="device_id", how="anti")
-    profiles = _instead(of_target, said, "available_kw")
-    return None if profiles is None else replace(day, profiles=pl.concat([others, profiles]))
-
-
-def _profiled(forecast: pl.DataFrame) -> pl.DataFrame:
-    return forecast.select(device_id=pl.col("subject_id").unique())
+    profiles = _instead(day.profiles, said, "available_kw")
+    return None if profiles is None else replace(day, profiles=profiles)
 
 
 def _instead(actual: pl.DataFrame, said: pl.DataFrame, value: str) -> pl.DataFrame | None:
+    """Return the actuals with what was said of the subjects that it tells of; None for a gap."""
     keys = [name for name in actual.columns if name != value]
-    joined = actual.join(said, on=keys, how="left", maintain_order="left")
+    subjects = said.select(pl.col(keys[0]).unique())
+    told_of = actual.join(subjects, on=keys[0], how="semi")
+    joined = told_of.join(said, on=keys, how="left", maintain_order="left")
     if joined["told"].null_count():
         return None
-    return joined.select(*keys, pl.col("told").alias(value))
+    others = actual.join(subjects, on=keys[0], how="anti")
+    return pl.concat([others, joined.select(*keys, pl.col("told").alias(value))])
 
 
 def _schedules(devices: pl.DataFrame, believed: ActualDay, planned_kw: Floats) -> pl.DataFrame:
