@@ -57,11 +57,11 @@ def drawn(**powers_kw: list[float | None]) -> pl.DataFrame:
 def test_sites_and_groups_are_sums_of_their_loads_and_of_nothing_else():
     made_up = members(FLEET).group_by("sum_id").agg("device_id").sort("sum_id")
     assert dict(made_up.iter_rows()) == {
-        "group_load:poor": ["a"],
-        "group_load:village": ["a", "b", "c"],
-        "site_load:house": ["a", "b"],
-        "site_load:shop": ["c"],
-        "site_load:village": ["d"],
+        "~group_load~poor": ["a"],
+        "~group_load~village": ["a", "b", "c"],
+        "~site_load~house": ["a", "b"],
+        "~site_load~shop": ["c"],
+        "~site_load~village": ["d"],
     }
 
 
@@ -69,8 +69,8 @@ def test_a_missing_fifth_of_the_rated_draw_is_made_up_for_and_more_leaves_a_gap(
     history = drawn(a=[-1.0, None, -1.0], b=[-3.0, -3.0, None], c=[-8.0, -8.0, -8.0])
     told = sums(history, members(FLEET))
     by_name = dict(told.group_by("device_id").agg("power_kw").iter_rows())
-    assert by_name["group_load:village"] == pytest.approx([-12.0, -11.0 * 40 / 38, -9.0 * 40 / 34])
-    assert by_name["site_load:house"] == [-4.0]
+    assert by_name["~group_load~village"] == pytest.approx([-12.0, -11.0 * 40 / 38, -9.0 * 40 / 34])
+    assert by_name["~site_load~house"] == [-4.0]
 
 
 def test_every_load_site_and_group_is_told_once_under_its_own_target_and_name():
@@ -108,6 +108,6 @@ def test_what_came_of_a_sum_is_what_came_of_its_loads_whatever_their_order(
     every = actuals_with_sums(came, members(FLEET))
     village = every.filter(pl.col("target") == "group_load", pl.col("subject_id") == "village")
     assert village["value"].to_list() == pytest.approx(
-        [sum(powers[n::4]) for n in range(4)], abs=1e-12
+        [sum(powers[n::4]) for n in range(4)], abs=2e-6
     )
     assert every.filter(pl.col("target") == "load").equals(came)

@@ -24,8 +24,11 @@ TARGETS = ("site_load", "group_load")
 """The targets of `Forecasts` that are sums of loads: of sites, of groups."""
 _LEAST_TOLD = 0.8
 """Of a sum's rated draw; a quarter-hour of which less was told has no sum."""
-_APART = ":"
-"""Between target and name of a sum in a model's words; no identifier of the registry has it."""
+_MARK = "~"
+"""Before target and name of a sum in a model's words: no identifier has it, and it sorts after all
+of them, so that a history by device stays in order when the sums' is put behind it."""
+_MILLIWATTS = 1e6
+"""Whole numbers add up to the same whatever their order."""
 
 
 def members(devices: pl.DataFrame) -> pl.DataFrame:
@@ -43,9 +46,7 @@ def members(devices: pl.DataFrame) -> pl.DataFrame:
     )
     return pl.concat(
         rows.select(
-            pl.format("{}{}{}", pl.lit(target), pl.lit(_APART), "named").alias("sum_id"),
-            "device_id",
-            "max_draw_kw",
+            "device_id", "max_draw_kw", sum_id=pl.lit(f"{_MARK}{target}{_MARK}") + pl.col("named")
         )
         for target, rows in by_target
     ).sort("sum_id", "device_id")
@@ -56,20 +57,27 @@ def sums(history: pl.DataFrame, members: pl.DataFrame) -> pl.DataFrame:
 
     A quarter-hour that not all loads of a sum have told, or told no number of, is scaled up by the
     rated draw of those that have; where they are less than four fifths of it there is no sum.
+    Powers are added to the milliwatt.
     """
-    rated = members.group_by("sum_id").agg(whole_kw=pl.col("max_draw_kw").sum())
-    share = pl.col("max_draw_kw") / pl.col("whole_kw")
+    named = members.select("sum_id").unique().sort("sum_id").with_row_index("place")
+    of_sums = members.join(named, on="sum_id").select(
+        "place", "device_id", max_draw=_milliwatts("max_draw_kw")
+    )
+    rated = of_sums.group_by("place").agg(rated=pl.col("max_draw").sum()).join(named, on="place")
+    told = pl.col("max_draw") / pl.col("rated")
     return (
-        history.select("device_id", "interval_start", "power_kw")
+        history.lazy()
         .filter(pl.col("power_kw").is_finite())
-        .join(members, on="device_id")
-        .sort("sum_id", "interval_start", "device_id")
-        .group_by("sum_id", "interval_start", maintain_order=True)
-        .agg(pl.col("power_kw", "max_draw_kw").sum())
-        .join(rated, on="sum_id", maintain_order="left")
-        .filter(share >= _LEAST_TOLD)
-        .select("interval_start", pl.col("power_kw") / share, device_id="sum_id")
-        .select("device_id", "interval_start", "power_kw")
+        .select("device_id", "interval_start", power=_milliwatts("power_kw"))
+        .join(of_sums.lazy(), on="device_id")
+        .group_by("place", "interval_start")
+        .agg(pl.col("power", "max_draw").sum())
+        .join(rated.lazy(), on="place")
+        .filter(told >= _LEAST_TOLD)
+        .sort("place", "interval_start")
+        .select("interval_start", pl.col("power") / _MILLIWATTS / told, device_id="sum_id")
+        .select("device_id", "interval_start", power_kw="power")
+        .collect()
     )
 
 
@@ -131,9 +139,13 @@ def actuals_with_sums(actuals: pl.DataFrame, members: pl.DataFrame) -> pl.DataFr
 
 def _named(rows: pl.DataFrame) -> pl.DataFrame:
     """Return the rows with the target and the name of a sum in place of its `sum_id`."""
-    parts = pl.col("subject_id").str.split_exact(_APART, 1).struct
-    name = parts.field("field_1")
+    parts = pl.col("subject_id").str.split_exact(_MARK, 2).struct
+    name = parts.field("field_2")
     return rows.with_columns(
-        target=pl.when(name.is_null()).then("target").otherwise(parts.field("field_0")),
+        target=pl.when(name.is_null()).then("target").otherwise(parts.field("field_1")),
         subject_id=pl.coalesce(name, "subject_id"),
     )
+
+
+def _milliwatts(power_kw: str) -> pl.Expr:
+    return (pl.col(power_kw) * _MILLIWATTS).round().cast(pl.Int64)
