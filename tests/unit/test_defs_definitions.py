@@ -20,6 +20,7 @@ from vpp_pipeline.warehouse.store import Warehouse
 
 BERLIN = ZoneInfo(MARKET_TZ)
 NOWHERE = Path("/nonexistent")
+SIMULATED = datetime(2020, 9, 14, 4, tzinfo=UTC)
 
 ASSETS = {
     "fleet",
@@ -209,9 +210,24 @@ def test_the_schedule_fires_before_the_gate_closes_in_winter_and_summer(reposito
     tomorrow = midnight.date() + timedelta(days=1)
     closes = gate_closure(tomorrow, MARKET_TZ)
     assert timedelta(minutes=30) <= closes - fired <= timedelta(hours=2)
-    with dg.build_schedule_context(
-        scheduled_execution_time=fired, repository_def=repository
-    ) as context:
-        (request,) = schedule.evaluate_tick(context).run_requests
+    (request,) = tick(schedule, repository, fired, plant_at=fired).run_requests
     assert request.partition_key == str(tomorrow)
     assert request.run_key == f"day-ahead:{tomorrow}"
+
+
+def test_the_schedule_leaves_a_plant_whose_clock_is_simulated_alone(repository):
+    (schedule,) = repository.schedule_defs
+    asked = tick(schedule, repository, datetime(2026, 11, 22, 10, tzinfo=UTC), plant_at=SIMULATED)
+    assert asked.run_requests == []
+    assert "2020-09-14" in asked.skip_message
+
+
+def tick(schedule, repository, fired, *, plant_at):
+    settings = Settings(NOWHERE, NOWHERE / "fleet.yaml", "recorded", "")
+    runtime = Runtime(settings, ManualClock(plant_at), Warehouse(settings.warehouse_dir))
+    with dg.build_schedule_context(
+        scheduled_execution_time=fired,
+        repository_def=repository,
+        resources={"runtime": runtime},
+    ) as context:
+        return schedule.evaluate_tick(context)

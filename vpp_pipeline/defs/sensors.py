@@ -28,6 +28,8 @@ from vpp_pipeline.warehouse import landing
 
 _COMPACT_FROM_FILES = 30
 _LONGEST_TAG = 250
+_LATE = timedelta(hours=12)
+"""A schedule that ticks later than this has nothing left to plan before gate closure."""
 _UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -42,8 +44,16 @@ _UNDER_WAY = [
     execution_timezone=MARKET_TZ,
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
-def before_gate_closure(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
-    """Plan tomorrow at 11:00 market time, an hour before the day-ahead auction closes."""
+def before_gate_closure(
+    context: dg.ScheduleEvaluationContext, runtime: dg.ResourceParam[Runtime]
+) -> dg.RunRequest | dg.SkipReason:
+    """Plan tomorrow at 11:00 market time, an hour before the day-ahead auction closes.
+
+    Dagster's schedules run by the wall clock: where the plant's is simulated, `unplanned_day` asks.
+    """
+    now = runtime.clock.now()
+    if abs(now - context.scheduled_execution_time) > _LATE:
+        return dg.SkipReason(f"the plant's clock shows {now:%Y-%m-%d %H:%M} UTC")
     tomorrow = market_day.delivery_day_of(context.scheduled_execution_time, MARKET_TZ) + timedelta(
         days=1
     )
@@ -74,8 +84,13 @@ def changed_registry(runtime: dg.ResourceParam[Runtime]) -> dg.RunRequest | dg.S
     minimum_interval_seconds=10,
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
-def unplanned_day(runtime: dg.ResourceParam[Runtime]) -> Iterator[dg.RunRequest | dg.SkipReason]:
+def unplanned_day(
+    context: dg.SensorEvaluationContext, runtime: dg.ResourceParam[Runtime]
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
     """Ask for a plan that is due and missing: the schedule was down, or the clock is simulated."""
+    if _is_under_way(context, jobs.day_ahead.name):
+        yield dg.SkipReason("a plan is on its way")
+        return
     now = runtime.clock.now()
     today = market_day.delivery_day_of(now, MARKET_TZ)
     if not runtime.knows_a_fleet() or runtime.latest_telemetry(now).is_empty():
@@ -271,8 +286,7 @@ def changed_picture(
     The run key names the plan that was found wanting and why: one cause asks once a
     quarter-hour, and none while a re-plan is still on its way.
     """
-    under_way = dg.RunsFilter(job_name=jobs.re_plan.name, statuses=_UNDER_WAY)
-    if context.instance.get_run_records(under_way, limit=1):
+    if _is_under_way(context, jobs.re_plan.name):
         yield dg.SkipReason("a re-plan is on its way")
         return
     now = runtime.clock.now()
@@ -298,8 +312,12 @@ def changed_picture(
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
-def finished_day(runtime: dg.ResourceParam[Runtime]) -> dg.RunRequest | dg.SkipReason:
+def finished_day(
+    context: dg.SensorEvaluationContext, runtime: dg.ResourceParam[Runtime]
+) -> dg.RunRequest | dg.SkipReason:
     """Settle yesterday, once its last telemetry has landed."""
+    if _is_under_way(context, jobs.settle.name):
+        return dg.SkipReason("a settlement is on its way")
     now = runtime.clock.now()
     today = market_day.delivery_day_of(now, MARKET_TZ)
     lately: dict[str, Any] = {"from_day": today - timedelta(days=2), "as_of": now}
@@ -344,6 +362,11 @@ SENSORS = [
     finished_day,
     settled_day,
 ]
+
+
+def _is_under_way(context: dg.SensorEvaluationContext, job_name: str) -> bool:
+    under_way = dg.RunsFilter(job_name=job_name, statuses=_UNDER_WAY)
+    return bool(context.instance.get_run_records(under_way, limit=1))
 
 
 def _can_be_planned(day: date, runtime: Runtime, now: datetime) -> bool:
