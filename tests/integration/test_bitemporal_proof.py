@@ -54,6 +54,7 @@ NO_MOMENT = {
     "defs_regret": PAST,
     "defs_released_plan": NAMED,
     "defs_schedule_at_start": PAST,
+    "defs_schedule_before": NAMED,
     "defs_scored_forecasts": STORE,
     "defs_settlement": PAST,
     "defs_unverified_commands": PAST,
@@ -99,7 +100,10 @@ PARAMS = {
     "since": START - timedelta(hours=36),
     "start": START - timedelta(hours=36),
 }
-ONLY_OF_THE_FUTURE = {"planning_issued_forecasts": {"start": AFTER}}
+ONLY_OF_THE_FUTURE = {
+    "planning_issued_forecasts": {"start": AFTER},
+    "planning_issued_sessions": {"start": AFTER},
+}
 FETCHED = {"defs_new_prices": "prices", "defs_new_market_forecasts": "market_forecasts"}
 
 

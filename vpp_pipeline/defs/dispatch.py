@@ -11,7 +11,7 @@ import dagster as dg
 import polars as pl
 
 from vpp_pipeline import delivery_day as market_day
-from vpp_pipeline.defs.metadata import owners, table
+from vpp_pipeline.defs.metadata import figures, owners, table
 from vpp_pipeline.defs.partitions import delivery_days
 from vpp_pipeline.defs.planning import device_schedules
 from vpp_pipeline.dispatch.commands import PlanRef, due_commands
@@ -90,11 +90,15 @@ def pushed(report: PushReport) -> dict[str, Any]:
     """Return what the UI shows of a push."""
     return {
         "plan_id": report.plan_id,
-        "planned_kw": report.planned_kw,
-        "accepted_kw": report.accepted_kw,
-        "verified_kw": report.verified_kw,
-        "shortfall_kw": report.shortfall_kw,
-        "left_over_by_the_ramp_kw": report.left_over_kw,
+        **figures(
+            {
+                "planned_kw": report.planned_kw,
+                "accepted_kw": report.accepted_kw,
+                "verified_kw": report.verified_kw,
+                "shortfall_kw": report.shortfall_kw,
+                "left_over_by_the_ramp_kw": report.left_over_kw,
+            }
+        ),
         **{f"commands_{state.lower()}": count for state, count in report.counts.items()},
         "not_verified": table(report.not_verified, rows=50),
     }
@@ -123,11 +127,13 @@ def plan_is_accepted(runtime: dg.ResourceParam[Runtime]) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=short_kw == 0,
         severity=dg.AssetCheckSeverity.WARN,
-        metadata={
-            "planned_kw": float(newest["planned_kw"].sum()),
-            "accepted_kw": accepted_kw(newest),
-            "shortfall_kw": short_kw,
-        },
+        metadata=figures(
+            {
+                "planned_kw": float(newest["planned_kw"].sum()),
+                "accepted_kw": accepted_kw(newest),
+                "shortfall_kw": short_kw,
+            }
+        ),
     )
 
 

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from vpp_pipeline.defs.dispatch import dispatch_ledger
 from vpp_pipeline.defs.envelopes import flexibility_envelopes
-from vpp_pipeline.defs.metadata import owners, table
+from vpp_pipeline.defs.metadata import figures, owners, table
 from vpp_pipeline.dispatch.group import GroupReport, GroupTarget, dispatch_group
 from vpp_pipeline.planning.outlook import outlook, rest_of_day
 from vpp_pipeline.runtime import Runtime
@@ -57,10 +57,14 @@ def group_dispatch(
     report = asyncio.run(_dispatch(runtime, target))
     return dg.MaterializeResult(
         metadata={
-            "target_kw": report.target_kw,
-            "reachable_kw": report.reachable_kw,
-            "accepted_kw": report.accepted_kw,
-            "shortfall_kw": report.shortfall_kw,
+            **figures(
+                {
+                    "target_kw": report.target_kw,
+                    "reachable_kw": report.reachable_kw,
+                    "accepted_kw": report.accepted_kw,
+                    "shortfall_kw": report.shortfall_kw,
+                }
+            ),
             "until": target.until.isoformat(),
             "devices": table(report.devices, rows=100),
             "skipped": table(report.skipped, rows=100),

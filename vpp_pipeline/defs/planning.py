@@ -7,7 +7,7 @@ stands on (`planning`), what the UI shows of it (`plan_figures`), the model (`op
 from datetime import date, datetime
 from functools import partial
 from importlib.metadata import version
-from typing import Literal
+from typing import Any, Literal
 
 import dagster as dg
 import polars as pl
@@ -16,9 +16,10 @@ from vpp_pipeline import delivery_day as market_day
 from vpp_pipeline.defs.envelopes import flexibility_envelopes, horizon_for_dispatch
 from vpp_pipeline.defs.forecasts import price_forecast
 from vpp_pipeline.defs.market import day_ahead_prices
-from vpp_pipeline.defs.metadata import column_schema, owners, table
+from vpp_pipeline.defs.metadata import column_schema, figures, owners, table
 from vpp_pipeline.defs.partitions import delivery_day, delivery_days
 from vpp_pipeline.defs.plan_figures import plan_figures
+from vpp_pipeline.defs.schedule_figures import schedule_figures
 from vpp_pipeline.optimization.planner import PlanSettings
 from vpp_pipeline.optimization.schemas import Schedules
 from vpp_pipeline.planning.inputs import (
@@ -81,10 +82,10 @@ def _feasible(of_plan: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
         context: dg.AssetCheckExecutionContext, runtime: dg.ResourceParam[Runtime]
     ) -> dg.AssetCheckResult:
         newest, schedule = _newest_plan(context, runtime)
-        figures = _soundness(newest, schedule, runtime)
-        sound = bool(figures["sound"])
+        told = _soundness(newest, schedule, runtime)
+        sound = bool(told["sound"])
         return dg.AssetCheckResult(
-            passed=sound and bool(figures["proven"]),
+            passed=sound and bool(told["proven"]),
             # One that breaks nothing is better than none, however far the optimum may be.
             severity=dg.AssetCheckSeverity.WARN if sound else dg.AssetCheckSeverity.ERROR,
             metadata={
@@ -92,7 +93,7 @@ def _feasible(of_plan: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
                 "label": newest["label"][0],
                 "violation_tolerance": VIOLATION_TOLERANCE,
                 "gap_tolerance": GAP_TOLERANCE,
-                **figures,
+                **figures(told),
             },
         )
 
@@ -109,28 +110,35 @@ def device_schedules(
 ) -> dg.MaterializeResult[None]:
     """The newest plan, released for dispatch: only where its blocking check passes.
 
+    Its picture shows every device's day; `moved_most` what a re-plan changed, and where. To ask
+    why one of them does so, materialise the asset `why` with that device and time.
+
     The check stops a job before this; it is made again here, as a person may run this alone.
     """
     newest, schedule = _newest_plan(context, runtime)
+    now = runtime.clock.now()
+    with runtime.warehouse.read() as connection:
+        before = connection.frame("defs_schedule_before", plan_id=newest["plan_id"][0])
     if newest["released_at"][0] is None:
-        figures = _soundness(newest, schedule, runtime)
-        if not figures["sound"]:
+        told = _soundness(newest, schedule, runtime)
+        if not told["sound"]:
             raise dg.Failure(
-                f"plan {newest['plan_id'][0]} is not released, its check does not pass: {figures}; "
+                f"plan {newest['plan_id'][0]} is not released, its check does not pass: {told}; "
                 "see to that and plan the day again",
                 allow_retries=False,
             )
         with runtime.warehouse.write() as connection:
             connection.append(
                 "plan_releases",
-                newest.select("plan_id", released_at=pl.lit(runtime.clock.now())),
+                newest.select("plan_id", released_at=pl.lit(now)),
             )
     return dg.MaterializeResult(
         metadata={
             "plan_id": newest["plan_id"][0],
             "revision": newest["revision"][0],
             "dagster/row_count": schedule.height,
-            "schedules": table(schedule.drop("plan_id", strict=False), rows=50),
+            "cause": newest["cause"][0],
+            **schedule_figures(schedule, before, runtime.devices(now)),
         }
     )
 
@@ -172,12 +180,9 @@ def _make_plan(
             "plan_id": plan_id,
             "cause": cause,
             "against_a_position": inputs.settled is not None,
-            **plan_figures(
-                made,
-                inputs.devices,
-                inputs.market,
-                pictured=kind == "day_ahead",
-            ),
+            "as_of": f"{now:%Y-%m-%d %H:%M:%S} UTC",
+            **_stands_on(inputs),
+            **plan_figures(made, inputs.devices, inputs.market),
         }
     )
 
@@ -199,6 +204,24 @@ def _inputs(
         profiles = stored_forecasts(runtime, horizon, now).profiles
         settled = imbalance_terms(runtime, day, market, profiles, now, spread_eur_per_mwh=spread)
     return PlanInputs(devices, envelopes, market, settled, newest_values(runtime, day, now))
+
+
+def _stands_on(inputs: PlanInputs) -> dict[str, Any]:
+    """Return what a plan was told that may make it look odd."""
+    devices = (
+        inputs.envelopes.group_by("device_id")
+        .agg(
+            out_of_service=(~pl.col("available")).any(),
+            derated=pl.col("derated").drop_nulls().first(),
+        )
+        .filter(pl.col("out_of_service") | pl.col("derated").is_not_null())
+        .sort("device_id")
+    )
+    forecast = inputs.market.filter(pl.col("origin") == "forecast").height
+    return {
+        "quarter_hours_on_forecast_prices": forecast,
+        "out_of_service_or_derated": table(devices, rows=50),
+    }
 
 
 def _newest_plan(

@@ -6,7 +6,7 @@ Belongs here: the two assets and the check on them. Does not: any figure (`settl
 import dagster as dg
 import polars as pl
 
-from vpp_pipeline.defs.metadata import column_schema, owners, picture, table
+from vpp_pipeline.defs.metadata import column_schema, figures, owners, picture, table
 from vpp_pipeline.defs.partitions import delivery_day, delivery_days
 from vpp_pipeline.defs.settlement import settlement
 from vpp_pipeline.reporting import pictures
@@ -46,7 +46,7 @@ def regret(
         connection.append("regret", found.with_columns(settled_at=pl.lit(now)))
     return dg.MaterializeResult(
         metadata={
-            **found.drop("delivery_day").row(0, named=True),
+            **figures(found.drop("delivery_day").row(0, named=True)),
             "picture": picture(pictures.regret(found, "png"), "regret"),
         }
     )
@@ -69,13 +69,15 @@ def losses_add_up_and_devices_do_as_told(
     return dg.AssetCheckResult(
         passed=adds_up and told["execution_eur"] <= _MOST_EXECUTION_SHARE * max(possible_eur, 0.0),
         severity=dg.AssetCheckSeverity.WARN if adds_up else dg.AssetCheckSeverity.ERROR,
-        metadata={
-            "off_eur": off_eur,
-            "execution_eur": told["execution_eur"],
-            "possible_eur": possible_eur,
-            "most_execution_share": _MOST_EXECUTION_SHARE,
-            "unproven_quarter_hours": told["unproven_quarter_hours"],
-        },
+        metadata=figures(
+            {
+                "off_eur": off_eur,
+                "execution_eur": told["execution_eur"],
+                "possible_eur": possible_eur,
+                "most_execution_share": _MOST_EXECUTION_SHARE,
+                "unproven_quarter_hours": told["unproven_quarter_hours"],
+            }
+        ),
     )
 
 

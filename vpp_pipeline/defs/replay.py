@@ -10,7 +10,7 @@ import dagster as dg
 import polars as pl
 from pydantic import Field
 
-from vpp_pipeline.defs.metadata import column_schema, owners, table
+from vpp_pipeline.defs.metadata import column_schema, figures, owners, table
 from vpp_pipeline.defs.partitions import delivery_day, delivery_days
 from vpp_pipeline.defs.plan_figures import plan_figures
 from vpp_pipeline.optimization.schemas import Schedules
@@ -65,12 +65,7 @@ def replayed_plan(
             "repeats_plan": told.kept.repeats_plan or "none was made of these inputs",
             "same_as_before": not told.differs,
             **_costs(told),
-            **plan_figures(
-                replay.plan,
-                replay.inputs.devices,
-                replay.inputs.market,
-                pictured=replay.kind == "day_ahead",
-            ),
+            **plan_figures(replay.plan, replay.inputs.devices, replay.inputs.market),
         }
     )
 
@@ -98,11 +93,13 @@ def _costs(told: ReplayedDay) -> dict[str, Any]:
     verdict = told.replay.judged
     if verdict is None:
         return {"no_cost": told.replay.not_judged}
-    costs = {"cost_eur": told.cost_eur, "costs": table(verdict.regret)}
+    costs = {**figures({"cost_eur": told.cost_eur}), "costs": table(verdict.regret)}
     if verdict.real_plan_eur is None or told.cost_eur is None:
         return costs | {"difference_from_real_plan_eur": "no plan was in force"}
-    return costs | {
-        "real_plan_eur": verdict.real_plan_eur,
-        "difference_from_real_plan_eur": told.cost_eur - verdict.real_plan_eur,
-        "moved_from_real_plan_kwh": verdict.moved_kwh,
-    }
+    return costs | figures(
+        {
+            "real_plan_eur": verdict.real_plan_eur,
+            "difference_from_real_plan_eur": told.cost_eur - verdict.real_plan_eur,
+            "moved_from_real_plan_kwh": verdict.moved_kwh,
+        }
+    )

@@ -9,7 +9,7 @@ import polars as pl
 
 from vpp_pipeline import delivery_day as market_day
 from vpp_pipeline.defs.dispatch import dispatch_ledger
-from vpp_pipeline.defs.metadata import column_schema, owners, picture, table
+from vpp_pipeline.defs.metadata import column_schema, figures, owners, picture, table
 from vpp_pipeline.defs.partitions import delivery_day, delivery_days
 from vpp_pipeline.defs.plant import telemetry
 from vpp_pipeline.forecasting.schemas import ForecastErrors
@@ -59,10 +59,14 @@ def settlement(
     totals = dict(costs.select("basis", "total_eur").iter_rows())
     return dg.MaterializeResult(
         metadata={
-            **{f"{basis}_cost_eur": total for basis, total in totals.items()},
-            "foresight_gap": "unknown" if settled.foresight_gap is None else settled.foresight_gap,
-            "net_delivery_error": settled.delivery_errors["net_error"][0],
-            "absolute_delivery_error": settled.delivery_errors["absolute_error"][0],
+            **figures(
+                {f"{basis}_cost_eur": total for basis, total in totals.items()}
+                | {
+                    "foresight_gap": settled.foresight_gap,
+                    "net_delivery_error": settled.delivery_errors["net_error"][0],
+                    "absolute_delivery_error": settled.delivery_errors["absolute_error"][0],
+                }
+            ),
             "costs": table(costs),
             "planned_against_delivered": picture(
                 pictures.delivered(settled.delivery, MARKET_TZ, "png"), "planned and delivered"
@@ -82,7 +86,7 @@ def management_was_worth_it(
     return dg.AssetCheckResult(
         passed=totals["perfect_foresight"] <= totals["managed"] <= totals["unmanaged"],
         severity=dg.AssetCheckSeverity.WARN,
-        metadata={f"{basis}_cost_eur": total for basis, total in totals.items()},
+        metadata=figures({f"{basis}_cost_eur": total for basis, total in totals.items()}),
     )
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
+from vpp_pipeline.delivery_day import STEP
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -27,6 +29,7 @@ _COLOURS = {
 }
 _PRICE = "#264653"
 _MEASURED = "#d1495b"
+_BAND = "#cfe3e8"
 _MOST_BARS = 30
 _LONGEST_CAUSE = 48
 
@@ -39,13 +42,19 @@ def prices_and_plan(
     """Draw the plan stacked by device type under the price that shaped it.
 
     `schedules`: (device_type, interval_start, power_kw); `prices`: (interval_start,
-    price_eur_per_mwh).
+    price_eur_per_mwh) and, where some are not published yet, `origin`.
     """
     figure, (top, bottom) = _figure(2, (9, 5), (1, 2))
     market = prices.sort("interval_start")
-    top.step(
-        _local(market, timezone), market["price_eur_per_mwh"], where="post", color=_PRICE, lw=1.5
-    )
+    times, price = _local(market, timezone), market["price_eur_per_mwh"]
+    if "origin" in market.columns and (market["origin"] == "forecast").any():
+        top.step(times, price, where="post", color=_PRICE, lw=1, ls=":", label="forecast")
+        published = pl.when(pl.col("origin") == "published").then("price_eur_per_mwh")
+        price = market.select(published).to_series()
+        top.step(times, price, where="post", color=_PRICE, lw=1.5, label="published")
+        top.legend(ncols=2, fontsize=7, frameon=False)
+    else:
+        top.step(times, price, where="post", color=_PRICE, lw=1.5)
     top.axhline(0, color="#999", lw=0.6)
     top.set_ylabel("EUR/MWh")
     by_type = (
@@ -94,6 +103,52 @@ def stored_energy(
     axes.set_ylim(bottom=0)
     if axes.lines:  # a fleet without batteries has nothing to name
         axes.legend(frameon=False, fontsize=8)
+    return _bytes(figure, form, timezone)
+
+
+def band(course: pl.DataFrame, timezone: str, label: str, form: Format = "svg") -> bytes:
+    """Draw a forecast's p50 in its band from p10 to p90.
+
+    `course`: (interval_start, p10, p50, p90); `label` names what it is of, and its unit.
+    """
+    figure, (axes,) = _figure(1, (9, 2.8), (1,))
+    ordered = course.sort("interval_start")
+    times = _local(ordered, timezone)
+    axes.fill_between(
+        times, ordered["p10"], ordered["p90"], step="post", color=_BAND, lw=0, label="p10 to p90"
+    )
+    axes.step(times, ordered["p50"], where="post", color=_PRICE, lw=1.4, label="p50")
+    axes.set_ylabel(label)
+    axes.legend(frameon=False, fontsize=8, ncols=2)
+    return _bytes(figure, form, timezone)
+
+
+def set_points(shares: pl.DataFrame, timezone: str, form: Format = "svg") -> bytes:
+    """Draw what each device is to do through the day, one row a device.
+
+    `shares`: (device_type, device_id, interval_start, share), power as a share of the nameplate;
+    blue injects, red draws.
+    """
+    rows = (
+        shares.sort("interval_start")
+        .pivot("interval_start", index=["device_type", "device_id"], values="share")
+        .sort("device_type", "device_id")
+    )
+    times = _local(shares.select(pl.col("interval_start").unique().sort()), timezone)
+    figure = _blank((9, 0.8 + 0.16 * rows.height))
+    axes = figure.subplots()
+    colours = axes.pcolormesh(
+        [*times, times[-1] + STEP],
+        [row - 0.5 for row in range(rows.height + 1)],
+        rows.drop("device_type", "device_id").to_numpy(),
+        cmap="RdBu",
+        vmin=-1,
+        vmax=1,
+    )
+    axes.invert_yaxis()
+    axes.set_yticks(range(rows.height), rows["device_id"].to_list(), fontsize=6)
+    bar = figure.colorbar(colours, ax=axes, pad=0.01)
+    bar.set_label("share of nameplate, positive injects", fontsize=7)
     return _bytes(figure, form, timezone)
 
 
@@ -262,11 +317,14 @@ def _blank(size: tuple[float, float]) -> Figure:
 
 
 def _bytes(figure: Figure, form: Format, timezone: str) -> bytes:
-    axis = figure.axes[-1].xaxis
+    axis = figure.axes[0].xaxis  # shared by all that have a time; a colour bar has none
     from matplotlib.dates import ConciseDateFormatter  # noqa: PLC0415 - slow, see `_blank`
 
     formatter: Any = ConciseDateFormatter  # its constructor has no types
-    axis.set_major_formatter(formatter(axis.get_major_locator(), tz=timezone))
+    axis.set_major_formatter(
+        # without what it would write in the corner: the date of the last tick, the day after
+        formatter(axis.get_major_locator(), tz=timezone, show_offset=False)
+    )
     return _save(figure, form)
 
 
