@@ -5,17 +5,16 @@ Belongs here: the assets that make and judge forecasts. Does not: what they stan
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import dagster as dg
 import dataframely as dy
 import polars as pl
 
+from vpp_pipeline.defs.forecast_figures import forecast_figures
 from vpp_pipeline.defs.market import day_ahead_prices, market_forecasts, weather
 from vpp_pipeline.defs.metadata import column_schema, owners, table
 from vpp_pipeline.defs.partitions import delivery_day, delivery_days
 from vpp_pipeline.defs.plant import fleet, telemetry
-from vpp_pipeline.forecasting.groups import TARGETS
 from vpp_pipeline.forecasting.schemas import Forecasts, SessionForecasts
 from vpp_pipeline.planning import forecasts
 from vpp_pipeline.runtime import Runtime
@@ -91,18 +90,4 @@ def price_forecast(
 def _store(runtime: Runtime, forecast: pl.DataFrame) -> dg.MaterializeResult[None]:
     with runtime.warehouse.write() as connection:
         connection.append("forecasts", forecast)
-    quantiles = pl.col("p10", "p50", "p90")
-    of_sum = pl.col("target").is_in(TARGETS)
-    told = forecast.with_columns(pl.col("target").cast(pl.String))
-    sums = told.filter(of_sum).group_by("target", "subject_id").agg(quantiles.mean())
-    by_interval = told.filter(~of_sum).group_by("interval_start").agg(quantiles.sum())
-    shown: dict[str, dg.MetadataValue[Any] | int] = {
-        "dagster/row_count": forecast.height,
-        "models": table(
-            told.group_by("target", "model").agg(rows=pl.len()).sort("target", "model")
-        ),
-        "total": table(by_interval.sort("interval_start"), rows=100),
-    }
-    if sums.height:
-        shown["mean_kw_of_sites_and_groups"] = table(sums.sort("target", "subject_id"), rows=50)
-    return dg.MaterializeResult(metadata=shown)
+    return dg.MaterializeResult(metadata=forecast_figures(forecast))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from vpp_pipeline import delivery_day as market_day
+from vpp_pipeline.forecasting.together import together
 from vpp_pipeline.optimization import prices
 from vpp_pipeline.settings import MARKET, MARKET_TZ
 
@@ -107,22 +108,12 @@ def imbalance_terms(
 def _uncertain(profiles: pl.DataFrame) -> pl.DataFrame:
     """Return by how much the sum of forecasts may be below or above its p50, a quarter-hour each.
 
-    Loads err each by itself, so their distances add up as squares; plants under one sky err
-    together, and so do those in one wind. These sums err independently of each other.
+    Loads, sun and wind err independently of each other.
     """
-    alone = pl.col("target").cast(pl.String) == "load"
-    sides = {
-        "lower_by_kw": pl.col("p50") - pl.col("p10"),
-        "higher_by_kw": pl.col("p90") - pl.col("p50"),
-    }
     return (
-        profiles.group_by("interval_start", "target")
-        .agg(
-            pl.when(alone.first()).then((kw**2).sum().sqrt()).otherwise(kw.sum()).alias(name)
-            for name, kw in sides.items()
-        )
+        together(profiles)
         .group_by("interval_start")
-        .agg((pl.col(name) ** 2).sum().sqrt() for name in sides)
+        .agg((pl.col(name) ** 2).sum().sqrt() for name in ("lower_by_kw", "higher_by_kw"))
     )
 
 
