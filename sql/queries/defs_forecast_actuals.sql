@@ -9,6 +9,14 @@ FROM weather
 WHERE kind = 'observed' AND interval_start >= $start AND interval_start < $end_ AND known_at <= $as_of
 GROUP BY ALL
 UNION ALL
+SELECT
+    'sessions', device_id, time_bucket(INTERVAL 15 MINUTE, measured_at),
+    CAST(bool_or(plugged_in) AS DOUBLE)
+FROM telemetry
+WHERE measured_at >= $start AND measured_at < $end_ AND known_at <= $as_of
+    AND plugged_in IS NOT NULL
+GROUP BY ALL
+UNION ALL
 SELECT target, subject_id, interval_start, value
 FROM (
     SELECT

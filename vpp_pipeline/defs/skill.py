@@ -10,6 +10,7 @@ import dagster as dg
 import polars as pl
 
 from vpp_pipeline.defs.forecasts import (
+    ev_forecast,
     generation_forecast,
     load_forecast,
     price_forecast,
@@ -26,7 +27,13 @@ from vpp_pipeline.planning.scoring import day_skill
 from vpp_pipeline.reporting import pictures
 from vpp_pipeline.runtime import Runtime
 
-_FORECASTS = [load_forecast, generation_forecast, temperature_forecast, price_forecast]
+_FORECASTS = [
+    load_forecast,
+    generation_forecast,
+    temperature_forecast,
+    price_forecast,
+    ev_forecast,
+]
 
 
 @dg.asset(

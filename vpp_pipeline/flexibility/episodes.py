@@ -14,9 +14,9 @@ import dataframely as dy
 import polars as pl
 
 from vpp_pipeline.delivery_day import STEP, STEP_H
+from vpp_pipeline.forecasting.presence import EXPECTED_FROM
 
 _HOUR = pl.duration(hours=1)
-_LIKELY = 0.5  # a session less probable than this is not planned for
 
 
 class Episodes(dy.Schema):
@@ -82,7 +82,7 @@ def vehicle_sessions(
         .join(states.filter("available"), on="device_id")
     )
     expected = (
-        forecasts.filter(pl.col("probability") >= _LIKELY)
+        forecasts.filter(pl.col("probability") >= EXPECTED_FROM)
         .select(
             "device_id",
             arrival="arrival_p50",

@@ -83,7 +83,8 @@ class ChallengerForecasts(Forecasts):
 class ForecastSkill(dy.Schema):
     """One row a delivery day, target and candidate: how good its forecast was.
 
-    Targets: `load`, `site_load`, `group_load`, `generation` (PV and wind), `temperature`, `price`.
+    Targets: `load`, `site_load`, `group_load`, `generation` (PV and wind), `temperature`, `price`,
+    `sessions` (whether a vehicle is there, 1 or 0, so that few values lie beyond p10 and p90).
     """
 
     delivery_day = dy.Date(primary_key=True)

@@ -26,6 +26,7 @@ SCORED_AS = {
     "wind": "generation",
     "temperature": "temperature",
     "price": "price",
+    "sessions": "sessions",
 }
 """A forecast's target as candidates stand for it: sun and wind are one model's."""
 

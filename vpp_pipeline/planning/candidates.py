@@ -23,8 +23,11 @@ from vpp_pipeline.forecasting.generation import generation_forecast
 from vpp_pipeline.forecasting.load import load_forecast
 from vpp_pipeline.forecasting.price_days import PRICE_MEMORY
 from vpp_pipeline.forecasting.prices import lear_price_forecast, price_forecast
+from vpp_pipeline.forecasting.rows import ended_by
+from vpp_pipeline.forecasting.sessions import session_forecast
+from vpp_pipeline.forecasting.stays import past_sessions, words_and_outcomes
 from vpp_pipeline.forecasting.temperature import temperature_forecast
-from vpp_pipeline.planning.trained import load_model_at, pv_model_at
+from vpp_pipeline.planning.trained import load_model_at, pv_model_at, stay_model_at
 from vpp_pipeline.runtime import Runtime
 from vpp_pipeline.settings import MARKET, MARKET_TZ
 from vpp_pipeline.telemetry_quality.parts import parts
@@ -35,7 +38,7 @@ from vpp_pipeline.warehouse.quarter_hours import quarter_hours
 HISTORY = timedelta(days=28)
 
 Candidate = Callable[[Runtime, date, datetime], pl.DataFrame]
-"""Returns `Forecasts` of a delivery day, made from what was known at a moment."""
+"""Returns `Forecasts` of a delivery day, or `SessionForecasts`, made from what was known at a moment."""
 
 
 def load_like_all_loads(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
@@ -83,6 +86,20 @@ def temperature_like_recent_days(runtime: Runtime, day: date, as_of: datetime) -
     return temperature_forecast(sites["site_id"], seen, _intervals(day), MARKET_TZ, as_of)
 
 
+def sessions_as_learned(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
+    """Return the sessions of vehicles; those under way end as such sessions have taught."""
+    told = _told_by_chargers(runtime, as_of)
+    ended = words_and_outcomes(past_sessions(ended_by(told, as_of))).filter(~pl.col("ongoing"))
+    start, end = market_day.bounds(day, MARKET_TZ)
+    return session_forecast(told, start, end, MARKET_TZ, as_of, stay_model_at(ended, as_of))
+
+
+def sessions_as_stated(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
+    """Return the sessions of vehicles; those under way end as the vehicles say."""
+    start, end = market_day.bounds(day, MARKET_TZ)
+    return session_forecast(_told_by_chargers(runtime, as_of), start, end, MARKET_TZ, as_of)
+
+
 def price_from_fundamentals(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
     """Return the market's price from earlier prices, and the load and renewables forecast for it."""
     span = _price_span(day, as_of)
@@ -114,6 +131,11 @@ def history(runtime: Runtime, devices: pl.DataFrame, query: str, as_of: datetime
         )
     settings = QualitySettings()
     return pl.concat(quarter_hours(trusted(part, devices, settings)) for part in parts(readings))
+
+
+def _told_by_chargers(runtime: Runtime, as_of: datetime) -> pl.DataFrame:
+    chargers = runtime.devices(as_of).filter(pl.col("device_type") == "ev_charger")
+    return history(runtime, chargers, "warehouse_readings", as_of)
 
 
 def _load_inputs(
@@ -160,5 +182,6 @@ CANDIDATES: Mapping[str, Mapping[str, Candidate]] = {
     },
     "temperature": {"similar-day": temperature_like_recent_days},
     "price": {"lear": price_from_fundamentals, "similar-day": price_like_recent_days},
+    "sessions": {"learned": sessions_as_learned, "stated": sessions_as_stated},
 }
 """By target; the first one answers until there is evidence for another (`champions`)."""

@@ -71,6 +71,42 @@ def issued(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
     )
 
 
+def sessions_said(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
+    """Return the `SessionForecasts` that the day was sold on and those of the challengers.
+
+    With them stand `forecaster` and whether it was the `champion`, whose rows are those stored,
+    of one moment that is chosen as `issued` does. The others are asked now for what they would
+    have said then. No rows where nobody was expected to come.
+    """
+    start, end = market_day.bounds(day, MARKET_TZ)
+    with runtime.warehouse.read() as connection:
+        made = connection.frame(
+            "planning_issued_sessions",
+            start=start,
+            end_=end,
+            gate_closure=market_day.gate_closure(day, MARKET_TZ),
+            as_of=min(as_of, start),
+        )
+    named = {"forecaster": pl.lit(None, pl.String), "champion": pl.lit(value=False)}
+    if made.is_empty():
+        return made.with_columns(**named)
+    moment = made["known_at"][0]
+    champion = election(runtime, "sessions", moment).champion
+    return pl.concat(
+        [
+            made.with_columns(forecaster=pl.lit(champion), champion=pl.lit(value=True)),
+            *(
+                answer(runtime, day, moment).with_columns(
+                    forecaster=pl.lit(name), champion=pl.lit(value=False)
+                )
+                for name, answer in CANDIDATES["sessions"].items()
+                if name != champion
+            ),
+        ],
+        how="diagonal_relaxed",
+    )
+
+
 def challenges(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
     """Return `ChallengerForecasts`: what the others would have said when the champions spoke.
 

@@ -11,19 +11,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import polars as pl
-
-from vpp_pipeline import delivery_day as market_day
-from vpp_pipeline.forecasting.rows import ended_by
-from vpp_pipeline.forecasting.sessions import session_forecast
-from vpp_pipeline.forecasting.stays import past_sessions, words_and_outcomes
-from vpp_pipeline.planning.candidates import history
 from vpp_pipeline.planning.champions import from_champion
-from vpp_pipeline.planning.trained import stay_model_at
-from vpp_pipeline.settings import MARKET_TZ
 
 if TYPE_CHECKING:
     from datetime import date, datetime
+
+    import polars as pl
 
     from vpp_pipeline.runtime import Runtime
 
@@ -50,9 +43,4 @@ def price(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
 
 def sessions(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
     """Return the `SessionForecasts`: when vehicles will come and leave, what they will ask for."""
-    chargers = runtime.devices(as_of).filter(pl.col("device_type") == "ev_charger")
-    told = history(runtime, chargers, "warehouse_readings", as_of)
-    ended = words_and_outcomes(past_sessions(ended_by(told, as_of))).filter(~pl.col("ongoing"))
-    return session_forecast(
-        told, *market_day.bounds(day, MARKET_TZ), MARKET_TZ, as_of, stay_model_at(ended, as_of)
-    )
+    return from_champion(runtime, "sessions", day, as_of)

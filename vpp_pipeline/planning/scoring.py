@@ -7,17 +7,18 @@ Belongs here: reading what was said and what came of it, and scoring it. Does no
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from vpp_pipeline import delivery_day as market_day
 from vpp_pipeline.forecasting import groups
 from vpp_pipeline.forecasting.naive import naive
+from vpp_pipeline.forecasting.presence import TARGET, presence
 from vpp_pipeline.forecasting.schemas import ForecastSkill
 from vpp_pipeline.forecasting.skill import SCORED_AS, skill
 from vpp_pipeline.optimization.settings import PlanSettings
-from vpp_pipeline.planning.champions import issued
+from vpp_pipeline.planning.champions import issued, sessions_said
 from vpp_pipeline.planning.records import day_records
 from vpp_pipeline.settings import MARKET, MARKET_TZ
 from vpp_pipeline.settlement.actuals import actual_day
@@ -39,27 +40,20 @@ def day_skill(runtime: Runtime, day: date, as_of: datetime) -> dy.DataFrame[Fore
     No rows where no forecast was made before the day began.
     """
     start, end = market_day.bounds(day, MARKET_TZ)
-    champions = issued(runtime, day, as_of)
-    if champions.is_empty():
-        return ForecastSkill.create_empty()
-    span: dict[str, Any] = {"start": start, "end_": end, "as_of": as_of}
-    with runtime.warehouse.read() as connection:
-        challengers = connection.frame("planning_challenger_forecasts", **span)
+    intervals = market_day.day_intervals(day, MARKET_TZ)
+    sessions = sessions_said(runtime, day, as_of)
     said = pl.concat(
-        [
-            champions.rename({"champion": "forecaster"}).with_columns(champion=pl.lit(value=True)),
-            challengers.join(
-                champions.select("target", "known_at").unique(), on=["target", "known_at"]
-            ).with_columns(champion=pl.lit(value=False)),
-        ],
+        [_said(runtime, day, as_of), *_presence(runtime, sessions, intervals, as_of)],
         how="diagonal_relaxed",
     )
-    intervals = market_day.day_intervals(day, MARKET_TZ)
+    if said.is_empty():
+        return ForecastSkill.create_empty()
     known = pl.concat(
         actuals(runtime, start - _RULE_LOOKS_BACK, start, moment).filter(
             pl.col("target").is_in(targets)
         )
-        for moment, targets in champions.group_by("known_at", maintain_order=True)
+        for moment, targets in said.filter("champion")
+        .group_by("known_at", maintain_order=True)
         .agg(pl.col("target").unique().sort())
         .iter_rows()
     )
@@ -67,7 +61,7 @@ def day_skill(runtime: Runtime, day: date, as_of: datetime) -> dy.DataFrame[Fore
         said,
         actuals(runtime, start, end, as_of),
         naive(known, intervals, MARKET_TZ),
-        _euros(runtime, said, day, as_of),
+        _euros(runtime, said, sessions, day, as_of),
         day,
         as_of,
     )
@@ -86,7 +80,43 @@ def actuals(runtime: Runtime, start: datetime, end: datetime, as_of: datetime) -
     return groups.actuals_with_sums(of_subjects, groups.members(runtime.devices(as_of)))
 
 
-def _euros(runtime: Runtime, said: pl.DataFrame, day: date, as_of: datetime) -> pl.DataFrame:
+def _said(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
+    """Return the `Forecasts` of champions and challengers, with `forecaster` and `champion`."""
+    start, end = market_day.bounds(day, MARKET_TZ)
+    champions = issued(runtime, day, as_of)
+    with runtime.warehouse.read() as connection:
+        challengers = connection.frame(
+            "planning_challenger_forecasts", start=start, end_=end, as_of=as_of
+        )
+    return pl.concat(
+        [
+            champions.rename({"champion": "forecaster"}).with_columns(champion=pl.lit(value=True)),
+            challengers.join(
+                champions.select("target", "known_at").unique(), on=["target", "known_at"]
+            ).with_columns(champion=pl.lit(value=False)),
+        ],
+        how="diagonal_relaxed",
+    )
+
+
+def _presence(
+    runtime: Runtime, sessions: pl.DataFrame, intervals: pl.Series, as_of: datetime
+) -> list[pl.DataFrame]:
+    """Return where each forecaster's sessions have a vehicle, beside `Forecasts`."""
+    chargers = runtime.devices(as_of).filter(pl.col("device_type") == "ev_charger")["device_id"]
+    return [
+        presence(of_one, chargers, intervals).with_columns(
+            forecaster=pl.lit(name), champion=pl.lit(champion)
+        )
+        for (name, champion), of_one in sorted(
+            sessions.partition_by("forecaster", "champion", as_dict=True).items()
+        )
+    ]
+
+
+def _euros(
+    runtime: Runtime, said: pl.DataFrame, sessions: pl.DataFrame, day: date, as_of: datetime
+) -> pl.DataFrame:
     devices = runtime.devices(as_of)
     records = day_records(runtime, devices, day, as_of)
     happened = actual_day(
@@ -101,8 +131,9 @@ def _euros(runtime: Runtime, said: pl.DataFrame, day: date, as_of: datetime) -> 
         devices,
         happened,
         said.with_columns(target=pl.col("target").cast(pl.String).replace_strict(SCORED_AS)).filter(
-            ~pl.col("target").is_in(groups.TARGETS)
+            ~pl.col("target").is_in([*groups.TARGETS, TARGET])
         ),
         PlanSettings(),
         runtime.settings.imbalance_spread_eur_per_mwh,
+        sessions=sessions,
     )

@@ -16,8 +16,10 @@ import polars as pl
 from vpp_pipeline.delivery_day import STEP_H
 from vpp_pipeline.optimization.problem import by_site
 from vpp_pipeline.settlement.cost import day_cost
+from vpp_pipeline.settlement.expected_stays import expected_stays
 from vpp_pipeline.settlement.followed import followed_power
 from vpp_pipeline.settlement.foresight import perfect_foresight
+from vpp_pipeline.settlement.promises import with_promises_kept
 from vpp_pipeline.settlement.stores import on_grid, stores, to_frame
 from vpp_pipeline.settlement.unmanaged import unmanaged_power
 
@@ -40,11 +42,14 @@ def euros_lost(
     forecasts: pl.DataFrame,
     settings: PlanSettings,
     imbalance_spread_eur_per_mwh: float,
+    *,
+    sessions: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """Return `target`, `forecaster`, `euros_lost`: what planning on each forecast cost in the day.
 
     `forecasts` has `target` (`load`, `generation`, `temperature`, `price`), `forecaster` and the
-    columns of `Forecasts`, one moment a forecaster. Euros lost are the cost of the day planned on
+    columns of `Forecasts`, one moment a forecaster; `sessions` has `forecaster` and those of
+    `SessionForecasts`, and is scored as target `sessions`. Euros lost are the cost of the day planned on
     that one forecast, all else foreseen, less the cost with everything foreseen
     (`cost_if_believed`); null where the forecast leaves one of the day's values out. A solver that
     stops short of the optimum can make it negative by its gap.
@@ -61,6 +66,12 @@ def euros_lost(
         believed = believing(day, str(target), said)
         lost = None if believed is None else cost(believed) - foreseen
         rows.append((target, forecaster, lost))
+    if sessions is not None:
+        for (forecaster,), expected in sorted(
+            sessions.partition_by("forecaster", as_dict=True).items()
+        ):
+            believed = replace(day, stays=expected_stays(devices, day, expected))
+            rows.append(("sessions", forecaster, cost(believed) - foreseen))
     schema = {"target": pl.String, "forecaster": pl.String, "euros_lost": pl.Float64}
     return pl.DataFrame(rows, schema, orient="row")
 
@@ -79,6 +90,10 @@ def cost_if_believed(
     and what forecasts alone bring about: each kWh off the fleet's planned sum costs the spread, as
     the market settles imbalance, and each kWh beyond a grid connection what the planner takes it
     to cost (`overload_eur_per_kwh`). With `believed` as the day was, this is perfect foresight's.
+
+    A charger whose plan expects no vehicle is told nothing, so that one that comes charges at once.
+    Where other stays are believed than came, promises are kept as a plant keeps them that plans
+    again (`with_promises_kept`): a vehicle that comes tells what it needs.
     """
     held = stores(devices, day)
     planned_kw = perfect_foresight(devices, believed, settings).power_kw
@@ -89,6 +104,8 @@ def cost_if_believed(
         unmanaged_power(devices, day, held),
         _schedules(devices, believed, planned_kw),
     )
+    if believed.stays is not day.stays:
+        done_kw = with_promises_kept(devices, held, done_kw)
     cost = day_cost(devices, day, held, done_kw, held.contents(done_kw), settings)
     off_kwh = np.abs((done_kw - planned_kw).sum(axis=1)).sum() * STEP_H
     overload_kwh = _beyond_connections(devices, done_kw).sum() * STEP_H
@@ -137,13 +154,19 @@ def _instead(actual: pl.DataFrame, said: pl.DataFrame, value: str) -> pl.DataFra
 
 
 def _schedules(devices: pl.DataFrame, believed: ActualDay, planned_kw: Floats) -> pl.DataFrame:
-    """Return the plan as schedules: a limit where sun or wind is curtailed, as a plan gives one."""
-    free = devices["device_type"].cast(pl.String).is_in(_FREE).to_numpy()
+    """Return the plan as schedules: a limit where sun or wind is curtailed, as a plan gives one.
+
+    A charger has rows only where a vehicle is believed to be.
+    """
+    kind = devices["device_type"].cast(pl.String)
+    free = kind.is_in(_FREE).to_numpy()
     there_kw = np.nan_to_num(
         on_grid(believed.profiles, "available_kw", devices, believed.intervals)
     )
     limit_kw = np.where(free & (planned_kw < there_kw - _CURTAILED_KW), planned_kw, np.nan)
-    return to_frame(planned_kw, "power_kw", devices, believed.intervals).join(
+    nobody = (kind == "ev_charger").to_numpy() & ~stores(devices, believed).present
+    told_kw = np.where(nobody, np.nan, planned_kw)
+    return to_frame(told_kw, "power_kw", devices, believed.intervals).join(
         to_frame(limit_kw, "limit_kw", devices, believed.intervals),
         on=["device_id", "interval_start"],
         how="left",
