@@ -16,6 +16,7 @@ from vpp_pipeline.telemetry_quality.parts import parts
 from vpp_pipeline.telemetry_quality.repair import telemetry_flags as flags_of
 from vpp_pipeline.telemetry_quality.schemas import TelemetryFlags
 from vpp_pipeline.telemetry_quality.settings import QualitySettings
+from vpp_pipeline.threads import side_by_side
 
 _JUDGED = timedelta(days=7)
 """Long enough to know a device's habit, short enough to be judged at every plan."""
@@ -34,7 +35,9 @@ def telemetry_flags(runtime: dg.ResourceParam[Runtime]) -> dg.MaterializeResult[
     with runtime.warehouse.read() as connection:
         readings = connection.frame("warehouse_recent_telemetry", start=now - _JUDGED, as_of=now)
     devices, settings = runtime.devices(now), QualitySettings()
-    found = pl.concat(flags_of(part, devices, settings, now) for part in parts(readings))
+    found = pl.concat(
+        side_by_side(lambda part: flags_of(part, devices, settings, now), parts(readings))
+    )
     as_text = found.with_columns(pl.col(pl.Enum).cast(pl.String))
     with runtime.warehouse.write("telemetry flags") as connection:
         new = connection.frame("defs_new_telemetry_flags", {"found": as_text})

@@ -19,6 +19,7 @@ from vpp_pipeline.forecasting.rows import (
     measured,
     quantiles,
 )
+from vpp_pipeline.threads import side_by_side
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -84,8 +85,10 @@ def generation_forecast(
         [
             as_forecasts(
                 pl.concat(
-                    _pv(some, known, irradiance, intervals)
-                    for some in (pv.iter_slices(_PLANTS_AT_ONCE) if pv.height else [pv])
+                    side_by_side(
+                        lambda some: _pv(some, known, irradiance, intervals),
+                        pv.iter_slices(_PLANTS_AT_ONCE) if pv.height else [pv],
+                    )
                 ),
                 "pv",
                 known_at,
