@@ -7,8 +7,10 @@ Belongs here: filling the template. Does not: any figure (they come in frames), 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 import polars as pl
 from jinja2 import Environment
@@ -18,6 +20,8 @@ from vpp_pipeline.reporting import pictures
 
 if TYPE_CHECKING:
     from datetime import date, datetime
+
+_NO_BREAK = "\u00a0"
 
 
 @dataclass(frozen=True)
@@ -56,13 +60,14 @@ class Day:
 def render(day: Day) -> str:
     """Return the report as one HTML document with its pictures inside."""
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["table"] = _table
+    environment.filters["table"] = partial(_table, timezone=day.timezone)
     template = environment.from_string(
         files("vpp_pipeline.reporting").joinpath("day.html.j2").read_text(encoding="utf-8")
     )
     totals = dict(day.costs.select("basis", "total_eur").iter_rows())
     return template.render(
         day=day,
+        made_at=day.made_at.astimezone(ZoneInfo(day.timezone)),
         totals=totals,
         error=day.errors.row(0, named=True),
         regret=day.regret.row(0, named=True),
@@ -86,9 +91,10 @@ def _inline(svg: bytes) -> Markup:
     return Markup(text[text.index("<svg") :])  # noqa: S704 - drawn by ourselves from numbers
 
 
-def _table(frame: pl.DataFrame) -> Markup:
+def _table(frame: pl.DataFrame, timezone: str) -> Markup:
+    local = pl.selectors.datetime().dt.convert_time_zone(timezone)
     shown = frame.with_columns(
-        pl.selectors.float().round(3), pl.selectors.datetime().dt.strftime("%Y-%m-%d %H:%M")
+        pl.selectors.float().round(3), local.dt.strftime(f"%Y-%m-%d{_NO_BREAK}%H:%M")
     )
     head = Markup("").join(Markup("<th>{}</th>").format(_words(name)) for name in shown.columns)
     body = Markup("").join(

@@ -80,7 +80,9 @@ def prices_and_plan(
     bottom.step(times, net, where="post", color="black", lw=1.2, label="net")
     bottom.axhline(0, color="#555", lw=0.6)
     bottom.set_ylabel("kW (positive injects)")
-    bottom.legend(ncols=5, fontsize=7, loc="upper left", frameon=False)
+    bottom.legend(
+        ncols=9, fontsize=7, loc="lower left", bbox_to_anchor=(0, 1), frameon=False, columnspacing=1
+    )
     return _bytes(figure, form, timezone)
 
 
