@@ -44,6 +44,8 @@ def dispatch_ledger(
 ) -> dg.MaterializeResult[None]:
     """Every command of the quarter-hour: stored, sent, acknowledged, read back.
 
+    The sums in kW are of set-points: sun and wind count as the cap that they were given.
+
     A run that was killed is simply run again: what it had sent is read back before any resend.
     """
     interval_start = datetime.fromisoformat(config.interval_start)

@@ -37,8 +37,11 @@ def forecast_figures(forecast: pl.DataFrame) -> dict[str, Any]:
             .agg(subjects=pl.col("subject_id").n_unique(), rows=pl.len())
             .sort("target", "model")
         ),
-        "by_quarter_hour": table(course, rows=200),
     }
+    for (target,), rows in course.partition_by("target", as_dict=True).items():
+        figures[f"{target}_picture"] = picture(
+            pictures.band(rows, MARKET_TZ, f"{target}, {_UNITS[target]}", "png"), target
+        )
     sums = (
         told.filter(pl.col("target").is_in(OF_SUMS))
         .group_by("target", "subject_id")
@@ -46,11 +49,7 @@ def forecast_figures(forecast: pl.DataFrame) -> dict[str, Any]:
     )
     if sums.height:
         figures["mean_of_sites_and_groups"] = table(sums.sort("target", "subject_id"), rows=50)
-    for (target,), rows in course.partition_by("target", as_dict=True).items():
-        figures[f"{target}_picture"] = picture(
-            pictures.band(rows, MARKET_TZ, f"{target}, {_UNITS[target]}", "png"), target
-        )
-    return figures
+    return figures | {"by_quarter_hour": table(course, rows=200)}
 
 
 def _course(told: pl.DataFrame) -> pl.DataFrame:

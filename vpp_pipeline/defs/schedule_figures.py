@@ -51,13 +51,13 @@ def schedule_figures(
     shown = steered.join(by_device.select("device_id"), on="device_id").select(
         "device_type", "device_id", "interval_start", share=_POWER / pl.col("nameplate_kw")
     )
-    figures: dict[str, Any] = {"by_device": table(by_device, rows=_DEVICES_SHOWN)}
+    figures: dict[str, Any] = {}
     if steered.height:
         drawn = pictures.set_points(shown, MARKET_TZ, "png")
         figures["set_points"] = picture(drawn, "set-points")
     if before.height:
         figures["moved_most"] = table(_moved(steered, before))
-    return figures
+    return figures | {"by_device": table(by_device, rows=_DEVICES_SHOWN)}
 
 
 def _moved(steered: pl.DataFrame, before: pl.DataFrame) -> pl.DataFrame:
