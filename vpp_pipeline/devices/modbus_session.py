@@ -10,28 +10,23 @@ address and count must be those of the request. What does not is no answer.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pymodbus.client import AsyncModbusTcpClient, AsyncModbusTlsClient
-from pymodbus.exceptions import ConnectionException, ModbusException
-from pymodbus.framer import FramerSocket
-from pymodbus.pdu import DecodePDU, ExceptionResponse, ModbusPDU
+from pymodbus.exceptions import ModbusException
+from pymodbus.pdu import ExceptionResponse, ModbusPDU
 from pymodbus.pdu.register_message import (
     ReadHoldingRegistersRequest,
-    ReadHoldingRegistersResponse,
     ReadInputRegistersRequest,
     WriteMultipleRegistersRequest,
 )
 
+from vpp_pipeline.devices.modbus_wire import Wire, connect
 from vpp_pipeline.devices.tls import in_words
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
 
     from vpp_pipeline.devices.register_map import Table
     from vpp_pipeline.devices.sunspec_models import Models
@@ -40,7 +35,6 @@ if TYPE_CHECKING:
 logging.getLogger("pymodbus").addHandler(logging.NullHandler())
 
 _TIMEOUTS_UNTIL_CLOSE = 2
-_BUFFER_BYTES = 4096
 _FINAL_EXCEPTIONS = frozenset({1, 2, 3})
 _GATEWAY_EXCEPTIONS = frozenset({10, 11})
 _EXCEPTIONS = {
@@ -53,28 +47,6 @@ _EXCEPTIONS = {
     10: "gateway path unavailable",
     11: "the gateway's target did not answer",
 }
-
-
-class _HoldingRegisters(ReadHoldingRegistersResponse):
-    """The answer to a read, unpacked at once.
-
-    pymodbus unpacks register by register and words each answer for a log nobody keeps: that was
-    most of what a read costs here.
-    """
-
-    def decode(self, data: bytes) -> None:
-        length = data[0]
-        if length % 2 or length >= len(data):
-            super().decode(data)
-        else:
-            self.registers = list(struct.unpack_from(f">{length // 2}H", data, 1))
-
-    def __str__(self) -> str:
-        return f"{len(self.registers)} registers"
-
-
-_DECODER = DecodePDU(is_server=False)
-_DECODER.register(_HoldingRegisters)
 
 
 class LinkError(Exception):
@@ -116,13 +88,14 @@ class Session:
     a unit that changed its map is noticed and discovered again.
     """
 
-    client: AsyncModbusTcpClient
+    wire: Wire
     endpoint: str
     discovered: dict[int, Models]
+    request_timeout_s: float
+    encrypted: bool = False
     timeouts: int = field(default=0, init=False)
     answered: bool = field(default=False, init=False)
     """Whether anything was answered, be it a refusal."""
-    _waits: bool = field(default=False, init=False)
 
     async def read(
         self, unit_id: int, address: int, count: int, table: Table = "holding"
@@ -148,40 +121,30 @@ class Session:
 
     def close(self) -> None:
         """Close the connection."""
-        self.client.close()
-
-    def lost(self) -> None:
-        """Let a request that waits know that its connection is gone."""
-        if self._waits and not (waiting := self.client.ctx.response_future).done():
-            waiting.set_exception(ConnectionException("the connection was closed"))
+        self.wire.close()
 
     def _closed(self) -> str:
-        if self.answered or not isinstance(self.client, AsyncModbusTlsClient):
+        if self.answered or not self.encrypted:
             return ", and closed the connection"
         return (
             ", but closed the TLS connection: it may ask for our certificate (cert_file, key_file)"
         )
 
     async def _execute(self, request: ModbusPDU, what: str) -> ModbusPDU:
-        if not self.client.connected:
+        if not self.wire.is_open:
             raise EndpointLost(
                 f"the connection to {self.endpoint} is closed; the next call reopens it"
             )
-        self._waits = True
         try:
-            response: ModbusPDU = await self.client.execute(
-                no_response_expected=False, request=request
-            )
+            response = await self.wire.ask(request, self.request_timeout_s)
         except (ModbusException, OSError) as error:
             self.timeouts += 1
-            closed = "" if self.client.connected else self._closed()
+            closed = "" if self.wire.is_open else self._closed()
             if self.timeouts >= _TIMEOUTS_UNTIL_CLOSE:
-                self.client.close()
+                self.wire.close()
             raise NoAnswer(
                 f"unit {request.dev_id} at {self.endpoint} did not answer {what}{closed}"
             ) from error
-        finally:
-            self._waits = False
         self.timeouts = 0
         self.answered = True
         if isinstance(response, ExceptionResponse):
@@ -206,50 +169,12 @@ async def open_session(
     if not host or not port.isdecimal():
         raise EndpointLost(f"endpoint {endpoint!r} is no host:port; correct the fleet's connection")
 
-    def told(connected: bool) -> None:
-        if not connected:
-            session.lost()
-
-    client = _client(host, int(port), request_timeout_s, tls, told)
-    session = Session(client, endpoint, discovered)
-    # pymodbus throws away what is longer than one frame: a late answer and the one after it.
-    client.ctx.max_buffer_size = _BUFFER_BYTES
     try:
-        # What `client.connect` does, without swallowing the reason.
-        async with asyncio.timeout(request_timeout_s):
-            await client.ctx.call_create()
+        wire = await connect(host, int(port), request_timeout_s, tls)
     except OSError as error:
-        client.close()
         if tls is not None and (reason := in_words(str(error))):
             raise EndpointLost(f"no TLS connection to {endpoint}: {reason}") from error
         raise EndpointLost(
             f"{endpoint} refuses the connection or is not there; check power, network and port"
         ) from error
-    return session
-
-
-def _client(
-    host: str,
-    port: int,
-    timeout_s: float,
-    tls: ssl.SSLContext | None,
-    told: Callable[[bool], None],
-) -> AsyncModbusTcpClient:
-    client: AsyncModbusTcpClient
-    if tls is None:
-        client = AsyncModbusTcpClient(
-            host, port=port, timeout=timeout_s, retries=0, reconnect_delay=0, trace_connect=told
-        )
-    else:
-        client = AsyncModbusTlsClient(
-            host,
-            sslctx=tls,
-            port=port,
-            timeout=timeout_s,
-            retries=0,
-            reconnect_delay=0,
-            trace_connect=told,
-        )
-    # pymodbus's own framer for TLS takes whatever arrives at once for one whole frame.
-    client.ctx.framer = FramerSocket(_DECODER)
-    return client
+    return Session(wire, endpoint, discovered, request_timeout_s, encrypted=tls is not None)
