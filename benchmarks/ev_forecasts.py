@@ -153,7 +153,7 @@ def _mae(said: pl.DataFrame, target: str, forecast: str | None = None) -> float:
 
 def _arrivals(sessions: pl.DataFrame, weeks: int) -> bool:
     """Print how far the forecast arrivals of a day a week were off; false where they are no better
-    than those of a week before."""
+    than those of a week before, or where p10 to p90 cover too few or too many."""
     days = [_LAST - timedelta(weeks=back, days=back % 7) for back in range(weeks, 0, -1)]
     local = pl.col("arrival").dt.convert_time_zone(_TIMEZONE)
     came = sessions.with_columns(day=local.dt.date(), hour=local.dt.hour() + local.dt.minute() / 60)
@@ -175,7 +175,7 @@ def _arrivals(sessions: pl.DataFrame, weeks: int) -> bool:
     )
     print(f"            p10 to p90 covers {covered:.1%} of {told.height} that were expected")
     print(f"            {expected['probability'].sum():.0f} sessions expected, {happened} came")
-    return bool(ours < naive)
+    return bool(ours < naive and _COVERED[0] <= covered <= _COVERED[1])
 
 
 def _quarter_hours(sessions: pl.DataFrame) -> pl.DataFrame:

@@ -214,3 +214,43 @@ def test_sessions_of_one_charger_never_overlap_and_stand_in_order(seed, hours, h
         changed, end - timedelta(days=1), end + timedelta(days=1), TZ, known_at
     )
     assert again.equals(answers)
+
+
+def comings(rng: np.random.Generator, days: int, device_id: str) -> pl.DataFrame:
+    """A vehicle that comes between noon and 22:00 on every workday, as it happens."""
+    workdays = [FIRST + timedelta(days=d) for d in range(days) if d % 7 < 5]
+    stays = [(local(day, h), local(day, h + 1)) for day, h in zip(
+        workdays, rng.integers(48, 88, len(workdays)) / 4, strict=True
+    )]  # fmt: skip
+    return told(local(FIRST, 0), local(FIRST + timedelta(days=days), 0), stays, device_id)
+
+
+def test_four_fifths_of_arrivals_lie_between_the_outer_quantiles_of_those_before():
+    rng = np.random.default_rng(5)
+    day = FIRST + timedelta(days=21)  # a Monday after 15 workdays
+    known = pl.concat([comings(rng, 21, f"ev-{n}") for n in range(40)])
+    answers = session_forecast(known, *bounds(day, TZ), TZ, local(day - timedelta(days=1), 12))
+    first, last = local(day, 12), local(day, 22)
+    width = (pl.col("arrival_p90") - pl.col("arrival_p10")) / (last - first)
+    assert answers.height == 40
+    # what lies beyond is as much on each side: of evenly spread arrivals the width is the share
+    assert answers.select(width.mean()).item() == pytest.approx(0.8, abs=0.05)
+
+
+def test_too_few_sessions_of_its_own_reach_out_to_those_of_the_fleet():
+    rng = np.random.default_rng(5)
+    day = FIRST + timedelta(days=7)
+    known_at = local(day - timedelta(days=1), 12)
+    steady = told(local(FIRST, 0), local(day, 0), evenings(7), "steady")
+    others = [comings(rng, 7, f"ev-{n}") for n in range(9)]
+    alone, among = (
+        session_forecast(pl.concat(known), *bounds(day, TZ), TZ, known_at).row(
+            by_predicate=(pl.col("device_id") == "steady")
+            & (pl.col("arrival_p50") == local(day, 18)),
+            named=True,
+        )
+        for known in ([steady], [steady, *others])
+    )
+    assert alone["arrival_p10"] == alone["arrival_p90"] == local(day, 18)
+    assert among["arrival_p10"] < local(day, 18) < among["arrival_p90"]
+    assert alone["model"] == among["model"] == "own-days"

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from vpp_pipeline.forecasting.stay_model import StayModel
 
 _ENOUGH_DAYS = 3
+_ENOUGH_FOR_TENTHS = 9
+"""The least and the greatest of fewer are no p10 and p90 of the next one."""
 _LEAST_PROBABILITY = 0.05
 _SATURDAY = 6
 _TYPICAL = {
@@ -190,7 +192,8 @@ def _habits(
         [
             kinds.filter(knows_itself)
             .join(own, on=["device_id", "weekend"])
-            .with_columns(model=pl.lit("own-days"))
+            .join(fleet, on=["weekend", "nth"], how="left", suffix="_of_fleet")
+            .with_columns(*_widened(), model=pl.lit("own-days"))
             .select(columns),
             kinds.filter(knows_fleet)
             .join(fleet, on="weekend")
@@ -216,7 +219,7 @@ def _shares(before: pl.DataFrame, days: pl.DataFrame, alike: list[str]) -> pl.Da
         .agg(
             pl.len().alias("sessions"),
             *(
-                value.quantile(q, "linear").alias(name.format(p))
+                _next_quantile(value.drop_nulls(), q).alias(name.format(p))
                 for name, value in values.items()
                 for p, q in QUANTILES.items()
             ),
@@ -227,6 +230,30 @@ def _shares(before: pl.DataFrame, days: pl.DataFrame, alike: list[str]) -> pl.Da
             *(pl.col(name).fill_null(_TYPICAL[name]) for name in _ENERGIES),
         )
     )
+
+
+def _widened() -> list[pl.Expr]:
+    """Return own outer quantiles, out to the fleet's where own sessions are too few to tell them."""
+    few = pl.col("sessions") < _ENOUGH_FOR_TENTHS
+    outer = {"p10": pl.min_horizontal, "p90": pl.max_horizontal}
+    return [
+        pl.when(few).then(outermost(name, f"{name}_of_fleet")).otherwise(name).alias(name)
+        for quantile, outermost in outer.items()
+        for name in (f"arrival_{quantile}", f"departure_{quantile}", f"energy_{quantile}_kwh")
+    ]
+
+
+def _next_quantile(values: pl.Expr, q: float) -> pl.Expr:
+    """Return below what the next value lies with probability `q`, if it is like those before.
+
+    Of n values it is as likely in any of the n + 1 gaps around them (split conformal prediction),
+    so the quantile is the (n + 1)q-th of them, between two as far as there are such.
+    """
+    ordered, count = values.sort(), values.len().cast(pl.Int64)
+    place = ((count + 1) * q - 1).clip(0, count - 1)
+    below = place.floor().cast(pl.Int64)
+    low, high = (ordered.get(at, null_on_oob=True) for at in (below, place.ceil().cast(pl.Int64)))
+    return low + (place - below) * (high - low)
 
 
 def _local_day(rows: pl.DataFrame, instant: str, timezone: str) -> pl.DataFrame:
