@@ -55,11 +55,16 @@ def measured(history: pl.DataFrame, value: pl.Expr, subject: str) -> pl.DataFram
     """
     rows = history.select(
         pl.col(subject).alias("subject_id"), "interval_start", value.cast(pl.Float64).alias("value")
-    ).filter(pl.col("value").is_finite())
-    named, at = pl.col("subject_id"), pl.col("interval_start")
+    )
+    return in_time_order(rows.filter(pl.col("value").is_finite()), "subject_id")
+
+
+def in_time_order(rows: pl.DataFrame, subject: str = "device_id") -> pl.DataFrame:
+    """Return the rows by subject and `interval_start`; those in order already as they are."""
+    named, at = pl.col(subject), pl.col("interval_start")
     rises = (named > named.shift()) | ((named == named.shift()) & (at >= at.shift()))
     # weeks of a large fleet come in order, and take long to sort again
-    return rows if rows.select(rises.all()).item() else rows.sort("subject_id", "interval_start")
+    return rows if rows.select(rises.all()).item() else rows.sort(subject, "interval_start")
 
 
 def quantiles(value: str) -> list[pl.Expr]:

@@ -8,6 +8,17 @@ from __future__ import annotations
 import polars as pl
 
 from vpp_pipeline.delivery_day import STEP, STEP_H
+from vpp_pipeline.forecasting.rows import in_time_order
+
+_TOLD = [
+    "device_id",
+    "interval_start",
+    "power_kw",
+    "plugged_in",
+    "energy_kwh",
+    "target_energy_kwh",
+    "deadline",
+]
 
 
 def past_sessions(telemetry: pl.DataFrame) -> pl.DataFrame:
@@ -23,18 +34,16 @@ def past_sessions(telemetry: pl.DataFrame) -> pl.DataFrame:
     first quarter-hour that told them), `last_energy_kwh`, `target_energy_kwh`, `deadline` and
     `ongoing` (the charger's last word was plugged in).
     """
-    told = telemetry.filter(pl.col("plugged_in").is_not_null()).sort("device_id", "interval_start")
-    before = pl.col("plugged_in", "deadline").shift(1).over("device_id").name.prefix("before_")
-    followed = (pl.col("deadline") != pl.col("before_deadline")) & (
-        pl.col("interval_start") >= pl.col("before_deadline")
-    )
-    begins = ~pl.col("before_plugged_in").fill_null(value=False) | followed.fill_null(value=False)
-    last_told = pl.col("interval_start").max().over("device_id")
+    told = in_time_order(telemetry.select(_TOLD).filter(pl.col("plugged_in").is_not_null()))
+    same = pl.col("device_id") == pl.col("device_id").shift()
+    was_there, before = (pl.col(name).shift() for name in ("plugged_in", "deadline"))
+    followed = (pl.col("deadline") != before) & (pl.col("interval_start") >= before)
+    goes_on = same & was_there & ~followed.fill_null(value=False)
+    is_last = (pl.col("device_id") != pl.col("device_id").shift(-1)).fill_null(value=True)
     return (
-        told.with_columns(before, last_told=last_told)
+        told.with_columns(begins=~goes_on.fill_null(value=False), is_last=is_last)
         .filter("plugged_in")
-        .with_columns(nth=begins.cum_sum().over("device_id"))
-        .group_by("device_id", "nth")
+        .group_by("device_id", nth=pl.col("begins").cum_sum())
         .agg(
             arrival=pl.col("interval_start").min(),
             departure=pl.col("interval_start").max() + STEP,
@@ -43,7 +52,7 @@ def past_sessions(telemetry: pl.DataFrame) -> pl.DataFrame:
             last_energy_kwh=pl.col("energy_kwh").drop_nulls().last(),
             target_energy_kwh=pl.col("target_energy_kwh").drop_nulls().last(),
             deadline=pl.col("deadline").drop_nulls().last(),
-            ongoing=(pl.col("interval_start") == pl.col("last_told")).any(),
+            ongoing=pl.col("is_last").any(),
         )
         .drop("nth")
         .sort("device_id", "arrival")
