@@ -16,6 +16,7 @@ from uuid import uuid4
 import click
 
 from vpp_pipeline.cli import ordering
+from vpp_pipeline.cli.home import home_option
 from vpp_pipeline.delivery_day import floor_interval
 from vpp_pipeline.devices.leases import LeaseHeld
 from vpp_pipeline.dispatch.group import GroupReport, GroupTarget, Outlook, dispatch_group, preview
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 @click.argument("power_kw", metavar="KW", type=float)
 @ordering.until_options
 @click.option("--dry-run", is_flag=True, help="Show the shares; order and send nothing.")
-@ordering.home_option
+@home_option
 @ordering.who_option
 @ordering.why_option
 def dispatch(

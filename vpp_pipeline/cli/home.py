@@ -6,16 +6,36 @@ Belongs here: finding it by its home, and saying so where there is none. Does no
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import click
 
 from vpp_pipeline.settings import Settings
 
+home_option = click.option(
+    "--home",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The plant's files; else VPP_HOME.",
+)
 
-def settings_of_known_plant() -> Settings:
+
+def settings_at(home: Path | None) -> Settings:
+    """Return the settings, of the plant at `home` where one is named. Raises ClickException."""
+    try:
+        return Settings.from_environment(
+            os.environ | ({} if home is None else {"VPP_HOME": str(home)})
+        )
+    except ValueError as error:
+        raise click.ClickException(f"the plant's settings can't be read: {error}") from error
+
+
+def settings_of_known_plant(home: Path | None) -> Settings:
     """Return the settings; raises `ClickException` where their home holds no warehouse."""
-    settings = Settings.from_environment()
+    settings = settings_at(home)
     if not settings.warehouse_dir.exists():
         raise click.ClickException(
-            f"{settings.warehouse_dir} does not exist: set VPP_HOME to the plant's home"
+            f"there is no warehouse at {settings.home}: name the plant's home with --home or "
+            "VPP_HOME"
         )
     return settings

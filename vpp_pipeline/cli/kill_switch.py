@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vpp_pipeline.cli import ordering
+from vpp_pipeline.cli.home import home_option
 from vpp_pipeline.dispatch.heartbeat import Heartbeat
 from vpp_pipeline.dispatch.holds import HoldsDamaged
 from vpp_pipeline.dispatch.in_force import in_force
@@ -27,7 +28,7 @@ _UNDER_WAY_S = 6.0  # a batch's time-out and a second: a send made before the or
 
 @click.command()
 @click.argument("scope", default="fleet")
-@ordering.home_option
+@home_option
 @ordering.who_option
 @click.option("--why", default="emergency stop", help="The reason, for those who ask later.")
 @click.option(
@@ -87,7 +88,7 @@ def _given(runtime: Runtime, order: Order) -> bool:
 
 @click.command()
 @click.argument("scope")
-@ordering.home_option
+@home_option
 @ordering.who_option
 @ordering.why_option
 def resume(scope: str, home: Path | None, who: str, why: str) -> None:

@@ -6,24 +6,23 @@ Belongs here: from an operator's words to an `Order` in the book. Does not: any 
 from __future__ import annotations
 
 import getpass
-import os
 import re
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 import click
 from pydantic import ValidationError
 
+from vpp_pipeline.cli.home import settings_at
 from vpp_pipeline.dispatch.order_book import OrderBook, OrderBookDamaged
 from vpp_pipeline.dispatch.orders import Kind, Order, scopes
 from vpp_pipeline.fleet.registry import RegistryError
 from vpp_pipeline.runtime import Runtime
-from vpp_pipeline.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     import polars as pl
 
@@ -32,11 +31,6 @@ Command = TypeVar("Command", bound="Callable[..., Any]")
 _SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _NAMED_AT_MOST = 12
 
-home_option = click.option(
-    "--home",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="The plant's files; else VPP_HOME.",
-)
 who_option = click.option("--who", default=getpass.getuser, help="Who orders it; else this user.")
 why_option = click.option("--why", required=True, help="The reason, for those who ask later.")
 
@@ -65,8 +59,12 @@ def moment_of(text: str) -> datetime:
 
 def until_options(command: Command) -> Command:
     """Add `--until` and `--for`, of which `end_of` takes one."""
-    by_span = click.option("--for", "span", type=span_of, help="How long, such as 90m or 2h.")
-    by_time = click.option("--until", type=moment_of, help="Such as 2026-01-31T18:00+01:00.")
+    by_span = click.option(
+        "--for", "span", metavar="SPAN", type=span_of, help="How long, such as 90m or 2h."
+    )
+    by_time = click.option(
+        "--until", metavar="TIME", type=moment_of, help="Such as 2026-01-31T18:00+01:00."
+    )
     return by_time(by_span(command))
 
 
@@ -84,13 +82,12 @@ def end_of(now: datetime, until: datetime | None, span: timedelta | None) -> dat
 
 def plant_at(home: Path | None) -> Runtime:
     """Return the runtime of the plant. Raises ClickException where there is none."""
-    environment = os.environ | ({} if home is None else {"VPP_HOME": str(home)})
+    settings = settings_at(home)
+    if not settings.home.is_dir():
+        raise click.ClickException(
+            f"there is no plant at {settings.home}: name its home with --home or VPP_HOME"
+        )
     try:
-        settings = Settings.from_environment(environment)
-        if not settings.home.is_dir():
-            raise click.ClickException(
-                f"there is no plant at {settings.home}: name its home with --home or VPP_HOME"
-            )
         return Runtime.of(settings)
     except (ValueError, KeyError) as error:
         raise click.ClickException(f"the plant's settings can't be read: {error}") from error

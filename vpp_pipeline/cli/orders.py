@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from vpp_pipeline.cli import ordering
+from vpp_pipeline.cli.home import home_option
 from vpp_pipeline.dispatch.heartbeat import Heartbeat
 from vpp_pipeline.dispatch.holds import Holds, HoldsDamaged
 from vpp_pipeline.dispatch.in_force import in_force
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 @click.argument("device")
 @click.option("--power-kw", type=float, required=True, help="Positive injects, negative draws.")
 @ordering.until_options
-@ordering.home_option
+@home_option
 @ordering.who_option
 @ordering.why_option
 def override(
@@ -67,7 +68,7 @@ def override(
 @click.option("--export-kw", type=click.FloatRange(min=0), help="The most it may inject.")
 @click.option("--none", "lifted", is_flag=True, help="No limit: ends the failsafe for so long.")
 @ordering.until_options
-@ordering.home_option
+@home_option
 @ordering.who_option
 @ordering.why_option
 def limit(
@@ -104,7 +105,7 @@ def limit(
 
 @click.command()
 @click.argument("order_id", metavar="ORDER")
-@ordering.home_option
+@home_option
 @ordering.who_option
 @ordering.why_option
 def cancel(order_id: str, home: Path | None, who: str, why: str) -> None:
@@ -123,7 +124,7 @@ def cancel(order_id: str, home: Path | None, who: str, why: str) -> None:
 
 
 @click.command()
-@ordering.home_option
+@home_option
 def orders(home: Path | None) -> None:
     """Show the orders in force, what they hold back, and whether the watchdog runs."""
     runtime = ordering.plant_at(home)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from vpp_pipeline.cli.home import settings_of_known_plant
+from vpp_pipeline.cli.home import home_option, settings_of_known_plant
 from vpp_pipeline.planning import as_of as moments
 from vpp_pipeline.planning.replays import FailedDay, ReplayedDay, compared, replayed
 from vpp_pipeline.planning.variants import Variant, VariantError, read_variant
@@ -53,7 +53,8 @@ _as_of = click.option(
 @click.command()
 @_days
 @_as_of
-def replay(days: list[date], as_of: AsOf) -> None:
+@home_option
+def replay(days: list[date], as_of: AsOf, home: Path | None) -> None:
     """Plan past DAYS (2022-03-01..2022-03-31) again, on what was known then; sends nothing.
 
     Each plan's hash is told: the same inputs give the same hash. Costs are of the schedules
@@ -66,7 +67,7 @@ def replay(days: list[date], as_of: AsOf) -> None:
         f"{'solver':>8}  {'really':>9}"
     )
     costs, failed, wrong = [], 0, 0
-    for told in _told(replayed(Runtime.of(settings_of_known_plant()), days, as_of)):
+    for told in _told(replayed(Runtime.of(settings_of_known_plant(home)), days, as_of)):
         if isinstance(told, FailedDay):
             failed += 1
             continue
@@ -81,7 +82,8 @@ def replay(days: list[date], as_of: AsOf) -> None:
 @_days
 @click.argument("variant", type=click.Path(path_type=Path), callback=_parsed(read_variant))
 @_as_of
-def whatif(days: list[date], variant: Variant, as_of: AsOf) -> None:
+@home_option
+def whatif(days: list[date], variant: Variant, as_of: AsOf, home: Path | None) -> None:
     """Plan past DAYS again as they were and as VARIANT, a YAML file, and tell the difference.
 
     A variant has a name and what it changes: devices, tariff_eur_per_mwh,
@@ -90,7 +92,7 @@ def whatif(days: list[date], variant: Variant, as_of: AsOf) -> None:
     click.echo(f"{variant.name} as known at {as_of.text}; EUR, lower is better")
     click.echo(f"{'day':10}  {'as it was':>10}  {variant.name:>16}  {'difference':>10}")
     differences, failed, wrong = [], 0, 0
-    for told in _told(compared(Runtime.of(settings_of_known_plant()), days, as_of, variant)):
+    for told in _told(compared(Runtime.of(settings_of_known_plant(home)), days, as_of, variant)):
         if isinstance(told, FailedDay):
             failed += 1
             continue

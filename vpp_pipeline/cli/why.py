@@ -7,12 +7,13 @@ words (`dispatch.why_words`).
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path  # noqa: TC003 - click reads the signature
 
 import click
 from rich.console import Console
 from rich.markdown import Markdown
 
-from vpp_pipeline.cli.home import settings_of_known_plant
+from vpp_pipeline.cli.home import home_option, settings_of_known_plant
 from vpp_pipeline.cli.ordering import moment_of
 from vpp_pipeline.dispatch.why import explain
 from vpp_pipeline.dispatch.why_words import markdown
@@ -23,13 +24,14 @@ from vpp_pipeline.warehouse.store import Warehouse
 @click.command()
 @click.argument("device")
 @click.argument("time", type=moment_of)
+@home_option
 @click.option("--json", "as_json", is_flag=True, help="The whole chain, for a program.")
-def why(device: str, time: datetime, as_json: bool) -> None:
+def why(device: str, time: datetime, *, as_json: bool, home: Path | None) -> None:
     """Tell why DEVICE was told what it was told at TIME, back to forecasts, prices and readings.
 
     TIME has its zone, such as 2026-01-31T18:07+01:00.
     """
-    settings = settings_of_known_plant()
+    settings = settings_of_known_plant(home)
     try:
         answer = explain(Warehouse(settings.warehouse_dir), settings, device, time.astimezone(UTC))
     except (LookupError, WarehouseError) as error:
