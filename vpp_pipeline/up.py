@@ -180,6 +180,7 @@ def run(settings: Settings, environment: Mapping[str, str], to_run: Sequence[Par
                     (name for name, process in running.items() if process.poll() is not None), None
                 )
         finally:
+            print("stopping …", flush=True)  # noqa: T201 - the console is this command's surface
             mark_clock(settings)
             stop_descendants()
     if ended is not None:

@@ -135,7 +135,8 @@ class Watchdog:
         self._links = {link.device_id: link for link in links}
         self._changed_at = changed_at
         without = no_failsafe(self._devices)["device_id"].to_list()
-        _LOG.warning("watching %d devices; without a timer: %s", len(links), without)
+        named = ", ".join(without) or "none"
+        _LOG.warning("watching %d devices; without a timer: %s", len(links), named)
         return []
 
     def _note(self, results: Mapping[str, CommandResult], why: Mapping[str, Cause]) -> None:

@@ -69,8 +69,9 @@ def up(speed: float, port: int, home: Path) -> None:
         click.echo("first start: writing weeks of measured history …")
         demonstration.seed_history(Runtime.of(settings))
     click.echo(
-        f"Dagster UI: http://127.0.0.1:{port}   plant clock: "
-        f"{settings.clock().now():%Y-%m-%d %H:%M} UTC at {speed:g}x   Ctrl-C stops everything"
+        f"Dagster UI, in half a minute: http://127.0.0.1:{port}   plant clock: "
+        f"{settings.clock().now():%Y-%m-%d %H:%M} UTC at {speed:g}x   Ctrl-C stops everything\n"
+        f"for `vpp orders` and the like, in another shell: export VPP_HOME={settings.home}"
     )
     sys.exit(
         live.run(settings, {**environment, "DAGSTER_HOME": str(dagster_home)}, live.parts(port))
