@@ -166,6 +166,11 @@ def test_jobs_sensors_and_schedules_are_these(repository):
     ] == [("before_gate_closure", "day_ahead", "0 11 * * *", "Europe/Berlin")]
 
 
+def test_every_job_sensor_and_schedule_says_what_it_is_for(repository):
+    told = [*repository.sensor_defs, *repository.schedule_defs, *repository.get_all_jobs()]
+    assert [one.name for one in told if not one.description and one.name[:2] != "__"] == []
+
+
 def test_everything_runs_without_being_switched_on(repository):
     assert all(
         sensor.default_status == dg.DefaultSensorStatus.RUNNING for sensor in repository.sensor_defs

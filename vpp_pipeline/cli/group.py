@@ -74,7 +74,7 @@ def dispatch(
             report = asyncio.run(_dispatch(runtime, known, target))
     except (EnvelopeError, LeaseHeld, LookupError, OrderBookDamaged, ProblemError) as error:
         raise click.ClickException(str(error)) from error
-    _show(report)
+    _show(report, sent=not dry_run)
     sys.exit(1 if report.shortfall_kw and not dry_run else 0)
 
 
@@ -83,13 +83,12 @@ async def _dispatch(runtime: Runtime, known: Outlook, target: GroupTarget) -> Gr
         return await dispatch_group(dispatcher, known, target)
 
 
-def _show(report: GroupReport) -> None:
+def _show(report: GroupReport, *, sent: bool) -> None:
     for device_id, share_kw, accepted_kw, state, why in report.devices.iter_rows():
-        words = f"{device_id}  share {share_kw:+.3f} kW  accepted {accepted_kw:+.3f} kW  {state}"
-        click.echo(f"{words}  {why}".rstrip())
+        accepted = f"accepted {accepted_kw:+.3f} kW  " if sent else ""
+        click.echo(f"{device_id}  share {share_kw:+.3f} kW  {accepted}{state}  {why}".rstrip())
     for device_id, why in report.skipped.iter_rows():
         click.echo(f"{device_id}  takes no part: {why}")
-    click.echo(
-        f"target {report.target_kw:+.3f} kW, within reach {report.reachable_kw:+.3f} kW, "
-        f"accepted {report.accepted_kw:+.3f} kW, shortfall {report.shortfall_kw:+.3f} kW"
-    )
+    reach = f"target {report.target_kw:+.3f} kW, within reach {report.reachable_kw:+.3f} kW"
+    outcome = f"accepted {report.accepted_kw:+.3f} kW, shortfall {report.shortfall_kw:+.3f} kW"
+    click.echo(f"{reach}, {outcome}" if sent else reach)

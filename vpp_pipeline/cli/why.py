@@ -23,17 +23,18 @@ from vpp_pipeline.warehouse.store import Warehouse
 
 @click.command()
 @click.argument("device")
-@click.argument("time", type=moment_of)
+@click.argument("time", type=moment_of, required=False)
 @home_option
 @click.option("--json", "as_json", is_flag=True, help="The whole chain, for a program.")
-def why(device: str, time: datetime, *, as_json: bool, home: Path | None) -> None:
+def why(device: str, time: datetime | None, *, as_json: bool, home: Path | None) -> None:
     """Tell why DEVICE was told what it was told at TIME, back to forecasts, prices and readings.
 
-    TIME has its zone, such as 2026-01-31T18:07+01:00.
+    TIME has its zone, such as 2026-01-31T18:07+01:00; without it, now on the plant's clock.
     """
     settings = settings_of_known_plant(home)
     try:
-        answer = explain(Warehouse(settings.warehouse_dir), settings, device, time.astimezone(UTC))
+        moment = settings.clock().now() if time is None else time.astimezone(UTC)
+        answer = explain(Warehouse(settings.warehouse_dir), settings, device, moment)
     except (LookupError, WarehouseError) as error:
         raise click.ClickException(str(error)) from error
     if as_json:

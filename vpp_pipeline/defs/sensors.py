@@ -5,8 +5,9 @@ Belongs here: schedules and sensors, each a thin question to a pure rule. Does n
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta
+from inspect import getdoc
 from typing import Any
 
 import dagster as dg
@@ -38,11 +39,26 @@ _UNDER_WAY = [
 ]
 
 
+def _sensor(job: Any, *, every_s: int) -> Callable[[Callable[..., Any]], dg.SensorDefinition]:
+    """Make a function a sensor of `job`, switched on; its docstring is what the UI says of it."""
+
+    def made(ask: Callable[..., Any]) -> dg.SensorDefinition:
+        return dg.sensor(
+            job=job,
+            minimum_interval_seconds=every_s,
+            default_status=dg.DefaultSensorStatus.RUNNING,
+            description=getdoc(ask),
+        )(ask)
+
+    return made
+
+
 @dg.schedule(
     job=jobs.day_ahead,
     cron_schedule=f"{timetable.PLAN_AT.minute} {timetable.PLAN_AT.hour} * * *",
     execution_timezone=MARKET_TZ,
     default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Plan tomorrow an hour before the day-ahead auction closes.",
 )
 def before_gate_closure(
     context: dg.ScheduleEvaluationContext, runtime: dg.ResourceParam[Runtime]
@@ -64,11 +80,7 @@ def before_gate_closure(
     )
 
 
-@dg.sensor(
-    job=jobs.register_fleet,
-    minimum_interval_seconds=10,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-)
+@_sensor(jobs.register_fleet, every_s=10)
 def changed_registry(runtime: dg.ResourceParam[Runtime]) -> dg.RunRequest | dg.SkipReason:
     """Register the fleet when its file is new or has changed."""
     path = runtime.settings.fleet_file
@@ -79,11 +91,7 @@ def changed_registry(runtime: dg.ResourceParam[Runtime]) -> dg.RunRequest | dg.S
     return dg.RunRequest(run_key=f"fleet:{content}:{path.stat().st_ctime_ns}")
 
 
-@dg.sensor(
-    job=jobs.day_ahead,
-    minimum_interval_seconds=10,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-)
+@_sensor(jobs.day_ahead, every_s=10)
 def unplanned_day(
     context: dg.SensorEvaluationContext, runtime: dg.ResourceParam[Runtime]
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
@@ -113,11 +121,7 @@ def unplanned_day(
         )
 
 
-@dg.sensor(
-    job=jobs.collect_prices,
-    minimum_interval_seconds=10,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-)
+@_sensor(jobs.collect_prices, every_s=10)
 def published_prices(runtime: dg.ResourceParam[Runtime]) -> Iterator[dg.RunRequest | dg.SkipReason]:
     """Fetch prices once they are due, and again until they are whole."""
     now = runtime.clock.now()
@@ -132,11 +136,7 @@ def published_prices(runtime: dg.ResourceParam[Runtime]) -> Iterator[dg.RunReque
         )
 
 
-@dg.sensor(
-    job=jobs.collect_dropped_prices,
-    minimum_interval_seconds=10,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-)
+@_sensor(jobs.collect_dropped_prices, every_s=10)
 def dropped_price_files(runtime: dg.ResourceParam[Runtime]) -> dg.RunRequest | dg.SkipReason:
     """Load price files as soon as they are dropped, and again where that failed."""
     found = sorted(runtime.settings.drop_dir.glob("*.*"))
@@ -147,11 +147,7 @@ def dropped_price_files(runtime: dg.ResourceParam[Runtime]) -> dg.RunRequest | d
     return dg.RunRequest(run_key=f"drop:{found[-1].name}:{newest}:{attempt}")
 
 
-@dg.sensor(
-    job=jobs.compact,
-    minimum_interval_seconds=30,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-)
+@_sensor(jobs.compact, every_s=30)
 def landed_telemetry(runtime: dg.ResourceParam[Runtime]) -> dg.RunRequest | dg.SkipReason:
     """Compact telemetry when enough files have landed."""
     files = landing.waiting(runtime.settings.landing_dir, "telemetry")
@@ -162,11 +158,7 @@ def landed_telemetry(runtime: dg.ResourceParam[Runtime]) -> dg.RunRequest | dg.S
     return dg.RunRequest(run_key=f"compact:{files[-1].name}")
 
 
-@dg.sensor(
-    job=jobs.push_interval,
-    minimum_interval_seconds=5,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-)
+@_sensor(jobs.push_interval, every_s=5)
 def due_dispatch(runtime: dg.ResourceParam[Runtime]) -> Iterator[dg.RunRequest | dg.SkipReason]:
     """Push the commands of the quarter-hour that runs or is about to begin.
 
@@ -196,11 +188,7 @@ def due_dispatch(runtime: dg.ResourceParam[Runtime]) -> Iterator[dg.RunRequest |
         )
 
 
-@dg.sensor(
-    job=jobs.recheck_interval,
-    minimum_interval_seconds=5,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-)
+@_sensor(jobs.recheck_interval, every_s=5)
 def due_recheck(runtime: dg.ResourceParam[Runtime]) -> dg.RunRequest | dg.SkipReason:
     """Read set-points back again within their quarter-hour, and follow orders at once.
 
@@ -237,11 +225,7 @@ def due_recheck(runtime: dg.ResourceParam[Runtime]) -> dg.RunRequest | dg.SkipRe
     )
 
 
-@dg.sensor(
-    job=jobs.verify_power,
-    minimum_interval_seconds=15,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-)
+@_sensor(jobs.verify_power, every_s=15)
 def finished_interval(
     context: dg.SensorEvaluationContext, runtime: dg.ResourceParam[Runtime]
 ) -> dg.RunRequest | dg.SkipReason:
@@ -262,22 +246,14 @@ def finished_interval(
     )
 
 
-@dg.sensor(
-    job=jobs.show_orders,
-    minimum_interval_seconds=10,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-)
+@_sensor(jobs.show_orders, every_s=10)
 def changed_orders(runtime: dg.ResourceParam[Runtime]) -> dg.RunRequest | dg.SkipReason:
     """Show the orders when one was given or has run out, and what was released or is held."""
     mark = order_mark(runtime)
     return dg.RunRequest(run_key=mark) if mark else dg.SkipReason("no order was ever given")
 
 
-@dg.sensor(
-    job=jobs.re_plan,
-    minimum_interval_seconds=15,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-)
+@_sensor(jobs.re_plan, every_s=15)
 def changed_picture(
     context: dg.SensorEvaluationContext, runtime: dg.ResourceParam[Runtime]
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
@@ -307,11 +283,7 @@ def changed_picture(
         yield dg.SkipReason("the picture is as planned")
 
 
-@dg.sensor(
-    job=jobs.settle,
-    minimum_interval_seconds=60,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-)
+@_sensor(jobs.settle, every_s=60)
 def finished_day(
     context: dg.SensorEvaluationContext, runtime: dg.ResourceParam[Runtime]
 ) -> dg.RunRequest | dg.SkipReason:
@@ -330,11 +302,7 @@ def finished_day(
     return dg.RunRequest(run_key=f"settle:{day}:{timetable.attempt(now)}", partition_key=str(day))
 
 
-@dg.sensor(
-    job=jobs.judge_forecasts,
-    minimum_interval_seconds=60,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-)
+@_sensor(jobs.judge_forecasts, every_s=60)
 def settled_day(runtime: dg.ResourceParam[Runtime]) -> Iterator[dg.RunRequest | dg.SkipReason]:
     """Judge the forecasts of a day once it is settled."""
     now = runtime.clock.now()

@@ -16,21 +16,21 @@ from vpp_pipeline.runtime import Runtime
 
 
 class WhyConfig(dg.Config):
-    """Which device's set-point at which time: ISO 8601, UTC where it has no offset."""
+    """Which device's set-point at which time: ISO 8601, UTC where it has no offset; empty is now."""
 
     device: str
-    time: str
+    time: str = ""
 
 
 @dg.asset(group_name="dispatch", deps=[dispatch_ledger], kinds={"duckdb"}, owners=owners())
 def why(config: WhyConfig, runtime: dg.ResourceParam[Runtime]) -> dg.MaterializeResult[None]:
     """Why a device was told what it was told at a time, back to forecasts, prices and readings.
 
-    Materialise it with `device` and `time` in the launchpad. Nothing is written.
+    Materialise it with `device`, and `time` where it is not now, in the launchpad. Nothing is
+    written.
     """
     try:
-        told = datetime.fromisoformat(config.time)
-        moment = told.replace(tzinfo=UTC) if told.tzinfo is None else told.astimezone(UTC)
+        moment = _moment(config.time) if config.time else runtime.clock.now()
         answer = explain(runtime.warehouse, runtime.settings, config.device, moment)
     except (LookupError, ValueError) as error:
         raise dg.Failure(
@@ -43,3 +43,8 @@ def why(config: WhyConfig, runtime: dg.ResourceParam[Runtime]) -> dg.Materialize
             "for_programs": dg.MetadataValue.json(answer.model_dump(mode="json")),
         }
     )
+
+
+def _moment(text: str) -> datetime:
+    told = datetime.fromisoformat(text)
+    return told.replace(tzinfo=UTC) if told.tzinfo is None else told.astimezone(UTC)
