@@ -33,6 +33,8 @@ class Settings:
     fleet_file: Path
     price_source: Literal["energy-charts", "recorded"]
     energy_charts_url: str
+    weather_url: str | None = None
+    """Where Open-Meteo's forecast API answers; none asks for no weather forecasts."""
     imbalance_spread_eur_per_mwh: float = 0.0
     """By how much a deviation from the committed position is dearer than the market's price, and
     a surplus cheaper."""
@@ -43,8 +45,8 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
-        """Read VPP_HOME, VPP_FLEET, VPP_PRICES, VPP_ENERGY_CHARTS_URL, VPP_IMBALANCE_SPREAD,
-        VPP_FLEET_RAMP and VPP_WEBHOOK_PORT.
+        """Read VPP_HOME, VPP_FLEET, VPP_PRICES, VPP_ENERGY_CHARTS_URL, VPP_WEATHER_URL,
+        VPP_IMBALANCE_SPREAD, VPP_FLEET_RAMP and VPP_WEBHOOK_PORT.
         """
         source = environment.get("VPP_PRICES", "energy-charts")
         if source not in ("energy-charts", "recorded"):
@@ -58,6 +60,7 @@ class Settings:
             energy_charts_url=environment.get(
                 "VPP_ENERGY_CHARTS_URL", "https://api.energy-charts.info"
             ),
+            weather_url=environment.get("VPP_WEATHER_URL") or None,
             imbalance_spread_eur_per_mwh=_spread(environment.get("VPP_IMBALANCE_SPREAD", "0")),
             fleet_ramp_kw_per_min=_ramp(environment.get("VPP_FLEET_RAMP")),
             webhook_port=_port(environment.get("VPP_WEBHOOK_PORT", "")),

@@ -42,3 +42,9 @@ def test_the_fleets_ramp_is_read_in_kw_per_minute_and_is_none_unless_set():
 def test_a_fleet_ramp_at_which_nothing_would_start_is_refused(text):
     with pytest.raises(ValueError, match=r"VPP_FLEET_RAMP is .*kW/min above 0"):
         Settings.from_environment({"VPP_FLEET_RAMP": text})
+
+
+def test_a_weather_service_is_asked_only_where_its_address_is_set():
+    assert Settings.from_environment({}).weather_url is None
+    address = "https://weather.example/v1/forecast"
+    assert Settings.from_environment({"VPP_WEATHER_URL": address}).weather_url == address

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import dataframely as dy
 import polars as pl
 import requests
 
@@ -19,6 +20,7 @@ from vpp_pipeline.forecasting.price_days import PRICE_MEMORY
 from vpp_pipeline.markets import (
     energy_charts,
     forecast_file,
+    open_meteo,
     price_file,
     recorded,
     recorded_feed,
@@ -30,6 +32,8 @@ from vpp_pipeline.settings import MARKET, MARKET_TZ
 from vpp_pipeline.warehouse.quarantine import from_feed
 
 WEATHER_HISTORY = timedelta(days=28)
+_FORETOLD_EVERY = timedelta(hours=3)
+"""Weather models are run every few hours; every plan would store the same again."""
 
 
 @dg.asset(
@@ -153,10 +157,19 @@ def market_forecasts(
 def weather(
     context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
 ) -> dg.MaterializeResult[None]:
-    """Outdoor temperature seen so far at every site."""
+    """Outdoor temperature seen so far at every site, and the weather foretold where a service is.
+
+    A service that is late, wrong or absent leaves its last forecast in use.
+    """
     now = runtime.clock.now()
     day_start, _ = market_day.bounds(delivery_day(context), MARKET_TZ)
-    sites = runtime.devices(now).select("site_id").unique().sort("site_id")
+    sites = runtime.devices(now).unique("site_id").sort("site_id")
+    foretold, problem = Weather.create_empty(), "none"
+    try:
+        foretold = _foretold(runtime, sites, now)
+    except FeedError as error:
+        context.log.warning("%s", error)
+        problem = str(error)
     with runtime.warehouse.write() as connection:
         last = connection.frame("defs_weather_known_until", as_of=now)["known_until"][0]
         rows = recorded.temperature().filter(
@@ -173,7 +186,26 @@ def weather(
             known_at=pl.col("interval_start") + market_day.STEP,
         )
         connection.append("weather", Weather.validate(new, cast=True))
-    return dg.MaterializeResult(metadata={"dagster/row_count": new.height})
+        connection.append("weather", foretold)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": new.height + foretold.height,
+            "foretold": foretold.height,
+            "feed_problem": problem,
+        }
+    )
+
+
+def _foretold(runtime: Runtime, sites: pl.DataFrame, now: datetime) -> dy.DataFrame[Weather]:
+    """Fetch the weather forecast, where a service is and the last one is hours old."""
+    if runtime.settings.weather_url is None:
+        return Weather.create_empty()
+    with runtime.warehouse.read() as connection:
+        told_at = connection.frame("defs_weather_known_until", as_of=now)["foretold_at"][0]
+    if told_at is not None and now - told_at < _FORETOLD_EVERY:
+        return Weather.create_empty()
+    with requests.Session() as session:
+        return open_meteo.fetch_weather(session, runtime.settings.weather_url, sites, now)
 
 
 def _fetch(runtime: Runtime, day: date, now: datetime) -> FeedResult[Prices]:

@@ -52,9 +52,7 @@ def load_like_all_loads(runtime: Runtime, day: date, as_of: datetime) -> pl.Data
 
 def generation_like_all_plants(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
     """Return what PV and wind could inject, uncurtailed, by what all PV plants have taught."""
-    devices, seen, known = _generation_inputs(
-        runtime, as_of, until=market_day.bounds(day, MARKET_TZ)[1]
-    )
+    devices, seen, known = _generation_inputs(runtime, day, as_of)
     model = pv_model_at(devices, known, seen, as_of)
     return pv_model.issue(model, devices, known, seen, _intervals(day), MARKET_TZ, as_of)
 
@@ -68,12 +66,12 @@ def load_like_recent_days(runtime: Runtime, day: date, as_of: datetime) -> pl.Da
 
 def generation_under_clear_sky(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
     """Return what PV and wind could inject, uncurtailed, from their ratio to the clear sky."""
-    devices, seen, known = _generation_inputs(runtime, as_of, until=as_of)
+    devices, seen, known = _generation_inputs(runtime, day, as_of)
     return generation_forecast(devices, known, seen, _intervals(day), as_of)
 
 
 def temperature_like_recent_days(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
-    """Return the temperature at every site with a building to heat."""
+    """Return the temperature at every site with a building to heat, as foretold or from habit."""
     heated = runtime.devices(as_of).filter(pl.col("device_type") == "heat_pump")
     sites = heated.select(pl.col("site_id").unique().sort())
     with runtime.warehouse.read() as connection:
@@ -81,7 +79,7 @@ def temperature_like_recent_days(runtime: Runtime, day: date, as_of: datetime) -
             "warehouse_temperatures",
             {"sites": sites},
             start=as_of - HISTORY,
-            end_=as_of,
+            end_=market_day.bounds(day, MARKET_TZ)[1],
             as_of=as_of,
         )
     return temperature_forecast(sites["site_id"], seen, _intervals(day), MARKET_TZ, as_of)
@@ -154,15 +152,18 @@ def _load_inputs(
 
 
 def _generation_inputs(
-    runtime: Runtime, as_of: datetime, until: datetime
+    runtime: Runtime, day: date, as_of: datetime
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-    """Return PV and wind, the irradiance at their sites up to `until`, and their history."""
+    """Return PV and wind, the irradiance seen and foretold at their sites, and their history."""
     devices = runtime.devices(as_of).filter(
         pl.col("device_type").cast(pl.String).is_in(["pv", "wind"])
     )
     with runtime.warehouse.read() as connection:
         seen = connection.frame(
-            "warehouse_irradiance", start=as_of - HISTORY, end_=until, as_of=as_of
+            "warehouse_irradiance",
+            start=as_of - HISTORY,
+            end_=market_day.bounds(day, MARKET_TZ)[1],
+            as_of=as_of,
         )
     return devices, seen, history(runtime, devices, "warehouse_power_readings", as_of)
 
