@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -145,6 +145,7 @@ class Frame:
         return tuple(word for name, raw in self.values for word in pack(self.model_id, name, raw))
 
 
+@lru_cache(maxsize=4096)
 def pack(model_id: int, name: str, raw: int) -> tuple[int, ...]:
     """Return the registers of one point's raw value.
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from vpp_pipeline.devices import sunspec
@@ -49,6 +50,13 @@ class Steering:
     """What a device must still say when it obeys; the timer runs, unused points may change."""
     revert_enable: str = ""  # none
     remaining: str = ""  # none
+
+    @cached_property
+    def moved(self) -> slice:
+        """The registers that a set-point moves and its scale factor's, from the model's ID."""
+        points = sunspec.layout(self.model_id)
+        told = [points[name] for name in (*self.names, self.scale, self.remaining) if name]
+        return slice(min(point.offset for point in told), max(point.end for point in told))
 
 
 SET = Steering(

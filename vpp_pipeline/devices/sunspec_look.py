@@ -152,11 +152,8 @@ class SunspecLook:
         """
         control, _ = self._steered_by()
         way = sunspec_control.steering(self.link.device_type, control.model_id)
-        points = sunspec.layout(control.model_id)
-        told = [points[name] for name in (*way.names, way.scale, way.remaining) if name]
-        first = min(point.offset for point in told)
-        count = max(point.end for point in told) - first
-        return self.models[control.model_id].address + first, count
+        first = self.models[control.model_id].address + way.moved.start
+        return first, way.moved.stop - way.moved.start
 
     def with_moved(self, address: int, words: Sequence[int]) -> SunspecLook:
         """Return this look with the control model's registers from `address` on read anew."""

@@ -28,6 +28,8 @@ _PROVEN = pl.DataFrame(
     sorted(PROVEN_BY_READ_BACK), schema={"before": pl.String, "state": pl.String}, orient="row"
 )
 
+_NO_RIVALS = pl.DataFrame(schema={"command_id": pl.String, "newest": pl.Int64, "fence": pl.Int64})
+
 _REACH = timedelta(hours=36)  # no event is further from its command's intent
 
 _SUPERSEDED = pl.format("superseded by plan version {}", "newest")
@@ -77,9 +79,11 @@ class Ledger:
             known = connection.frame(
                 "dispatch_last_states", frames={"named": rows.select("command_id")}, since=since
             )
-            claims = rows.filter(pl.col("state") == State.SENT.value)
-            rivals = connection.frame(
-                "dispatch_claims", frames={"named": claims.select("command_id")}, since=since
+            claims = rows.filter(pl.col("state") == State.SENT.value).select("command_id")
+            rivals = (
+                _NO_RIVALS
+                if claims.is_empty()
+                else connection.frame("dispatch_claims", frames={"named": claims}, since=since)
             )
             judged = _judged(rows, known, rivals)
             accepted = judged.filter(pl.col("refusal").is_null())

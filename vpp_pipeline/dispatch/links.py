@@ -6,6 +6,8 @@ Does not: connections.
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import polars as pl
 
 from vpp_pipeline.devices.protocol import DeviceLink
@@ -22,19 +24,9 @@ def device_links(devices: pl.DataFrame) -> list[DeviceLink]:
 
     A device without an endpoint (its simulator has not started) has no link.
     """
-    rows = devices.filter(pl.col("endpoint").is_not_null()).select(
-        "device_id",
-        device_type=pl.col("device_type").cast(pl.String),
-        protocol=pl.col("protocol").cast(pl.String),
-        endpoint="endpoint",
-        unit_id="unit_id",
-        max_inject_kw="max_inject_kw",
-        max_draw_kw="max_draw_kw",
-        register_map="register_map",
-        base_address="base_address",
-        tls="tls",
-        credentials="credentials",
-        energy_capacity_kwh="energy_capacity_kwh",
-        writable=WRITABLE,
+    rows = (
+        devices.filter(pl.col("endpoint").is_not_null())
+        .with_columns(pl.col("device_type", "protocol").cast(pl.String), writable=WRITABLE)
+        .select(field.name for field in fields(DeviceLink))
     )
-    return [DeviceLink(**row) for row in rows.iter_rows(named=True)]
+    return [DeviceLink(*row) for row in rows.iter_rows()]

@@ -102,7 +102,8 @@ class _Push:
             pause_s = self._settings.settle_s * 2**round_ * self._clock.rate
             await self._sleep_until(self._clock.now() + timedelta(seconds=pause_s))
             await self._read_back(last_look=round_ == self._settings.rounds - 1)
-        await self._expire()
+        if self._clock.now() >= self._end:
+            await self._expire()
         return push_report(
             self._plan,
             self._start,
