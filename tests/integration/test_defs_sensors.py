@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import time, timedelta
 
+import dagster as dg
 import polars as pl
 import pytest
+from dagster._core.utils import make_new_run_id
 from defs_plant import TODAY, TOMORROW, failure_of, market_time, open_plant
 
 from vpp_pipeline.delivery_day import STEP, bounds
@@ -255,3 +257,23 @@ def test_prices_of_the_market_are_the_only_ones_asked_about(planned_plant):
     )
     planned_plant.at(time(11, 5))
     assert planned_plant.tick("changed_picture").run_requests == []
+
+
+@pytest.mark.parametrize(
+    ("job", "sensor"),
+    [
+        ("day_ahead", "unplanned_day"),
+        ("recheck_interval", "due_recheck"),
+        ("settle", "finished_day"),
+        ("re_plan", "changed_picture"),
+    ],
+)
+def test_what_waits_to_run_is_not_asked_for_again(plant, job, sensor):
+    plant.at(time(11, 15))
+    plant.tell()
+    before = plant.tick(sensor).skip_message
+    waiting = dg.DagsterRun(job, run_id=make_new_run_id(), status=dg.DagsterRunStatus.STARTING)
+    plant.instance.add_run(waiting)
+    asked = plant.tick(sensor)
+    assert asked.run_requests == []
+    assert asked.skip_message != before

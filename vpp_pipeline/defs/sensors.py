@@ -5,7 +5,7 @@ Belongs here: schedules and sensors, each a thin question to a pure rule. Does n
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime, timedelta
 from inspect import getdoc
 from typing import Any
@@ -31,12 +31,12 @@ _COMPACT_FROM_FILES = 30
 _LONGEST_TAG = 250
 _LATE = timedelta(hours=12)
 """A schedule that ticks later than this has nothing left to plan before gate closure."""
-_UNDER_WAY = [
+_WAITING = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
 ]
+_UNDER_WAY = [*_WAITING, dg.DagsterRunStatus.STARTED]
 
 
 def _sensor(job: Any, *, every_s: int) -> Callable[[Callable[..., Any]], dg.SensorDefinition]:
@@ -189,12 +189,16 @@ def due_dispatch(runtime: dg.ResourceParam[Runtime]) -> Iterator[dg.RunRequest |
 
 
 @_sensor(jobs.recheck_interval, every_s=5)
-def due_recheck(runtime: dg.ResourceParam[Runtime]) -> dg.RunRequest | dg.SkipReason:
+def due_recheck(
+    context: dg.SensorEvaluationContext, runtime: dg.ResourceParam[Runtime]
+) -> dg.RunRequest | dg.SkipReason:
     """Read set-points back again within their quarter-hour, and follow orders at once.
 
     The run key names what is to be done: the newest version out, how long ago the quarter-hour
     began in steps of a look's age, and the devices other orders stand for.
     """
+    if _is_under_way(context, jobs.recheck_interval.name, _WAITING):
+        return dg.SkipReason("a look is about to begin, and will see all that is due by then")
     now = runtime.clock.now()
     start = market_day.floor_interval(now)
     if not runtime.knows_a_fleet():
@@ -332,9 +336,13 @@ SENSORS = [
 ]
 
 
-def _is_under_way(context: dg.SensorEvaluationContext, job_name: str) -> bool:
-    under_way = dg.RunsFilter(job_name=job_name, statuses=_UNDER_WAY)
-    return bool(context.instance.get_run_records(under_way, limit=1))
+def _is_under_way(
+    context: dg.SensorEvaluationContext,
+    job_name: str,
+    statuses: Sequence[dg.DagsterRunStatus] = _UNDER_WAY,
+) -> bool:
+    asked = dg.RunsFilter(job_name=job_name, statuses=list(statuses))
+    return bool(context.instance.get_run_records(asked, limit=1))
 
 
 def _can_be_planned(day: date, runtime: Runtime, now: datetime) -> bool:
