@@ -13,7 +13,7 @@ before AS (
     ORDER BY plans.plan_version DESC
     LIMIT 1
 )
-SELECT device_id, interval_start, power_kw
+SELECT device_id, interval_start, power_kw, limit_kw
 FROM schedules
 WHERE plan_id IN (SELECT plan_id FROM before)
 ORDER BY device_id, interval_start

@@ -28,15 +28,19 @@ def schedule(**powers_kw: list[float]) -> pl.DataFrame:
                 "device_id": name,
                 "interval_start": [NOON + n * timedelta(minutes=15) for n in range(len(powers))],
                 "power_kw": powers,
+                "limit_kw": 8.0 if name == "pv" else None,
             },
-            schema_overrides={"interval_start": pl.Datetime("us", "UTC")},
+            schema_overrides={
+                "interval_start": pl.Datetime("us", "UTC"),
+                "limit_kw": pl.Float64,
+            },
         )
         for name, powers in powers_kw.items()
     )
 
 
 BEFORE = schedule(battery=[-4.0, 0.0, 4.0], load=[-1.0, -1.0, -1.0], pv=[3.0, 2.0, 1.0])
-NOW = schedule(battery=[-4.0, -2.0, 0.0], load=[-3.0, -3.0, -3.0], pv=[3.0, 2.0, 1.0])
+NOW = schedule(battery=[-4.0, -2.0, 0.0], load=[-3.0, -3.0, -3.0], pv=[3.0, 5.0, 1.0])
 
 
 def records(value):

@@ -16,7 +16,10 @@ from vpp_pipeline.reporting import pictures
 from vpp_pipeline.settings import MARKET_TZ
 
 _DEVICES_SHOWN = 50
+_MOVED_KW = 1e-3
+"""Less than a watt is rounding."""
 _POWER = pl.col("power_kw")
+_SET_POINT = pl.coalesce("limit_kw", "power_kw")
 
 
 def schedule_figures(
@@ -25,7 +28,7 @@ def schedule_figures(
     """Return the metadata of a plan's schedules.
 
     `schedule` and `before`, the plan that was in force until now (empty for a first one):
-    (device_id, interval_start, power_kw). Shown are the devices that are steered, those of the
+    (device_id, interval_start, power_kw, limit_kw). Shown are the devices that are steered, those of the
     most energy where they are many.
     """
     steered = schedule.join(
@@ -61,14 +64,21 @@ def schedule_figures(
 
 
 def _moved(steered: pl.DataFrame, before: pl.DataFrame) -> pl.DataFrame:
-    """Return which devices a re-plan moved, the most moved first, and where it did so most."""
+    """Return which devices a re-plan moved, the most moved first, and where it did so most.
+
+    Sun and wind count where their cap moves: a new forecast alone moves nobody.
+    """
     change = pl.col("power_kw") - pl.col("before_kw")
     most = change.abs().arg_max()
     return (
-        steered.join(
-            before.select("device_id", "interval_start", before_kw="power_kw"),
+        steered.with_columns(set_point_kw=_SET_POINT)
+        .join(
+            before.select(
+                "device_id", "interval_start", before_kw="power_kw", told_before_kw=_SET_POINT
+            ),
             on=["device_id", "interval_start"],
         )
+        .filter((pl.col("set_point_kw") - pl.col("told_before_kw")).abs() >= _MOVED_KW)
         .group_by("device_id")
         .agg(
             moved_kwh=change.abs().sum() * STEP_H,
@@ -76,6 +86,5 @@ def _moved(steered: pl.DataFrame, before: pl.DataFrame) -> pl.DataFrame:
             before_kw=pl.col("before_kw").get(most),
             now_kw=_POWER.get(most),
         )
-        .filter(pl.col("moved_kwh") > 0)
         .sort("moved_kwh", "device_id", descending=[True, False])
     )

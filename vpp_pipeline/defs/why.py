@@ -26,8 +26,11 @@ class WhyConfig(dg.Config):
 def why(config: WhyConfig, runtime: dg.ResourceParam[Runtime]) -> dg.MaterializeResult[None]:
     """Why a device was told what it was told at a time, back to forecasts, prices and readings.
 
-    Materialise it with `device`, and `time` where it is not now, in the launchpad. Nothing is
-    written.
+    Materialise it with a device, and a time where it is not now, in the launchpad:
+
+        ops: {why: {config: {device: alba-battery, time: "2026-01-31T18:07+01:00"}}}
+
+    Nothing is written.
     """
     try:
         moment = _moment(config.time) if config.time else runtime.clock.now()
