@@ -42,7 +42,7 @@ def test_a_bad_yaml_is_told_by_line_field_value_and_remedy(tmp_path):
     (problem, total) = result.stderr.splitlines()
     assert problem.startswith(f"{path}:{line}: ")
     assert "devices[2].max_power_kw -8 is not above 0; write a value above 0" in problem
-    assert total == f"{path}: 1 problems"
+    assert total == f"{path}: 1 problem"
 
 
 def test_every_problem_of_a_file_is_told_at_once(tmp_path):

@@ -30,11 +30,12 @@ def check(file: Path) -> None:
     for problem in problems:
         click.echo(str(problem), err=True)
     if problems:
-        click.echo(f"{file}: {len(problems)} problems", err=True)
+        click.echo(f"{file}: {_counted(len(problems), 'problem')}", err=True)
         sys.exit(1)
     devices = registry.read_devices(file)
     click.echo(
-        f"{file}: {devices.height} devices at {devices['site_id'].n_unique()} sites, no problems"
+        f"{file}: {_counted(devices.height, 'device')} at "
+        f"{_counted(devices['site_id'].n_unique(), 'site')}, no problems"
     )
     without = no_failsafe(devices)["device_id"].to_list()
     if without:
@@ -42,6 +43,10 @@ def check(file: Path) -> None:
             " …" if len(without) > _NAMED_AT_MOST else ""
         )
         click.echo(
-            f"no_failsafe: {len(without)} devices have no timer that ends a set-point; "
+            f"no_failsafe: {_counted(len(without), 'device')} without a timer that ends a set-point; "
             f"`vpp watchdog` must run to release them: {names}"
         )
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
