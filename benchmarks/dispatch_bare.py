@@ -45,13 +45,24 @@ class BareModbus:
         """Connect to all devices."""
         await asyncio.gather(*(client.connect() for client in self._clients.values()))
 
-    async def command(self, setpoints_kw: Mapping[str, float]) -> None:
-        """Write each set-point with its timer as one frame and read it back."""
-        await asyncio.gather(*(self._one(*entry) for entry in setpoints_kw.items()))
+    async def command(
+        self, setpoints_kw: Mapping[str, float], look: tuple[int, int] | None = None
+    ) -> None:
+        """Write each set-point with its timer as one frame and read it back.
 
-    async def _one(self, device_id: str, kw: float) -> None:
+        With a `look` (address, count) these registers are read first, as who does not trust his
+        memory of scale factors and local control must.
+        """
+        await asyncio.gather(*(self._one(*entry, look) for entry in setpoints_kw.items()))
+
+    async def _one(self, device_id: str, kw: float, look: tuple[int, int] | None) -> None:
         client, unit_id = self._clients[device_id], self._units[device_id]
         frame = _frame(kw)
+        if look:
+            address, count = look
+            seen = await client.read_holding_registers(address, count=count, device_id=unit_id)
+            if seen.isError():
+                raise RuntimeError(f"{device_id} does not tell its registers")
         written = await client.write_registers(self._address, frame, device_id=unit_id)
         back = await client.read_holding_registers(
             self._address, count=len(frame), device_id=unit_id
