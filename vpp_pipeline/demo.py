@@ -167,6 +167,8 @@ def _day_before(
     clock.sleep_until(_local(eve, time(11, 0)))
     collector.collect()
     daemon.fire("before_gate_closure")
+    clock.sleep_until(_local(eve, time(11, 55)))
+    collector.collect()  # for a replay, which plans on what was known at gate closure
     clock.sleep_until(_local(eve, time(12, 58)))
     collector.collect()
     daemon.ask("published_prices")
