@@ -20,7 +20,8 @@ def together(profiles: pl.DataFrame) -> pl.DataFrame:
         "lower_by_kw": pl.col("p50") - pl.col("p10"),
         "higher_by_kw": pl.col("p90") - pl.col("p50"),
     }
-    return profiles.group_by("interval_start", "target").agg(
+    # in one order, so that what is summed up of it is the same to the last bit
+    return profiles.group_by("interval_start", "target", maintain_order=True).agg(
         pl.col("p50").sum().alias("p50_kw"),
         *(
             pl.when(alone.first()).then((kw**2).sum().sqrt()).otherwise(kw.sum()).alias(name)
