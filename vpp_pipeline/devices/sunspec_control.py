@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from vpp_pipeline.devices import sunspec
@@ -239,18 +239,22 @@ def check_rating(power_kw: float, rating: Block | None) -> None:
     """
     if rating is None:
         return
-    name = _RATINGS[rating.model_id]
-    if rating.model_id == RATING_MODEL:
-        directed = "WChaRteMaxRtg" if power_kw < 0 else "WDisChaRteMaxRtg"
-        name = directed if rating.value(directed) is not None else name
-    watts, scale = rating.value(name), rating.scale(name)
-    if watts is None or scale is None:
-        return
-    step_w = sunspec.scaled(1, scale)
-    if abs(power_kw) * _W_PER_KW > watts + step_w:
+    name, rated_w, step_w = _most(rating, draws=power_kw < 0)
+    if rated_w is not None and abs(power_kw) * _W_PER_KW > rated_w + step_w:
         raise NotEncodable(
-            f"power_kw {power_kw} is beyond the device's {name} of {watts / _W_PER_KW} kW"
+            f"power_kw {power_kw} is beyond the device's {name} of {rated_w / _W_PER_KW} kW"
         )
+
+
+@lru_cache(maxsize=1024)
+def _most(rating: Block, *, draws: bool) -> tuple[str, float | None, float]:
+    """Return the rating that bounds a direction: its point, its watts and the register's step."""
+    directed = "WChaRteMaxRtg" if draws else "WDisChaRteMaxRtg"
+    if rating.model_id == RATING_MODEL and rating.value(directed) is not None:
+        name = directed
+    else:
+        name = _RATINGS[rating.model_id]
+    return name, rating.value(name), sunspec.scaled(1, rating.scale(name) or 0)
 
 
 def _scale(control: Block, way: Steering) -> int:
