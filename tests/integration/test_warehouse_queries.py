@@ -159,6 +159,7 @@ forecast_rows = keyed(Forecasts, "subject_id", target="pv", p10=0.0, p90=10.0, m
 AS_OF_READS = {
     "readings": ("telemetry", readings, {"frames": DEVICES, **DAY}),
     "power_readings": ("telemetry", readings, {"frames": DEVICES, **DAY}),
+    "charger_readings": ("telemetry", readings, {"frames": DEVICES, **DAY}),
     "latest_telemetry": ("telemetry", readings, {}),
     "prices": ("prices", price_rows, {"market": "x", **DAY}),
     "market_forecasts": ("market_forecasts", told_rows, {"market": "x", **DAY}),

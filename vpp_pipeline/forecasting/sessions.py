@@ -73,7 +73,7 @@ def session_forecast(  # noqa: PLR0917 - what is known, what is asked, and when
     """
     chargers = telemetry.select(pl.col("device_id").unique().sort())
     known = ended_by(telemetry, known_at)
-    here = _local_day(known, "interval_start", timezone)
+    here = _local_day(known.select("device_id", "interval_start"), "interval_start", timezone)
     zone = ZoneInfo(timezone)
     today = known_at.astimezone(zone).date()
     past = _local_day(past_sessions(known), "arrival", timezone).with_columns(

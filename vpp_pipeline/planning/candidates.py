@@ -138,7 +138,7 @@ def history(runtime: Runtime, devices: pl.DataFrame, query: str, as_of: datetime
 
 def _told_by_chargers(runtime: Runtime, as_of: datetime) -> pl.DataFrame:
     chargers = runtime.devices(as_of).filter(pl.col("device_type") == "ev_charger")
-    return history(runtime, chargers, "warehouse_readings", as_of)
+    return history(runtime, chargers, "warehouse_charger_readings", as_of)
 
 
 def _load_inputs(
