@@ -274,7 +274,7 @@ def test_vpp_why_names_what_is_wrong_and_the_remedy(told, monkeypatch, arguments
 def test_vpp_why_makes_no_warehouse_where_there_is_none(tmp_path, monkeypatch):
     monkeypatch.setenv("VPP_HOME", str(tmp_path))
     said = CliRunner().invoke(main, ["why", BATTERY, MOMENT.isoformat()])
-    assert "set VPP_HOME" in said.output
+    assert "--home or VPP_HOME" in said.output
     assert not list(tmp_path.iterdir())
 
 
