@@ -32,8 +32,10 @@ from vpp_pipeline.dispatch.order_book import OrderBook
 from vpp_pipeline.dispatch.spread import SpreadSettings
 from vpp_pipeline.fleet import document, registry
 from vpp_pipeline.fleet.frame import device_frame, told_endpoints, with_endpoints
+from vpp_pipeline.telemetry_quality.parts import parts
 from vpp_pipeline.telemetry_quality.repair import trusted
 from vpp_pipeline.telemetry_quality.settings import QualitySettings
+from vpp_pipeline.threads import side_by_side
 from vpp_pipeline.warehouse import landing
 from vpp_pipeline.warehouse.store import Warehouse
 
@@ -119,12 +121,16 @@ class Runtime:
             recent = connection.frame(
                 "warehouse_recent_telemetry", start=as_of - _JUDGED_AGAINST, as_of=as_of
             )
-        every = pl.concat([readings, recent.select(readings.columns)]).unique()
-        return (
-            trusted(every, self.devices(as_of), QualitySettings())
+        every = (
+            pl.concat([readings, recent.select(readings.columns)])
+            .unique()
             .sort("device_id", "measured_at", "known_at")
-            .unique("device_id", keep="last", maintain_order=True)
         )
+        devices, settings = self.devices(as_of), QualitySettings()
+        believed = pl.concat(
+            side_by_side(lambda part: trusted(part, devices, settings), parts(every))
+        )
+        return believed.unique("device_id", keep="last", maintain_order=True)
 
     def dispatch_telemetry(self, as_of: datetime) -> pl.DataFrame:
         """Return `latest_telemetry`, and before it the rows that tell of still heartbeats.
