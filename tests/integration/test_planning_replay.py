@@ -139,9 +139,12 @@ def shows_hash_cost_and_what_differs_from_the_real_plan(plant, result):
     (row,) = plant.rows("replays").filter(pl.col("replay_id") == told["replay_id"]).to_dicts()
     assert told["variant"] == row["variant"] == "bigger-battery"
     assert told["plan_hash"] == row["schedule_hash"]
-    assert told["cost_eur"] == row["as_planned_eur"]
-    assert told["difference_from_real_plan_eur"] == row["as_planned_eur"] - row["real_plan_eur"]
-    assert told["moved_from_real_plan_kwh"] == row["moved_kwh"] > 0
+    assert told["cost_eur"] == pytest.approx(row["as_planned_eur"], rel=1e-5)
+    assert told["difference_from_real_plan_eur"] == pytest.approx(
+        row["as_planned_eur"] - row["real_plan_eur"], rel=1e-5
+    )
+    assert row["moved_kwh"] > 0
+    assert told["moved_from_real_plan_kwh"] == pytest.approx(row["moved_kwh"], rel=1e-5)
     assert "replay_is_identical" in {e.check_name for e in result.get_asset_check_evaluations()}
 
 
