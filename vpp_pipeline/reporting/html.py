@@ -21,7 +21,8 @@ from vpp_pipeline.reporting import pictures
 if TYPE_CHECKING:
     from datetime import date, datetime
 
-_NO_BREAK = "\u00a0"
+_LONG = 40
+"""Letters; a text beyond them is broken into lines."""
 
 
 @dataclass(frozen=True)
@@ -93,19 +94,19 @@ def _inline(svg: bytes) -> Markup:
 
 def _table(frame: pl.DataFrame, timezone: str) -> Markup:
     local = pl.selectors.datetime().dt.convert_time_zone(timezone)
-    shown = frame.with_columns(
-        pl.selectors.float().round(3), local.dt.strftime(f"%Y-%m-%d{_NO_BREAK}%H:%M")
-    )
+    shown = frame.with_columns(pl.selectors.float().round(3), local.dt.strftime("%Y-%m-%d %H:%M"))
     head = Markup("").join(Markup("<th>{}</th>").format(_words(name)) for name in shown.columns)
     body = Markup("").join(
-        Markup("<tr>{}</tr>").format(
-            Markup("").join(
-                Markup("<td>{}</td>").format("" if cell is None else cell) for cell in row
-            )
-        )
+        Markup("<tr>{}</tr>").format(Markup("").join(_cell(cell) for cell in row))
         for row in shown.iter_rows()
     )
     return Markup("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>").format(head, body)
+
+
+def _cell(value: object) -> Markup:
+    if isinstance(value, str) and len(value) > _LONG:
+        return Markup('<td class="words">{}</td>').format(value)
+    return Markup("<td>{}</td>").format("" if value is None else value)
 
 
 def _words(name: str) -> str:
