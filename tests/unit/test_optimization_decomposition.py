@@ -234,6 +234,35 @@ def test_after_the_deadline_the_first_answer_stands_with_its_proof(in_passes):
     assert plan.verdict.objective_eur < verify(problem, greedy(problem)).objective_eur
 
 
+@pytest.mark.parametrize("market", ["peak", "position", "reserve"])
+def test_variables_that_lag_behind_a_step_change_no_answer(market, monkeypatch):
+    problem = sample(150, 4, market)
+    hasty = relax(problem, 1e-6, IN_TIME, None)
+    monkeypatch.setattr(coupled, "_FEW", 0.0)
+    careful = relax(problem, 1e-6, IN_TIME, None)
+    assert hasty.cost_eur == pytest.approx(careful.cost_eur, rel=1e-4)
+    assert hasty.bound_eur == pytest.approx(careful.bound_eur, rel=1e-4)
+
+
+def test_what_fails_in_haste_is_solved_with_care(monkeypatch):
+    problem = sample(150, 4, "peak")
+    before = relax(problem, 1e-4, IN_TIME, None)
+    attempts = []
+    run = coupled._Method.run
+
+    def failing_in_haste(method, tolerance):
+        attempts.append(method.few)
+        if method.few:
+            raise CoupledError("the gap is still 1 after 100 steps")
+        return run(method, tolerance)
+
+    monkeypatch.setattr(coupled._Method, "run", failing_in_haste)
+    again = relax(problem, 1e-4, IN_TIME, None)
+    assert attempts[0] > 0
+    assert attempts[1] == 0
+    assert again.cost_eur == pytest.approx(before.cost_eur, rel=1e-4)
+
+
 def test_where_no_prices_are_found_the_greedy_plan_stands_and_says_why(monkeypatch):
     problem = sample(60, 1, "peak")
 
@@ -276,6 +305,7 @@ def toy(rng, steps=4):
         cost=np.concatenate([np.full(steps, 0.04), np.full(steps, -0.005)]),
         low=np.zeros(2 * steps),
         high=np.full(2 * steps, 1e3),
+        fixed_eur=0.0,
     )
     return shared, price, power, answered
 

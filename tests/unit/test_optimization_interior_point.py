@@ -169,15 +169,18 @@ def on_the_central_path(of, price, centre):
         if max(off, short) < 1e-11 and np.ptp(at.at_low * (at.x - of.low)) < 1e-9 * centre:
             return power, answered
         method.aim(of, at, 0, blocks, centre, False, np.zeros_like(price))
-        primal, dual = method.direct(of, at, 0, blocks, still, centre, False)
-        method.move(of, at, 0, blocks, min(1, 0.9 * primal), min(1, 0.9 * dual))
+        counts = np.zeros((2, method.LENGTHS), dtype=np.int64)
+        primal, dual = method.direct(of, at, 0, blocks, still, centre, False, counts)
+        method.move(of, at, 0, blocks, min(1, 0.9 * primal), min(1, 0.9 * dual), 0.0)
     raise AssertionError(f"not there: {off} {short}")
 
 
-@pytest.mark.parametrize("market", ["none", "reserve"])
-def test_power_follows_the_shared_prices_as_the_answer_says(market):
+@pytest.mark.parametrize(
+    ("market", "limited"), [("none", True), ("none", False), ("reserve", True)]
+)
+def test_power_follows_the_shared_prices_as_the_answer_says(market, limited):
     problem = narrower(sample(10, 8, steps=8, portfolio=market), 0.6, 0.6)
-    _, of = programmes_of(problem, limited=True)
+    _, of = programmes_of(problem, limited=limited)
     price = link_price(problem)
     _, answered = on_the_central_path(of, price, 1e-3)
     told = [link for link in range(len(price)) if answered[link, link] > 0]

@@ -45,7 +45,18 @@ def answer(problem: Problem, prices: Prices) -> tuple[Answers, Bools]:
 def binding_sites(problem: Problem, prices: Prices) -> Bools:
     """Return the sites (K,) whose limits may bind at these prices or near them."""
     _, site_kw = _alone(problem, prices, keep=False)
-    return using(problem, site_kw, _NEAR_LIMIT) | _reserving(problem)
+    return (using(problem, site_kw, _NEAR_LIMIT) & _tight(problem)) | _reserving(problem)
+
+
+def _tight(problem: Problem) -> Bools:
+    """Return the sites (K,) whose devices could exceed a limit, whatever the prices."""
+    stores, sources = problem.stores, problem.sources
+    most, least = (np.array(problem.sites.base_kw.T) for _ in range(2))
+    np.add.at(most, stores.site, stores.discharge_max_kw.T)
+    np.add.at(most, sources.site, sources.max_kw.T)
+    np.add.at(least, stores.site, -stores.charge_max_kw.T)
+    np.add.at(least, sources.site, sources.min_kw.T)
+    return using(problem, most.T, _WHOLE) | using(problem, least.T, _WHOLE)
 
 
 def _reserving(problem: Problem) -> Bools:

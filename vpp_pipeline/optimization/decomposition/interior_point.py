@@ -38,6 +38,7 @@ _LEAST_PIVOT = 1e-30
 _HUGE_PIVOT = 1e30  # a row that says nothing new is left out, as by an infinite pivot
 _NOWHERE = 1 << 40
 _MET = 1e-7  # residuals of a block alone: kW, kWh; EUR per unit
+LENGTHS = 256  # how finely the lengths of steps are counted
 
 
 class Iterate(NamedTuple):
@@ -247,14 +248,32 @@ def _gap_after(of, at, b, primal, dual):
 
 
 @_kernel
-def _move(of, at, b, primal, dual):
-    """Take the step, never onto a bound."""
+def _count(of, at, b, counts):
+    """Count the variables whose primal, and whose dual, step has to be shorter than 1, by length."""
     for v in range(of.variable_first[b], of.variable_first[b + 1]):
-        least = 1e-13 * (of.high[v] - of.low[v])
-        x = at.x[v] + primal * at.dx[v]
-        at.x[v] = min(max(x, of.low[v] + least), of.high[v] - least)
-        at.at_low[v] = max(at.at_low[v] + dual * at.d_low[v], 1e-16)
-        at.at_high[v] = max(at.at_high[v] + dual * at.d_high[v], 1e-16)
+        fast = max(-at.dx[v] * at.by_low[v], at.dx[v] * at.by_high[v])
+        if fast > 1.0:
+            counts[0, int(LENGTHS / fast)] += 1
+        longest = 1.0
+        if at.d_low[v] < -at.at_low[v]:
+            longest = -at.at_low[v] / at.d_low[v]
+        if at.d_high[v] < -longest * at.at_high[v]:
+            longest = -at.at_high[v] / at.d_high[v]
+        if longest < 1.0:
+            counts[1, int(LENGTHS * longest)] += 1
+
+
+@_kernel
+def _move(of, at, b, primal, dual, keep):
+    """Take the step; every bound keeps a share of its room, and every multiplier of its size."""
+    for v in range(of.variable_first[b], of.variable_first[b + 1]):
+        low, high = of.low[v], of.high[v]
+        least = 1e-13 * (high - low)
+        below = max(keep * (at.x[v] - low), least)
+        above = max(keep * (high - at.x[v]), least)
+        at.x[v] = min(max(at.x[v] + primal * at.dx[v], low + below), high - above)
+        at.at_low[v] = max(at.at_low[v] + dual * at.d_low[v], keep * at.at_low[v], 1e-16)
+        at.at_high[v] = max(at.at_high[v] + dual * at.d_high[v], keep * at.at_high[v], 1e-16)
     for r in range(of.row_first[b], of.row_first[b + 1]):
         at.y[r] += dual * at.dy[r]
 
@@ -280,7 +299,7 @@ def solve_alone(of, at, first, last, price, tolerance_eur):
             centre = mean * (after / gap) ** 3
             _aim(of, at, b, centre, True)
             primal, dual = _direct(of, at, b, still, centre, True)
-            _move(of, at, b, min(1.0, NEAR_BOUND * primal), min(1.0, NEAR_BOUND * dual))
+            _move(of, at, b, min(1.0, NEAR_BOUND * primal), min(1.0, NEAR_BOUND * dual), 0.0)
         worst = max(worst, gap)
     return worst
 
@@ -296,6 +315,37 @@ def collect(of, at, result, multiplier):
 
 
 @_kernel
+def _add(into, other, times):
+    """Add a multiple of a row; a loop from 0 is what the compiler knows to do in one stroke."""
+    for c in range(len(into)):
+        into[c] += times * other[c]
+
+
+@_kernel
+def _multiply(row, times):
+    for c in range(len(row)):
+        row[c] *= times
+
+
+@_kernel
+def _answer_of_chain(factor, inverse, lowest, given, order, row, shared):
+    """Take G' M⁻¹ G from `shared` where M has three diagonals and each shared row meets one row.
+
+    `row` is the row of M⁻¹ G at hand, from the last to the first: above the diagonal each row of
+    the inverse of such an M is a multiple of the next.
+    """
+    begin = columns = len(order)
+    for i in range(len(factor) - 1, -1, -1):
+        if begin < columns:
+            _multiply(row[begin:columns], -factor[i + 1])
+        if begin and lowest[order[begin - 1]] == i:
+            begin -= 1
+            link = order[begin]
+            row[begin] = inverse[i] * given[link]
+            _add(shared[link, link : link + columns - begin], row[begin:columns], -given[link])
+
+
+@_kernel
 def _answer(of, at, b, shared, room):
     """Add a block's E, from its factored system, to `shared` (L, L); `room` is written over.
 
@@ -307,13 +357,16 @@ def _answer(of, at, b, shared, room):
     width, count, links = of.width[b], r1 - r0, len(shared)
     lowest, order, given, near, found, total = room
     lowest[:] = _NOWHERE
+    single = width == 1
     for v in range(v0, v1):
         link = of.link[v]
         if link < 0:
             continue
         shared[link, link] += at.theta[v] * of.link_value[v] ** 2
         for z in range(of.entry_first[v], of.entry_first[v + 1]):
-            lowest[link] = min(lowest[link], of.entry_row[z])
+            row = of.entry_row[z]
+            single &= lowest[link] == _NOWHERE or lowest[link] == row
+            lowest[link] = min(lowest[link], row)
     columns, steps = 0, of.steps
     for t in range(steps):  # a block's rows are in the order of time, and so are its links
         for link in range(t, links, steps):
@@ -323,6 +376,9 @@ def _answer(of, at, b, shared, room):
                 given[link, : width + 1] = 0.0
     if columns == 0:
         return
+    in_a_row = True
+    for c in range(1, columns):
+        in_a_row &= order[c] == order[c - 1] + 1
     for v in range(v0, v1):
         link = of.link[v]
         if link >= 0:
@@ -330,6 +386,11 @@ def _answer(of, at, b, shared, room):
             for z in range(of.entry_first[v], of.entry_first[v + 1]):
                 given[link, of.entry_row[z] - lowest[link]] += weighted * of.entry_value[z]
     _inverse(at.band, r0, r1, width, at.pivot, near)
+    if single and in_a_row:
+        _answer_of_chain(
+            at.band[r0:r1, 1], near[:, 0], lowest, given[:, 0], order[:columns], total, shared
+        )
+        return
     for c in range(columns):
         link = order[c]
         first = lowest[link]
@@ -348,19 +409,19 @@ def _answer(of, at, b, shared, room):
         for k in range(i + 1, min(i + width, count - 1) + 1):
             value = at.band[r0 + k, k - i]
             if value != 0.0:
-                for c in range(begin, columns):
-                    found[i, c] -= value * found[k, c]
+                _add(found[i, begin:columns], found[k, begin:columns], -value)
     for o in range(columns):
         link = order[o]
         total[o:columns] = 0.0
         for d in range(min(width, count - 1 - lowest[link]) + 1):
             value = given[link, d]
             if value != 0.0:
-                row = lowest[link] + d
-                for c in range(o, columns):
-                    total[c] += value * found[row, c]
-        for c in range(o, columns):
-            shared[link, order[c]] -= total[c]
+                _add(total[o:columns], found[lowest[link] + d, o:columns], value)
+        if in_a_row:
+            _add(shared[link, link : link + columns - o], total[o:columns], -1.0)
+        else:
+            for c in range(o, columns):
+                shared[link, order[c]] -= total[c]
 
 
 @_kernel
@@ -411,8 +472,12 @@ def aim(of, at, first, last, centre, corrected, pushed):
 
 
 @_kernel
-def direct(of, at, first, last, d_price, centre, corrected):
-    """Complete the blocks' directions for a change of the shared rows' prices."""
+def direct(of, at, first, last, d_price, centre, corrected, counts):
+    """Complete the blocks' directions for a change of the shared rows' prices.
+
+    Add to `counts` (2, LENGTHS) how many variables allow but a primal and a dual step so long, and
+    return the longest that all allow.
+    """
     primal = dual = 1e30
     start = of.row_first[first]
     shift = np.zeros(of.row_first[last] - start)
@@ -432,6 +497,7 @@ def direct(of, at, first, last, d_price, centre, corrected):
         here = _direct(of, at, b, d_price, centre, corrected)
         primal = min(primal, here[0])
         dual = min(dual, here[1])
+        _count(of, at, b, counts)
     return primal, dual
 
 
@@ -445,7 +511,7 @@ def gap_after(of, at, first, last, primal, dual):
 
 
 @_kernel
-def move(of, at, first, last, primal, dual):
+def move(of, at, first, last, primal, dual, keep):
     """Take the step in all blocks."""
     for b in range(first, last):
-        _move(of, at, b, primal, dual)
+        _move(of, at, b, primal, dual, keep)

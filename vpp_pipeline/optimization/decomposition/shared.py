@@ -31,6 +31,7 @@ class Shared:
     cost: Floats  # (variables,)
     low: Floats
     high: Floats
+    fixed_eur: float  # what the position costs, whatever is done
 
 
 def shared_rows(
@@ -44,6 +45,7 @@ def shared_rows(
     portfolio, steps = problem.portfolio, len(base_kw)
     links = steps * (3 if portfolio.wants_reserve else 1)
     rows = _Rows(links, np.concatenate([portfolio.position_kw - base_kw, -held_kw]))
+    sold_eur = STEP_H * float(problem.price_eur_per_kwh @ portfolio.position_kw)
     beyond = _beyond(rows, portfolio, least_kw + base_kw, most_kw + base_kw)
     room_kw = most_kw - least_kw + 1.0
     if portfolio.peak_eur_per_kw > 0:
@@ -66,7 +68,7 @@ def shared_rows(
         rows.matrix_part(new, rows.variables(np.zeros(len(at)), 0.0, reach + 1.0), -1.0)
     if portfolio.wants_reserve:
         _reserve(rows, portfolio, float(room_kw.max() + held_kw.max()))
-    return rows.made()
+    return rows.made(-sold_eur)
 
 
 class _Rows:
@@ -102,7 +104,7 @@ class _Rows:
             chosen = variables >= 0
             self.matrix_part(rows[chosen], variables[chosen], sign * value)
 
-    def made(self) -> Shared:
+    def made(self, fixed_eur: float) -> Shared:
         matrix = np.zeros((self.count, self.size))
         for rows, variables, values in self.entries:
             np.add.at(matrix, (rows, variables), values)
@@ -113,6 +115,7 @@ class _Rows:
             cost=np.concatenate(self.cost),
             low=np.concatenate(self.low),
             high=np.concatenate(self.high),
+            fixed_eur=fixed_eur,
         )
 
 
