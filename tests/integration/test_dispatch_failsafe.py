@@ -76,7 +76,7 @@ def test_invariant_03_devices_without_a_timer_are_told_wherever_the_fleet_is_che
     file.write_text(VENDORS)
     told = CliRunner().invoke(main, ["fleet", "check", str(file)])
     assert told.exit_code == 0
-    assert "no_failsafe: 1 devices" in told.output
+    assert "no_failsafe: 1 device " in told.output
     assert "`vpp watchdog` must run" in told.output
     assert told.output.rstrip().endswith("alba-charger")
     file.write_text(FLEET)

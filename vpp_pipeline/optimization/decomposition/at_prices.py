@@ -29,6 +29,9 @@ _START_EUR = 1e-2  # blocks alone know the prices: near them from the start
 _GAP_EUR = 1e-5  # of one site's day
 _BOUND_KW = 1e-6
 _WHOLE = 1.0
+AGAIN_AT_MOST = (
+    2_500  # devices whose sites are solved again, all together, where a limit was missed
+)
 _NEAR_LIMIT = 0.9  # of a limit: at other prices it may be reached
 
 
@@ -43,9 +46,15 @@ def answer(problem: Problem, prices: Prices) -> tuple[Answers, Bools]:
 
 
 def binding_sites(problem: Problem, prices: Prices) -> Bools:
-    """Return the sites (K,) whose limits may bind at these prices or near them."""
+    """Return the sites (K,) whose limits may bind at these prices or near them.
+
+    Of few devices, all whose limits may bind at any: that is quicker than solving them again.
+    """
+    tight = _tight(problem) | _reserving(problem)
+    if len(problem.stores.site) + len(problem.sources.site) <= AGAIN_AT_MOST:
+        return tight
     _, site_kw = _alone(problem, prices, keep=False)
-    return (using(problem, site_kw, _NEAR_LIMIT) & _tight(problem)) | _reserving(problem)
+    return (using(problem, site_kw, _NEAR_LIMIT) & tight) | _reserving(problem)
 
 
 def _tight(problem: Problem) -> Bools:

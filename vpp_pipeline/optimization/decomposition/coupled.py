@@ -41,7 +41,7 @@ _KEPT, _KEPT_LATE = 0.3, 0.05  # what such a step leaves of each bound's room an
 _LATE = 0.9  # of a whole step: so long, it may leave less
 # Residuals that a gap of 1 leaves room for: EUR per unit; kW, kWh; of the fleet's power. What is
 # missing in the end is repaired, and counted in the proof.
-_DUALS_MET, _ROWS_MET, _SHARED_MET = 1e2, 1e3, 10.0
+_DUALS_MET, _ROWS_MET, _SHARED_MET = 10.0, 100.0, 1.0
 _SMOOTH = 1e-2  # of the cost: the gap at which the blocks' answer is smooth, but no longer dull
 _NEAR = 1e2  # within so much of it, an answer is worth having
 

@@ -80,7 +80,9 @@ def relax(problem: Problem, tolerance: float, deadline: float, warm: Prices | No
         still = np.zeros(len(link_prices(problem, guess)))
         found = solve_together(problem, limited, still, tolerance / 4)
         here = _judged(problem, found.answers, limited, found.prices, 2)
-        return here if here.gap <= tolerance else balanced(problem, here, tolerance, 0)
+        if here.gap <= tolerance or _every(problem, tolerance, 1).all():
+            return here  # a balance would solve the same again
+        return balanced(problem, here, tolerance, 0)
     return _passes(problem, tolerance, deadline, guess, warm=warm is not None)
 
 
