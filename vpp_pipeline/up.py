@@ -88,14 +88,14 @@ def prepare_dagster_home(home: Path) -> None:
         ) from error
 
 
-def make_dagster_tables(home: Path) -> None:
-    """Let one process alone make what Dagster stores runs in; raises `StartError` where it can't.
+def prepare_dagster_store(home: Path) -> None:
+    """Let one process alone make what Dagster stores runs in, and end what was left running there.
 
     Web server and daemon begin at the same time, and on a first start would both make the tables:
-    what they leave then, no Dagster process reads again.
+    what they leave then, no Dagster process reads again. Raises `StartError` where it can't.
     """
     made = subprocess.run(
-        [str(Path(sys.executable).parent / "dagster"), "instance", "info"],
+        [sys.executable, "-m", "vpp_pipeline.defs.left_runs"],
         env={**os.environ, "DAGSTER_HOME": str(home)},
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -60,7 +60,7 @@ def up(speed: float, port: int, home: Path) -> None:
     try:
         live.prepare_dagster_home(dagster_home)
         live.check_port_is_free(port)
-        live.make_dagster_tables(dagster_home)
+        live.prepare_dagster_store(dagster_home)
     except live.StartError as error:
         raise click.ClickException(str(error)) from error
     first = not settings.clock_file.exists()
