@@ -65,14 +65,14 @@ def yes(message: MQTTMessage) -> str:
 def test_invariants_05_and_06_a_broker_killed_in_a_burst_loses_and_doubles_nothing() -> None:
     need_mosquitto()
     run = subprocess.run(
-        [sys.executable, str(BURST), "300"],
+        [sys.executable, str(BURST), "900"],
         capture_output=True,
         text=True,
         check=False,
         timeout=100,
     )
     assert run.returncode == 0, run.stdout + run.stderr
-    assert '"states": {"VERIFIED": 300}, "lost": 0, "doubled": 0, "unresolved": 0' in run.stdout
+    assert '"states": {"VERIFIED": 900}, "lost": 0, "doubled": 0, "unresolved": 0' in run.stdout
 
 
 def test_a_device_that_speaks_only_3_1_1_gets_id_and_validity_from_the_payload(bare: Bench) -> None:
