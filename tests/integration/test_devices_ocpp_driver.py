@@ -46,6 +46,7 @@ async def plant(directory, clock=None):
         fleet.start(ticking=False)
         try:
             await made.connected("ev-1", "ev-2")
+            await made.read(link(), link("ev-2"))  # by then each has begun its transaction
             yield made, fleet
         finally:
             await asyncio.to_thread(fleet.stop)

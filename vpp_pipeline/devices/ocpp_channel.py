@@ -95,7 +95,10 @@ class Channel:
                 await writer.drain()
                 return await answer
         except (OSError, TimeoutError) as error:
-            words = f"the central system of the charge points gave no answer ({error or 'in time'})"
+            words = (
+                f"the central system of the charge points gave no answer ({error or 'in time'}): see"
+                " that `vpp charge-points` runs"
+            )
             return Told(number=number, outcome="silent", sent=line, words=words)
         finally:
             del self._waiting[number]
