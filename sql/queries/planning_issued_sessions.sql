@@ -1,5 +1,5 @@
 -- The sessions that the day [$start, $end_) was sold on: of one moment, the last by $gate_closure
--- that expected anyone to come in it, else the last by $as_of.
+-- that expected anyone to come in it, else the last before the day began.
 WITH moment AS (
     SELECT
         coalesce(
@@ -7,7 +7,7 @@ WITH moment AS (
         ) AS known_at
     FROM session_forecasts
     WHERE arrival_p50 >= $start AND arrival_p50 < $end_
-        AND known_at <= $as_of
+        AND known_at <= $start AND known_at <= $as_of
 )
 SELECT DISTINCT session_forecasts.*
 FROM session_forecasts

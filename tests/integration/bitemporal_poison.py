@@ -128,6 +128,13 @@ def _of(table: Table, name: str, kind: str, later: datetime, number: pl.Expr) ->
         "DATE": pl.lit(TOMORROW),
         "DOUBLE": pl.lit(_ABSURD),
         "VARCHAR": pl.format("future {}", number),
-        "TIMESTAMP WITH TIME ZONE": pl.lit(END if name.startswith("departure") else START),
+        "TIMESTAMP WITH TIME ZONE": pl.lit(_moment(name, later)),
     }
     return by_kind[kind]
+
+
+def _moment(name: str, later: datetime) -> datetime:
+    """Return a moment of the poisoned day; vehicles come after they are told of, and before it ends."""
+    if name.startswith("departure"):
+        return END
+    return later + timedelta(hours=1) if name.startswith("arrival") else START

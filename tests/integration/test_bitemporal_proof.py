@@ -100,7 +100,10 @@ PARAMS = {
     "since": START - timedelta(hours=36),
     "start": START - timedelta(hours=36),
 }
-ONLY_OF_THE_FUTURE = {"planning_issued_forecasts": {"start": AFTER}}
+ONLY_OF_THE_FUTURE = {
+    "planning_issued_forecasts": {"start": AFTER},
+    "planning_issued_sessions": {"start": AFTER},
+}
 FETCHED = {"defs_new_prices": "prices", "defs_new_market_forecasts": "market_forecasts"}
 
 

@@ -45,15 +45,7 @@ def issued(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
     Of each target those of one moment: the last by gate closure, else before the day began. A
     price that was published by then is no forecast.
     """
-    start, end = market_day.bounds(day, MARKET_TZ)
-    with runtime.warehouse.read() as connection:
-        made = connection.frame(
-            "planning_issued_forecasts",
-            start=start,
-            end_=end,
-            gate_closure=market_day.gate_closure(day, MARKET_TZ),
-            as_of=as_of,
-        )
+    made = _sold_on(runtime, "planning_issued_forecasts", day, as_of)
     moments = made.select(answers=_answers(), moment="known_at").unique(maintain_order=True)
     named = [
         (target, moment, election(runtime, target, moment).champion)
@@ -78,15 +70,7 @@ def sessions_said(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
     of one moment that is chosen as `issued` does. The others are asked now for what they would
     have said then. No rows where nobody was expected to come.
     """
-    start, end = market_day.bounds(day, MARKET_TZ)
-    with runtime.warehouse.read() as connection:
-        made = connection.frame(
-            "planning_issued_sessions",
-            start=start,
-            end_=end,
-            gate_closure=market_day.gate_closure(day, MARKET_TZ),
-            as_of=min(as_of, start),
-        )
+    made = _sold_on(runtime, "planning_issued_sessions", day, as_of)
     named = {"forecaster": pl.lit(None, pl.String), "champion": pl.lit(value=False)}
     if made.is_empty():
         return made.with_columns(**named)
@@ -129,6 +113,13 @@ def challenges(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
         ),
         cast=True,
     )
+
+
+def _sold_on(runtime: Runtime, query: str, day: date, as_of: datetime) -> pl.DataFrame:
+    start, end = market_day.bounds(day, MARKET_TZ)
+    closes = market_day.gate_closure(day, MARKET_TZ)
+    with runtime.warehouse.read() as connection:
+        return connection.frame(query, start=start, end_=end, gate_closure=closes, as_of=as_of)
 
 
 def _answers() -> pl.Expr:
