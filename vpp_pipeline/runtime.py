@@ -32,10 +32,9 @@ from vpp_pipeline.dispatch.order_book import OrderBook
 from vpp_pipeline.dispatch.spread import SpreadSettings
 from vpp_pipeline.fleet import document, registry
 from vpp_pipeline.fleet.frame import device_frame, told_endpoints, with_endpoints
-from vpp_pipeline.telemetry_quality.parts import parts
+from vpp_pipeline.telemetry_quality.parts import in_parts
 from vpp_pipeline.telemetry_quality.repair import trusted
 from vpp_pipeline.telemetry_quality.settings import QualitySettings
-from vpp_pipeline.threads import side_by_side
 from vpp_pipeline.warehouse import landing
 from vpp_pipeline.warehouse.store import Warehouse
 
@@ -127,9 +126,7 @@ class Runtime:
             .sort("device_id", "measured_at", "known_at")
         )
         devices, settings = self.devices(as_of), QualitySettings()
-        believed = pl.concat(
-            side_by_side(lambda part: trusted(part, devices, settings), parts(every))
-        )
+        believed = in_parts(every, lambda part: trusted(part, devices, settings))
         return believed.unique("device_id", keep="last", maintain_order=True)
 
     def dispatch_telemetry(self, as_of: datetime) -> pl.DataFrame:

@@ -12,11 +12,10 @@ import polars as pl
 from vpp_pipeline.defs.metadata import column_schema, owners, table
 from vpp_pipeline.defs.plant import fleet, telemetry
 from vpp_pipeline.runtime import Runtime
-from vpp_pipeline.telemetry_quality.parts import parts
+from vpp_pipeline.telemetry_quality.parts import in_parts
 from vpp_pipeline.telemetry_quality.repair import telemetry_flags as flags_of
 from vpp_pipeline.telemetry_quality.schemas import TelemetryFlags
 from vpp_pipeline.telemetry_quality.settings import QualitySettings
-from vpp_pipeline.threads import side_by_side
 
 _JUDGED = timedelta(days=7)
 """Long enough to know a device's habit, short enough to be judged at every plan."""
@@ -35,9 +34,7 @@ def telemetry_flags(runtime: dg.ResourceParam[Runtime]) -> dg.MaterializeResult[
     with runtime.warehouse.read() as connection:
         readings = connection.frame("warehouse_recent_telemetry", start=now - _JUDGED, as_of=now)
     devices, settings = runtime.devices(now), QualitySettings()
-    found = pl.concat(
-        side_by_side(lambda part: flags_of(part, devices, settings, now), parts(readings))
-    )
+    found = in_parts(readings, lambda part: flags_of(part, devices, settings, now))
     as_text = found.with_columns(pl.col(pl.Enum).cast(pl.String))
     with runtime.warehouse.write("telemetry flags") as connection:
         new = connection.frame("defs_new_telemetry_flags", {"found": as_text})

@@ -30,10 +30,9 @@ from vpp_pipeline.forecasting.temperature import temperature_forecast
 from vpp_pipeline.planning.trained import load_model_at, pv_model_at, stay_model_at
 from vpp_pipeline.runtime import Runtime
 from vpp_pipeline.settings import MARKET, MARKET_TZ
-from vpp_pipeline.telemetry_quality.parts import parts
+from vpp_pipeline.telemetry_quality.parts import in_parts
 from vpp_pipeline.telemetry_quality.repair import trusted
 from vpp_pipeline.telemetry_quality.settings import QualitySettings
-from vpp_pipeline.threads import side_by_side
 from vpp_pipeline.warehouse.quarter_hours import quarter_hours
 
 HISTORY = timedelta(days=28)
@@ -109,7 +108,7 @@ def price_from_fundamentals(runtime: Runtime, day: date, as_of: datetime) -> pl.
 
 
 def price_like_recent_days(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
-    """Return the market's price from recent days of their kind."""
+    """Return the market's price from recent days of its kind."""
     with runtime.warehouse.read() as connection:
         known = connection.frame("warehouse_prices", market=MARKET, **_price_span(day, as_of))
     return price_forecast(known, _intervals(day), MARKET, MARKET_TZ, as_of)
@@ -129,11 +128,7 @@ def history(runtime: Runtime, devices: pl.DataFrame, query: str, as_of: datetime
             as_of=as_of,
         )
     settings = QualitySettings()
-
-    def believed(part: pl.DataFrame) -> pl.DataFrame:
-        return quarter_hours(trusted(part, devices, settings))
-
-    return pl.concat(side_by_side(believed, parts(readings)))
+    return in_parts(readings, lambda part: quarter_hours(trusted(part, devices, settings)))
 
 
 def _told_by_chargers(runtime: Runtime, as_of: datetime) -> pl.DataFrame:
