@@ -15,7 +15,7 @@ from vpp_pipeline.optimization.decomposition.assembly import assemble
 from vpp_pipeline.optimization.decomposition.blocks import cut, pack, piece
 from vpp_pipeline.optimization.decomposition.interior_point import begin, solve_alone
 from vpp_pipeline.optimization.decomposition.oracle import respond, respond_sources
-from vpp_pipeline.optimization.problem import select
+from vpp_pipeline.optimization.problem import by_site, select
 from vpp_pipeline.optimization.reserves import ready_stores
 from vpp_pipeline.threads import side_by_side
 
@@ -29,9 +29,7 @@ _START_EUR = 1e-2  # blocks alone know the prices: near them from the start
 _GAP_EUR = 1e-5  # of one site's day
 _BOUND_KW = 1e-6
 _WHOLE = 1.0
-AGAIN_AT_MOST = (
-    2_500  # devices whose sites are solved again, all together, where a limit was missed
-)
+_FEW = 2_500  # devices
 _NEAR_LIMIT = 0.9  # of a limit: at other prices it may be reached
 
 
@@ -51,21 +49,26 @@ def binding_sites(problem: Problem, prices: Prices) -> Bools:
     Of few devices, all whose limits may bind at any: that is quicker than solving them again.
     """
     tight = _tight(problem) | _reserving(problem)
-    if len(problem.stores.site) + len(problem.sources.site) <= AGAIN_AT_MOST:
+    if are_few(problem):
         return tight
     _, site_kw = _alone(problem, prices, keep=False)
     return (using(problem, site_kw, _NEAR_LIMIT) & tight) | _reserving(problem)
 
 
+def are_few(problem: Problem) -> bool:
+    """Tell whether the devices are few enough to be solved again, all together, for one limit."""
+    return len(problem.stores.site) + len(problem.sources.site) <= _FEW
+
+
 def _tight(problem: Problem) -> Bools:
     """Return the sites (K,) whose devices could exceed a limit, whatever the prices."""
-    stores, sources = problem.stores, problem.sources
-    most, least = (np.array(problem.sites.base_kw.T) for _ in range(2))
-    np.add.at(most, stores.site, stores.discharge_max_kw.T)
-    np.add.at(most, sources.site, sources.max_kw.T)
-    np.add.at(least, stores.site, -stores.charge_max_kw.T)
-    np.add.at(least, sources.site, sources.min_kw.T)
-    return using(problem, most.T, _WHOLE) | using(problem, least.T, _WHOLE)
+    stores, sources, base_kw = problem.stores, problem.sources, problem.sites.base_kw
+    count = base_kw.shape[1]
+    most_kw = base_kw + by_site(stores.discharge_max_kw, stores.site, count)
+    most_kw += by_site(sources.max_kw, sources.site, count)
+    least_kw = base_kw - by_site(stores.charge_max_kw, stores.site, count)
+    least_kw += by_site(sources.min_kw, sources.site, count)
+    return using(problem, most_kw, _WHOLE) | using(problem, least_kw, _WHOLE)
 
 
 def _reserving(problem: Problem) -> Bools:

@@ -14,7 +14,7 @@ import numpy as np
 from vpp_pipeline.delivery_day import STEP_H
 from vpp_pipeline.optimization.decomposition.answers import Answers
 from vpp_pipeline.optimization.decomposition.assembly import assemble
-from vpp_pipeline.optimization.decomposition.at_prices import AGAIN_AT_MOST, solve_sites, using
+from vpp_pipeline.optimization.decomposition.at_prices import are_few, solve_sites, using
 from vpp_pipeline.optimization.decomposition.blocks import cut, pack
 from vpp_pipeline.optimization.decomposition.coupled import solve_coupled
 from vpp_pipeline.optimization.decomposition.shared import shared_rows
@@ -48,7 +48,7 @@ def solve_together(problem: Problem, limited: Bools, rest_kw: Floats, tolerance:
     answers.fill(blocks, programmes, found.at)
     prices = prices_of(problem, found.price)
     missed = using(problem, answers.site_kw(problem), 1.0) & ~limited
-    if missed.any() and len(problem.stores.site) + len(problem.sources.site) <= AGAIN_AT_MOST:
+    if missed.any() and are_few(problem):
         return solve_together(problem, limited | missed, rest_kw, tolerance)
     solve_sites(problem, missed, prices, answers)
     return Together(answers, prices, found.answer)
