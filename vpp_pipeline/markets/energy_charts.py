@@ -16,6 +16,7 @@ import polars as pl
 import requests
 
 from vpp_pipeline.markets.feeds import FeedError, FeedResult, Rule, judge
+from vpp_pipeline.markets.web import LATER, ask, json_of
 
 if TYPE_CHECKING:
     from vpp_pipeline.markets.schemas import Prices
@@ -24,7 +25,6 @@ MARKET_TIMEZONE = "Europe/Berlin"  # the coupled auction's delivery day, in all 
 
 _NAME = "energy_charts"
 _LATEST_UNIX_S = int(datetime(2100, 1, 1, tzinfo=UTC).timestamp())
-_LATER = "try again in a few minutes"
 
 
 def fetch_day_ahead(  # noqa: PLR0917 - one question, asked in the order of its parts
@@ -45,20 +45,10 @@ def fetch_day_ahead(  # noqa: PLR0917 - one question, asked in the order of its 
     """
     if end < start:
         raise ValueError(f"the range ends on {end}, before it starts on {start}")
-    session.trust_env = False
     url = f"{base_url.rstrip('/')}/price"
     asked = {"bzn": bidding_zone, "start": start.isoformat(), "end": end.isoformat()}
     source = f"{url}?bzn={bidding_zone}&start={start}&end={end}"
-    try:
-        response = session.get(url, params=asked, timeout=timeout_s, allow_redirects=False)
-    except requests.Timeout as error:
-        raise FeedError(source, f"no answer within {timeout_s:g} s", _LATER) from error
-    except requests.RequestException as error:
-        raise FeedError(
-            source, f"can't be asked ({error})", "check the address and network"
-        ) from error
-    if response.status_code != requests.codes.ok:
-        raise FeedError(source, f"answered {response.status_code}", _remedy(response))
+    response = ask(session, url, asked, timeout_s, source, _remedy)
     candidates = _candidates(_answer(response, source), bidding_zone)
     return judge(candidates, _own_rules(), source, known_at, _NAME)
 
@@ -70,16 +60,13 @@ def _remedy(response: requests.Response) -> str:
         return "check the bidding zone, or try again once the day is published"
     if requests.codes.bad_request <= response.status_code < requests.codes.too_many_requests:
         return "check the bidding zone and the dates"
-    return _LATER
+    return LATER
 
 
 def _answer(response: requests.Response, source: str) -> dict[str, list[Any]]:
     """Return the answer's two lists; raises FeedError if it isn't what Energy-Charts writes."""
     remedy = "check that the address is the Energy-Charts API; its format may have changed"
-    try:
-        answer = response.json()
-    except (requests.RequestException, ValueError, RecursionError) as error:
-        raise FeedError(source, "answered with something that is no JSON", remedy) from error
+    answer = json_of(response, source, remedy)
     if not isinstance(answer, dict):
         raise FeedError(source, "answered with JSON that is no object", remedy)
     stamps, prices, unit = (answer.get(key) for key in ("unix_seconds", "price", "unit"))
@@ -87,7 +74,7 @@ def _answer(response: requests.Response, source: str) -> dict[str, list[Any]]:
         raise FeedError(source, "answered without the lists unix_seconds and price", remedy)
     if len(stamps) != len(prices):
         reason = f"gave {len(stamps)} times but {len(prices)} prices"
-        raise FeedError(source, reason, _LATER)
+        raise FeedError(source, reason, LATER)
     if stamps and str(unit).replace(" ", "") != "EUR/MWh":
         reason = f"gave prices in {unit!r}, not in EUR / MWh"
         raise FeedError(source, reason, "choose a bidding zone that is priced in EUR")

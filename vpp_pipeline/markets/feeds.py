@@ -1,7 +1,7 @@
 """What every feed about a market gives: good rows, refused rows with why, or an error with a remedy.
 
 Belongs here: the result, the error, and the judgement that all feeds share. Does not: any one
-source's format (`energy_charts`, `price_file`, `forecast_file`), storing (`warehouse`).
+source's format (`energy_charts`, `price_file`, `forecast_file`), asking for it (`web`), storing (`warehouse`).
 """
 
 from __future__ import annotations

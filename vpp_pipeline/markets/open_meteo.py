@@ -14,16 +14,17 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
-import requests
 
 from vpp_pipeline.delivery_day import STEP
 from vpp_pipeline.markets.feeds import FeedError
 from vpp_pipeline.markets.schemas import Weather
+from vpp_pipeline.markets.web import LATER, ask, json_of
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     import dataframely as dy
+    import requests
 
 _NAME = "open_meteo"
 _DECIMALS = 1
@@ -50,7 +51,6 @@ def fetch_weather(
     and from taking proxies or credentials out of the environment; `timeout_s` limits connecting
     and each wait for data. Raises `FeedError` if there is no usable answer.
     """
-    session.trust_env = False
     cell = pl.col("latitude", "longitude").round(_DECIMALS)
     placed = sites.select("site_id", cell)
     cells = placed.select("latitude", "longitude").unique().sort("latitude", "longitude")
@@ -105,18 +105,9 @@ def _told(
         "timeformat": "unixtime",
         "timezone": "GMT",
     }
-    later = "try again in a few minutes"
-    try:
-        response = session.get(url, params=asked, timeout=timeout_s, allow_redirects=False)
-    except requests.RequestException as error:
-        raise FeedError(url, f"can't be asked ({error})", "check address and network") from error
-    if response.status_code != requests.codes.ok:
-        raise FeedError(url, f"answered {response.status_code}", later)
+    response = ask(session, url, asked, timeout_s, url, lambda _: LATER)
     remedy = "check that the address is an Open-Meteo forecast API; its format may have changed"
-    try:
-        answer = response.json()
-    except (requests.RequestException, ValueError, RecursionError) as error:
-        raise FeedError(url, "answered with something that is no JSON", remedy) from error
+    answer = json_of(response, url, remedy)
     places = answer if isinstance(answer, list) else [answer]
     if len(places) != cells.height:
         raise FeedError(url, f"told of {len(places)} places, asked of {cells.height}", remedy)
