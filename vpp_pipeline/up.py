@@ -7,6 +7,7 @@ any of them does.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import json
 import os
 import shutil
@@ -86,6 +87,29 @@ def prepare_dagster_home(home: Path) -> None:
             f"DAGSTER_HOME {home} can't be written ({error.strerror}): "
             "make it writable, or set DAGSTER_HOME to an absolute path that is"
         ) from error
+
+
+@contextmanager
+def alone(claim: Path, words: str) -> Iterator[None]:
+    """Hold the file `claim` for as long as this process needs its directory for itself.
+
+    A second plant would call the first one's runs failed and set its clock back. Raises
+    `StartError` with the holder's `words`; a killed holder gives the directory back by dying.
+    """
+    claim.parent.mkdir(parents=True, exist_ok=True)
+    with claim.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise StartError(
+                f"{claim.parent} is in use by {file.read().strip() or 'another vpp up'}: "
+                "stop that one first, or give this one a --home and a DAGSTER_HOME of its own"
+            ) from error
+        file.truncate(0)
+        file.write(f"{words} (pid {os.getpid()})\n")
+        file.flush()
+        yield
 
 
 def prepare_dagster_store(home: Path) -> None:

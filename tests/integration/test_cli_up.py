@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -83,6 +84,35 @@ def test_up_on_tables_that_dagster_can_not_read_says_so_and_starts_nothing(
     told = vpp_up(free_port, home)
     assert f"Dagster can't use DAGSTER_HOME {home}" in told
     assert "move its folders history and schedules away" in told
+
+
+def test_a_second_up_on_the_same_dagster_home_names_the_first_and_touches_none_of_its_runs(
+    vpp_up, tmp_path, free_port
+):
+    home = tmp_path / "dagster"
+    with up.alone(home / "vpp-up.lock", "vpp up with its UI at port 3000"):
+        told = vpp_up(free_port, home)
+    assert f"{home} is in use by vpp up with its UI at port 3000 (pid {os.getpid()})" in told
+    assert "stop that one first, or give this one a --home and a DAGSTER_HOME of its own" in told
+    assert sorted(path.name for path in home.iterdir()) == ["dagster.yaml", "vpp-up.lock"]
+
+
+def test_a_killed_holder_leaves_the_directory_to_the_next(tmp_path):
+    claim = tmp_path / "vpp-up.lock"
+    hold = "import sys, time; from pathlib import Path; from vpp_pipeline import up\n"
+    hold += (
+        "with up.alone(Path(sys.argv[1]), 'the first'): print('held', flush=True), time.sleep(300)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(claim)], stdout=subprocess.PIPE, text=True
+    ) as first:
+        assert first.stdout.readline() == "held\n"
+        refused = rf"{tmp_path} is in use by the first \(pid {first.pid}\)"
+        with pytest.raises(up.StartError, match=refused), up.alone(claim, "the second"):
+            pass
+        first.kill()
+    with up.alone(claim, "the second"):
+        assert claim.read_text() == f"the second (pid {os.getpid()})\n"
 
 
 FIRST_START = datetime(2020, 9, 14, 4, 0, tzinfo=UTC)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -57,12 +58,23 @@ def up(speed: float, port: int, home: Path) -> None:
     os.environ.update(environment)
     settings = Settings.from_environment()
     dagster_home = Path(os.environ.get("DAGSTER_HOME", live.REPOSITORY / "dagster_home")).resolve()
+    words = f"vpp up with its UI at port {port} and the plant in {settings.home}"
     try:
-        live.prepare_dagster_home(dagster_home)
-        live.check_port_is_free(port)
-        live.prepare_dagster_store(dagster_home)
+        with ExitStack() as held:
+            live.prepare_dagster_home(dagster_home)
+            held.enter_context(live.alone(dagster_home / "vpp-up.lock", words))
+            live.check_port_is_free(port)
+            live.prepare_dagster_store(dagster_home)
+            held.enter_context(live.alone(settings.clock_file.with_suffix(".lock"), words))
+            _begin(settings, speed, port)
+            environment["DAGSTER_HOME"] = str(dagster_home)
+            sys.exit(live.run(settings, environment, live.parts(port)))
     except live.StartError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _begin(settings: Settings, speed: float, port: int) -> None:
+    """Set the plant's clock going and say where it can be seen; before a first start lies history."""
     first = not settings.clock_file.exists()
     live.resume_clock(settings, _LIVE_START, speed)
     if first:
@@ -72,9 +84,6 @@ def up(speed: float, port: int, home: Path) -> None:
         f"Dagster UI, in half a minute: http://127.0.0.1:{port}   plant clock: "
         f"{settings.clock().now():%Y-%m-%d %H:%M} UTC at {speed:g}x   Ctrl-C stops everything\n"
         f"for `vpp orders` and the like, in another shell: export VPP_HOME={settings.home}"
-    )
-    sys.exit(
-        live.run(settings, {**environment, "DAGSTER_HOME": str(dagster_home)}, live.parts(port))
     )
 
 
