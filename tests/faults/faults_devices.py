@@ -113,8 +113,12 @@ class PlantDevices:
         assert self.mqtt._client is not None
         return self.mqtt._client.is_connected()
 
-    def are_charge_points_connected(self) -> bool:
-        return all(devices._connected for devices in self.ocpp)
+    def are_charge_points_ready(self) -> bool:
+        """Tell whether each has called, booted and begun its transaction: it tells its status last."""
+        return all(
+            any(peer._told_status for peer in tuple(devices._connected.values()))
+            for devices in self.ocpp
+        )
 
     def _ids(self, protocol: str) -> tuple[str, str]:
         return f"{protocol}-1", f"{protocol}-2"
@@ -195,4 +199,4 @@ class PlantDevices:
             starting.callback(devices.stop)
             self.ocpp.append(devices)
             self.endpoints[name] = {"endpoint": name, "unit_id": 1}
-        wait_until(self.are_charge_points_connected, "the charge points")
+        wait_until(self.are_charge_points_ready, "the charge points")

@@ -21,14 +21,14 @@ def fault(name, *invariants):
 def test_a_charge_point_that_is_away_is_told_when_it_calls_again(story):
     story.collect()
     story.proxies["ocpp"].refuse()
-    wait_until(lambda: not story.site.are_charge_points_connected(), "the broken line")
+    wait_until(lambda: not story.site.are_charge_points_ready(), "the broken line")
     story.hurry()
     story.push(collect=False)
     assert story.path("ocpp-2")[-1] == "VERIFIED"
     assert story.applications("ocpp-1") == []
     story.proxies["ocpp"].accept()
     story.mend()
-    wait_until(story.site.are_charge_points_connected, "the charge point")
+    wait_until(story.site.are_charge_points_ready, "the charge point")
     assert story.next_interval().counts == {"VERIFIED": 2}
 
 
@@ -50,7 +50,7 @@ def test_a_profile_whose_answer_is_lost_is_found_in_the_charge_point(story):
     story.hurry()
     story.after_send["ocpp"] = lambda: (story.mend(), story.proxies["ocpp"].cut())
     story.push(collect=False)
-    wait_until(story.site.are_charge_points_connected, "the charge point")
+    wait_until(story.site.are_charge_points_ready, "the charge point")
     story.recheck()
     assert "UNKNOWN" in story.path("ocpp-1")
     assert story.path("ocpp-1")[-1] == "VERIFIED"

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import numpy as np
 import polars as pl
-from devices_ocpp_bench import DEVICES, START, WORLD, bench
+from devices_ocpp_bench import DEVICES, START, WORLD, bench, link
 
 from vpp_pipeline.clock import ManualClock
 from vpp_pipeline.collector import telemetry_rows
@@ -55,6 +55,7 @@ def test_charge_points_get_their_commands_at_the_boundary_and_are_verified(tmp_p
             clock.on_move = fleet.step
             fleet.start(ticking=False)
             await made.connected(*wishes)
+            await made.read(*map(link, wishes))  # by then each has begun its transaction
 
             def states():
                 readings = [fleet.plant.reading(name) for name in wishes]
