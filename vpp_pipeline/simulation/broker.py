@@ -19,18 +19,19 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from vpp_pipeline.simulation.broker_access import BrokerAccess
 
 _LOG = logging.getLogger(__name__)
 HOST = "127.0.0.1"
-_START_TIMEOUT_S = 15.0
+_START_TIMEOUT_S = 60.0  # amqtt is slow to import, the slower the busier the machine
 _STOP_TIMEOUT_S = 5.0
 
 # Saved every other second: saving on each change was measured at 20 ms a message.
@@ -98,7 +99,11 @@ def start_broker(
     """
     directory = directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
-    port = _free_port(port)
+    with _reserved(port) as free:
+        return _started(directory, free, access)
+
+
+def _started(directory: Path, port: int, access: BrokerAccess | None) -> Broker:
     mosquitto = find_mosquitto()
     if mosquitto:
         config = _MOSQUITTO_CONFIG.format(host=HOST, port=port, directory=directory)
@@ -143,8 +148,9 @@ def find_mosquitto() -> str | None:
     return shutil.which("mosquitto", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
 
 
-def _free_port(port: int | None) -> int:
-    """Return `port` if it can be listened on, or any port that can."""
+@contextmanager
+def _reserved(port: int | None) -> Iterator[int]:
+    """Keep `port`, or any that is free, from all but who binds it by name, as a broker does."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -154,8 +160,7 @@ def _free_port(port: int | None) -> int:
                 f"can't listen on {HOST}:{port}: {error.strerror}; stop what listens there"
                 f" (`ss -ltnp sport = :{port}` tells who) or choose another port"
             ) from error
-        chosen: int = probe.getsockname()[1]
-        return chosen
+        yield probe.getsockname()[1]
 
 
 def _accepts(broker: Broker) -> bool:
