@@ -1,21 +1,20 @@
 """Pictures of plans and days, as SVG or PNG bytes.
 
-Belongs here: drawing frames. Does not: deciding what to show where (`html`, the assets).
+Belongs here: drawing frames. Does not: blank figures (`canvas`), deciding what to show where
+(`html`, the assets).
 """
 
 from __future__ import annotations
 
-import io
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from vpp_pipeline.delivery_day import STEP
+from vpp_pipeline.reporting import canvas
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from matplotlib.figure import Figure
+    from vpp_pipeline.reporting.canvas import Format
 
 _COLOURS = {
     "battery": "#2a9d8f",
@@ -33,8 +32,6 @@ _BAND = "#cfe3e8"
 _MOST_BARS = 30
 _LONGEST_CAUSE = 48
 
-Format = Literal["svg", "png"]
-
 
 def prices_and_plan(
     schedules: pl.DataFrame, prices: pl.DataFrame, timezone: str, form: Format = "svg"
@@ -44,9 +41,9 @@ def prices_and_plan(
     `schedules`: (device_type, interval_start, power_kw); `prices`: (interval_start,
     price_eur_per_mwh) and, where some are not published yet, `origin`.
     """
-    figure, (top, bottom) = _figure(2, (9, 5), (1, 2))
+    figure, (top, bottom) = canvas.over_time(2, (9, 5), (1, 2))
     market = prices.sort("interval_start")
-    times, price = _local(market, timezone), market["price_eur_per_mwh"]
+    times, price = canvas.instants(market["interval_start"]), market["price_eur_per_mwh"]
     if "origin" in market.columns and (market["origin"] == "forecast").any():
         top.step(times, price, where="post", color=_PRICE, lw=1, ls=":", label="forecast")
         published = pl.when(pl.col("origin") == "published").then("price_eur_per_mwh")
@@ -65,7 +62,7 @@ def prices_and_plan(
         .sort("interval_start")
         .fill_null(0.0)
     )
-    times = _local(by_type, timezone)
+    times = canvas.instants(by_type["interval_start"])
     types = [name for name in _COLOURS if name in by_type.columns]
     for clip in ("lower_bound", "upper_bound"):
         parts = [by_type[name].clip(**{clip: 0.0}) for name in types]
@@ -83,7 +80,7 @@ def prices_and_plan(
     bottom.legend(
         ncols=9, fontsize=7, loc="lower left", bbox_to_anchor=(0, 1), frameon=False, columnspacing=1
     )
-    return _bytes(figure, form, timezone)
+    return canvas.saved_over_time(figure, form, timezone)
 
 
 def stored_energy(
@@ -93,19 +90,24 @@ def stored_energy(
 
     Both frames: (interval_start, energy_kwh), summed over the batteries.
     """
-    figure, (axes,) = _figure(1, (9, 2.8), (1,))
+    figure, (axes,) = canvas.over_time(1, (9, 2.8), (1,))
     for frame, colour, label in (
         (planned, _PRICE, "planned"),
         (measured, _MEASURED, "measured"),
     ):
         ordered = frame.sort("interval_start")
         if ordered.height:
-            axes.plot(_local(ordered, timezone), ordered["energy_kwh"], color=colour, label=label)
+            axes.plot(
+                canvas.instants(ordered["interval_start"]),
+                ordered["energy_kwh"],
+                color=colour,
+                label=label,
+            )
     axes.set_ylabel("kWh in batteries")
     axes.set_ylim(bottom=0)
     if axes.lines:  # a fleet without batteries has nothing to name
         axes.legend(frameon=False, fontsize=8)
-    return _bytes(figure, form, timezone)
+    return canvas.saved_over_time(figure, form, timezone)
 
 
 def band(course: pl.DataFrame, timezone: str, label: str, form: Format = "svg") -> bytes:
@@ -113,16 +115,16 @@ def band(course: pl.DataFrame, timezone: str, label: str, form: Format = "svg") 
 
     `course`: (interval_start, p10, p50, p90); `label` names what it is of, and its unit.
     """
-    figure, (axes,) = _figure(1, (9, 2.8), (1,))
+    figure, (axes,) = canvas.over_time(1, (9, 2.8), (1,))
     ordered = course.sort("interval_start")
-    times = _local(ordered, timezone)
+    times = canvas.instants(ordered["interval_start"])
     axes.fill_between(
         times, ordered["p10"], ordered["p90"], step="post", color=_BAND, lw=0, label="p10 to p90"
     )
     axes.step(times, ordered["p50"], where="post", color=_PRICE, lw=1.4, label="p50")
     axes.set_ylabel(label)
     axes.legend(frameon=False, fontsize=8, ncols=2)
-    return _bytes(figure, form, timezone)
+    return canvas.saved_over_time(figure, form, timezone)
 
 
 def set_points(shares: pl.DataFrame, timezone: str, form: Format = "svg") -> bytes:
@@ -136,11 +138,13 @@ def set_points(shares: pl.DataFrame, timezone: str, form: Format = "svg") -> byt
         .pivot("interval_start", index=["device_type", "device_id"], values="share")
         .sort("device_type", "device_id")
     )
-    times = _local(shares.select(pl.col("interval_start").unique().sort()), timezone)
-    figure = _blank((9, 0.8 + 0.16 * rows.height))
+    times = shares["interval_start"].unique().sort()
+    names = rows["device_id"].to_list()
+    size = (9, max(1.5, 0.8 + 0.16 * rows.height))
+    figure = canvas.blank(size, left=canvas.width_of(names, 6), right=1.05)
     axes = figure.subplots()
     colours = axes.pcolormesh(
-        [*times, times[-1] + STEP],
+        canvas.instants(times.append(times.tail(1) + STEP)),
         [row - 0.5 for row in range(rows.height + 1)],
         rows.drop("device_type", "device_id").to_numpy(),
         cmap="RdBu",
@@ -148,10 +152,14 @@ def set_points(shares: pl.DataFrame, timezone: str, form: Format = "svg") -> byt
         vmax=1,
     )
     axes.invert_yaxis()
-    axes.set_yticks(range(rows.height), rows["device_id"].to_list(), fontsize=6)
-    bar = figure.colorbar(colours, ax=axes, pad=0.01)
-    bar.set_label("share of nameplate, positive injects", fontsize=7)
-    return _bytes(figure, form, timezone)
+    axes.set_yticks(range(rows.height), names, fontsize=6)
+    place = axes.get_position()
+    beside = figure.add_axes((1 - 0.95 / size[0], place.y0, 0.2 / size[0], place.height))
+    bar = figure.colorbar(colours, cax=beside)
+    words = ["draws 1", "0.5", "0", "0.5", "injects 1"]
+    bar.set_ticks([-1, -0.5, 0, 0.5, 1], labels=words, fontsize=7)
+    bar.set_label("share of nameplate", fontsize=7)
+    return canvas.saved_over_time(figure, form, timezone)
 
 
 def delivered(delivery: pl.DataFrame, timezone: str, form: Format = "svg") -> bytes:
@@ -159,20 +167,20 @@ def delivered(delivery: pl.DataFrame, timezone: str, form: Format = "svg") -> by
 
     `delivery`: (interval_start, day_ahead_kw, planned_kw, measured_kw), nulls as zero.
     """
-    figure, (axes,) = _figure(1, (9, 3.2), (1,))
+    figure, (axes,) = canvas.over_time(1, (9, 3.2), (1,))
     totals = (
         delivery.group_by("interval_start")
         .agg(pl.col("day_ahead_kw", "planned_kw", "measured_kw").sum())
         .sort("interval_start")
     )
-    times = _local(totals, timezone)
+    times = canvas.instants(totals["interval_start"])
     axes.step(times, totals["day_ahead_kw"], where="post", color="#bbb", lw=1, label="day-ahead")
     axes.step(times, totals["planned_kw"], where="post", color=_PRICE, lw=1.6, label="in force")
     axes.step(times, totals["measured_kw"], where="post", color=_MEASURED, lw=1, label="measured")
     axes.axhline(0, color="#555", lw=0.6)
     axes.set_ylabel("kW (positive injects)")
     axes.legend(frameon=False, fontsize=8, ncols=3)
-    return _bytes(figure, form, timezone)
+    return canvas.saved_over_time(figure, form, timezone)
 
 
 def delivery_scores(scores: pl.DataFrame, form: Format = "svg") -> bytes:
@@ -181,16 +189,12 @@ def delivery_scores(scores: pl.DataFrame, form: Format = "svg") -> bytes:
     `scores`: (device_id, direction, score), lowest first.
     """
     shown = scores.head(_MOST_BARS)
-    figure = _blank((9, 0.6 + 0.25 * max(shown.height, 1)))
-    axes = figure.subplots()
     names = shown.select(pl.format("{} {}", "device_id", "direction")).to_series().to_list()
+    figure, axes = canvas.bars(names, "share delivered of what was asked for", 0.25)
     bars = axes.barh(names, shown["score"], color=_PRICE, height=0.6)
     axes.bar_label(bars, fmt="{:.0%}", padding=4, fontsize=7)
-    axes.invert_yaxis()
     axes.set_xlim(0, 1.1)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_xlabel("share delivered of what was asked for")
-    return _save(figure, form)
+    return canvas.saved(figure, form)
 
 
 def forecast_skill(skill: pl.DataFrame, form: Format = "svg") -> bytes:
@@ -210,10 +214,10 @@ def forecast_skill(skill: pl.DataFrame, form: Format = "svg") -> bytes:
         )
         .sort("target", "euros_lost", "forecaster")
     )
-    figure = _blank((9, 0.8 + 0.3 * max(shown.height, 1)))
-    axes = figure.subplots()
+    names = shown.select(pl.format("{}: {}", "target", "forecaster")).to_series().to_list()
+    figure, axes = canvas.bars(names, "EUR lost a day to the forecast, all else foreseen", 0.3)
     bars = axes.barh(
-        shown.select(pl.format("{}: {}", "target", "forecaster")).to_series().to_list(),
+        names,
         shown["euros_lost"],
         color=[_PRICE if champion else "#b8b8b8" for champion in shown["champion"]],
         height=0.6,
@@ -224,25 +228,18 @@ def forecast_skill(skill: pl.DataFrame, form: Format = "svg") -> bytes:
     ]
     axes.bar_label(bars, labels=labels, padding=4, fontsize=7)
     axes.axvline(0, color="#555", lw=0.6)
-    axes.invert_yaxis()
     axes.margins(x=0.2)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_xlabel("EUR lost a day to the forecast, all else foreseen")
-    return _save(figure, form)
+    return canvas.saved(figure, form)
 
 
 def costs(named_costs_eur: dict[str, float]) -> bytes:
     """Draw the day's cost of each way to run it, as SVG."""
-    figure = _blank((9, 0.6 + 0.45 * len(named_costs_eur)))
-    axes = figure.subplots()
     names = list(named_costs_eur)
+    figure, axes = canvas.bars(names, "cost, EUR (lower is better)", 0.45)
     bars = axes.barh(names, list(named_costs_eur.values()), color=_PRICE, height=0.55)
     axes.bar_label(bars, fmt="%.2f EUR", padding=4, fontsize=8)
-    axes.invert_yaxis()
     axes.margins(x=0.15)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_xlabel("cost, EUR (lower is better)")
-    return _save(figure, "svg")
+    return canvas.saved(figure, "svg")
 
 
 def regret(day: pl.DataFrame, form: Format = "svg") -> bytes:
@@ -255,11 +252,14 @@ def regret(day: pl.DataFrame, form: Format = "svg") -> bytes:
     losses = [row["solver_eur"], row["forecast_eur"], row["execution_eur"]]
     best = row["perfect_foresight_eur"]
     steps = [best, best + losses[0], best + losses[0] + losses[1]]
-    names = ["perfect foresight", "lost to the solver", "lost to forecasts", "lost in execution"]
-    figure = _blank((9, 3.0))
-    axes = figure.subplots()
+    names = [
+        "perfect foresight",
+        *("lost to the solver", "lost to forecasts", "lost in execution"),
+        *("the day as it was", "the unmanaged fleet"),
+    ]
+    figure, axes = canvas.bars(names, "cost, EUR (lower is better)", 0.4)
     bars = axes.barh(
-        [*names, "the day as it was", "the unmanaged fleet"],
+        names,
         [best, *losses, spent, row["unmanaged_eur"]],
         left=[0.0, *steps, 0.0, 0.0],
         color=[_PRICE, _MEASURED, _MEASURED, _MEASURED, _PRICE, "#b8b8b8"],
@@ -267,12 +267,9 @@ def regret(day: pl.DataFrame, form: Format = "svg") -> bytes:
     )
     axes.bar_label(bars, fmt="%.2f EUR", padding=4, fontsize=8)
     axes.axvline(0, color="#555", lw=0.6)
-    axes.invert_yaxis()
     axes.use_sticky_edges = False  # a cost below zero ends a bar, too, and needs room for its label
     axes.margins(x=0.15)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_xlabel("cost, EUR (lower is better)")
-    return _save(figure, form)
+    return canvas.saved(figure, form)
 
 
 def churn(plans: pl.DataFrame, form: Format = "svg") -> bytes:
@@ -281,61 +278,13 @@ def churn(plans: pl.DataFrame, form: Format = "svg") -> bytes:
     `plans`: (revision, cause_kind, moved_kwh, share_moved), oldest first; of many the last.
     """
     shown = plans.tail(_MOST_BARS)
-    figure = _blank((9, 0.6 + 0.25 * max(shown.height, 1)))
-    axes = figure.subplots()
     names = [
         f"{revision}  {kind[:_LONGEST_CAUSE]}"
         for revision, kind in shown.select("revision", "cause_kind").iter_rows()
     ]
+    figure, axes = canvas.bars(names, "kWh moved by the re-plan", 0.25)
     bars = axes.barh(names, shown["moved_kwh"], color=_PRICE, height=0.6)
     shares = [f"{share:.0%} of devices" for share in shown["share_moved"]]
     axes.bar_label(bars, labels=shares, padding=4, fontsize=7)
-    axes.invert_yaxis()
     axes.margins(x=0.15)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_xlabel("kWh moved by the re-plan")
-    return _save(figure, form)
-
-
-def _figure(
-    rows: int, size: tuple[float, float], heights: Sequence[float]
-) -> tuple[Figure, list[Any]]:
-    figure = _blank(size)
-    axes = figure.subplots(rows, 1, sharex=True, height_ratios=list(heights), squeeze=False)
-    for ax in axes[:, 0]:
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(axis="x", color="#eee")
-    return figure, list(axes[:, 0])
-
-
-def _local(frame: pl.DataFrame, timezone: str) -> list[Any]:
-    return frame["interval_start"].dt.convert_time_zone(timezone).to_list()
-
-
-def _blank(size: tuple[float, float]) -> Figure:
-    from matplotlib.figure import Figure  # noqa: PLC0415 - slow; a push draws nothing
-
-    return Figure(figsize=size, layout="constrained")
-
-
-def _bytes(figure: Figure, form: Format, timezone: str) -> bytes:
-    axis = figure.axes[0].xaxis  # shared by all that have a time; a colour bar has none
-    from matplotlib.dates import ConciseDateFormatter  # noqa: PLC0415 - slow, see `_blank`
-
-    formatter: Any = ConciseDateFormatter  # its constructor has no types
-    axis.set_major_formatter(
-        # without what it would write in the corner: the date of the last tick, the day after
-        formatter(axis.get_major_locator(), tz=timezone, show_offset=False)
-    )
-    return _save(figure, form)
-
-
-def _save(figure: Figure, form: Format) -> bytes:
-    target = io.BytesIO()
-    # A fixed salt and no date make the same day the same file.
-    import matplotlib as mpl  # noqa: PLC0415 - slow, see `_blank`
-
-    with mpl.rc_context({"svg.hashsalt": "vpp", "svg.fonttype": "none"}):
-        metadata = {"Date": None} if form == "svg" else None
-        figure.savefig(target, format=form, dpi=110, metadata=metadata)
-    return target.getvalue()
+    return canvas.saved(figure, form)
