@@ -92,3 +92,15 @@ def test_a_file_that_can_not_be_read_is_told_with_a_remedy(tmp_path, name, remed
     assert result.exit_code == 1
     assert name in result.stderr
     assert remedy in result.stderr
+
+
+def test_a_capacity_in_watt_hours_is_warned_of_and_refused_by_nobody(tmp_path):
+    path = tmp_path / "fleet.yaml"
+    path.write_text(FLEET.replace("energy_capacity_kwh: 10\n", "energy_capacity_kwh: 10000\n", 1))
+    result = check(path)
+    assert result.exit_code == 0
+    assert result.stderr == (
+        f"{path}: warning: alba-battery energy_capacity_kwh 10000 is 2000 h at its power; "
+        "write energies in kWh and powers in kW (1,000 Wh are 1 kWh)\n"
+    )
+    assert "no problems, 1 warning" in result.stdout

@@ -1,0 +1,84 @@
+"""A thousand times too much or too little is warned of, and what is sold is not."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+from vpp_pipeline.fleet import registry
+from vpp_pipeline.fleet.frame import device_frame, frame_of
+from vpp_pipeline.fleet.sample import sample_table
+from vpp_pipeline.fleet.unlikely import unlikely
+from vpp_pipeline.settings import DEMO_FLEET
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return device_frame(registry.load(DEMO_FLEET))
+
+
+def with_value(devices, device_id, **values):
+    return devices.with_columns(
+        pl.when(pl.col("device_id") == device_id).then(pl.lit(value)).otherwise(name).alias(name)
+        for name, value in values.items()
+    )
+
+
+def test_fleets_of_likely_devices_are_not_warned_of(demo):
+    assert unlikely(demo).is_empty()
+    assert unlikely(frame_of(sample_table(2000, seed=3))).is_empty()
+
+
+@pytest.mark.parametrize(
+    ("device_id", "values", "warning"),
+    [
+        (
+            "alba-battery",
+            {"energy_capacity_kwh": 10_000.0},
+            ("energy_capacity_kwh", 10_000.0, "is 2000 h at its power"),
+        ),
+        (
+            "alba-battery",
+            {"energy_capacity_kwh": 0.01},
+            ("energy_capacity_kwh", 0.01, "is 0.12 min at its power"),
+        ),
+        (
+            "alba-charger",
+            {"energy_capacity_kwh": 64_000.0},
+            ("vehicle_capacity_kwh", 64_000.0, "is 5818 h at its power"),
+        ),
+        (
+            "alba-pv",
+            {"max_inject_kw": 8000.0},
+            ("rated_power_kw", 8000.0, "is 471 times what its site's connection may carry"),
+        ),
+        (
+            "alba-load",
+            {"max_draw_kw": 6000.0},
+            ("max_power_kw", 6000.0, "is 353 times what its site's connection may carry"),
+        ),
+    ],
+)
+def test_a_unit_that_was_mistaken_is_told_by_device_field_value_and_remedy(
+    demo, device_id, values, warning
+):
+    told = unlikely(with_value(demo, device_id, **values))
+    assert told.drop("remedy").rows() == [(device_id, *warning)]
+    assert told["remedy"].str.contains("kW").all()
+
+
+def test_powers_in_watts_are_told_for_the_power_and_for_the_energy(demo):
+    told = unlikely(
+        with_value(demo, "alba-battery", max_inject_kw=5000.0, max_draw_kw=5000.0)
+    ).select("device_id", "field")
+    assert told.rows() == [
+        ("alba-battery", "energy_capacity_kwh"),
+        ("alba-battery", "max_charge_kw"),
+    ]
+
+
+def test_a_daily_load_that_takes_more_than_a_day_is_told(demo):
+    load = demo.filter(pl.col("device_type") == "flexible_load")["device_id"][0]
+    told = unlikely(with_value(demo, load, energy_capacity_kwh=25_000.0))
+    assert told["field"].to_list() == ["energy_kwh"]
+    assert "a day takes" in told["reason"][0]

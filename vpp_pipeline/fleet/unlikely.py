@@ -1,0 +1,92 @@
+"""Values that a registry may hold and no such device has: most often Wh for kWh, or W for kW.
+
+Belongs here: rules that warn, on frames of any size. Does not: what is refused (`model`, `across`).
+"""
+
+from __future__ import annotations
+
+import polars as pl
+
+_LONGEST_H = 100.0
+"""At full power: iron-air batteries last as long, and a car at a household's socket fills sooner."""
+_SHORTEST_H = 0.1
+"""At full power; what is built for less is no store of energy."""
+_DAY_H = 24.0
+_TIMES_THE_CONNECTION = 50.0
+
+_ENERGY_FIELDS = {
+    "battery": "energy_capacity_kwh",
+    "ev_charger": "vehicle_capacity_kwh",
+    "flexible_load": "energy_kwh",
+}
+_IN_KWH = "write energies in kWh and powers in kW (1,000 Wh are 1 kWh)"
+_IN_KW = "write powers in kW (1,000 W are 1 kW), or the connection's own limits"
+
+
+def unlikely(devices: pl.DataFrame) -> pl.DataFrame:
+    """Return what of a `DeviceFrame` is worth a second look, in its order.
+
+    Rows: (device_id, field, value, reason, remedy).
+    """
+    power_kw = pl.max_horizontal("max_inject_kw", "max_draw_kw")
+    connection_kw = pl.max_horizontal("site_import_limit_kw", "site_export_limit_kw")
+    looked_at = devices.with_row_index("row").with_columns(
+        pl.col("device_type").cast(pl.String),
+        power_kw=power_kw,
+        hours=pl.col("energy_capacity_kwh") / power_kw,
+        times=power_kw / connection_kw,
+    )
+    return (
+        pl.concat([_unlikely_stores(looked_at), _unlikely_powers(looked_at)])
+        .sort("row", maintain_order=True)
+        .drop("row")
+    )
+
+
+def _unlikely_stores(devices: pl.DataFrame) -> pl.DataFrame:
+    daily = pl.col("device_type") == "flexible_load"
+    hours = pl.col("hours").round().cast(pl.Int64)
+    reason = (
+        pl.when(daily & (pl.col("hours") > _DAY_H))
+        .then(pl.format("a day takes {} h at its power", hours))
+        .when(~daily & (pl.col("hours") > _LONGEST_H))
+        .then(pl.format("is {} h at its power", hours))
+        .when(~daily & (pl.col("hours") < _SHORTEST_H))
+        .then(pl.format("is {} min at its power", (pl.col("hours") * 60).round_sig_figs(3)))
+    )
+    return (
+        devices.filter(pl.col("device_type").is_in(list(_ENERGY_FIELDS)))
+        .select(
+            "row",
+            "device_id",
+            field=pl.col("device_type").replace_strict(_ENERGY_FIELDS),
+            value="energy_capacity_kwh",
+            reason=reason,
+            remedy=pl.lit(_IN_KWH),
+        )
+        .drop_nulls("reason")
+    )
+
+
+def _unlikely_powers(devices: pl.DataFrame) -> pl.DataFrame:
+    discharges = pl.col("max_inject_kw") > pl.col("max_draw_kw")
+    field = (
+        pl.when(pl.col("device_type").is_in(["battery", "ev_charger"]))
+        .then(
+            pl.when(discharges).then(pl.lit("max_discharge_kw")).otherwise(pl.lit("max_charge_kw"))
+        )
+        .when(pl.col("device_type") == "load")
+        .then(pl.lit("max_power_kw"))
+        .otherwise(pl.lit("rated_power_kw"))
+    )
+    return devices.filter(pl.col("times") > _TIMES_THE_CONNECTION).select(
+        "row",
+        "device_id",
+        field=field,
+        value="power_kw",
+        reason=pl.format(
+            "is {} times what its site's connection may carry",
+            pl.col("times").round().cast(pl.Int64),
+        ),
+        remedy=pl.lit(_IN_KW),
+    )
