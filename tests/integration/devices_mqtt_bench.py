@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PATIENCE_S = 60.0  # for a process to start on a busy machine
-SHORT_S = 0.4
+SHORT_S = 1.5  # long for what answers, also on a busy machine, and short to wait for what won't
 DEVICES = tuple(SimulatedDevice(f"b-{n}", 5.0, 4.0, controllable=True) for n in (1, 2, 3))
 
 

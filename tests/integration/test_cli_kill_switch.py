@@ -102,7 +102,7 @@ def test_invariant_11_a_device_not_seen_at_rest_is_named_and_the_exit_code_says_
     plant.send()
     plant.fleet.plant.set_outage("alba-battery", out=True)
     try:
-        result = vpp("stop", "--within", "1")
+        result = vpp("stop", "--within", "4")
     finally:
         plant.fleet.plant.set_outage("alba-battery", out=False)
     assert result.exit_code == 1
@@ -145,7 +145,7 @@ def test_invariant_10_without_a_watchdog_a_send_under_way_is_caught_by_a_second_
 
     def stopping():
         devices = plant.runtime.registered_devices()
-        results.update(release_stopped(plant.runtime, devices, 10.0, 2.0))
+        results.update(release_stopped(plant.runtime, devices, 10.0, 5.0))
 
     thread = threading.Thread(target=stopping)
     thread.start()

@@ -164,7 +164,7 @@ def test_a_stop_ends_every_process_and_remembers_the_clock(tmp_path, number):
     with started(tmp_path, "import time; time.sleep(300)") as process:
         below = children_of(process, 3)
         process.send_signal(number)
-        process.communicate(timeout=30)
+        process.communicate(timeout=90)
     assert process.returncode == 0
     assert not any(child.is_running() for child in below)
     settings = Settings(tmp_path, tmp_path, "recorded", "")
@@ -175,7 +175,7 @@ def test_a_stop_ends_every_process_and_remembers_the_clock(tmp_path, number):
 
 def test_when_one_part_ends_by_itself_all_end_and_its_log_is_named(tmp_path):
     with started(tmp_path, "sys.exit('out of luck')") as process:
-        _, stderr = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=90)
     assert process.returncode == 1
     log = tmp_path / "logs" / "one.log"
     assert f"one ended by itself; its last words are in {log}" in stderr

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from devices_http_scripted import Answer, Script, scripted_server
-from devices_mqtt_bench import NOON, PATIENCE_S, command, link, wait_until
+from devices_mqtt_bench import NOON, PATIENCE_S, SHORT_S, command, link, wait_until
 
 from vpp_pipeline.clock import ManualClock
 from vpp_pipeline.credentials import Credentials
@@ -193,7 +193,7 @@ def test_a_name_is_resolved_once_and_the_checked_address_is_the_one_that_is_call
 
 def test_a_body_that_drips_is_cut_off_and_holds_no_thread(script: Script) -> None:
     script.will("GET", Answer(200, drips=True))
-    [answer] = read(driver(), link(script.url), timeout_s=0.3)
+    [answer] = read(driver(), link(script.url), timeout_s=SHORT_S)
     assert isinstance(answer, Unreachable)
     assert "did not answer in time" in answer.reason
     assert script.hung_up.wait(PATIENCE_S)
@@ -242,7 +242,7 @@ def test_a_silent_gateway_is_left_alone(script: Script) -> None:
     script.will("GET", Answer(200, hangs=True))
     health = EndpointHealth()
     links = [link(script.url, f"b-{n}") for n in range(3)]
-    read(driver(health=health), *links, timeout_s=1.5)
+    read(driver(health=health), *links, timeout_s=3.0)
     wait_until(lambda: is_left_alone(health, script), "the circuit to open")
 
 

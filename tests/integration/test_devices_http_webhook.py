@@ -120,7 +120,7 @@ def test_forged_replayed_and_misdirected_completions_end_no_wait_and_are_counted
         (ENDED | {"device_id": "b-2"}, SECRET, 0),
         (ENDED | {"state": "accepted"}, SECRET, 0),
     ]
-    result, statuses, driver = push_and(script, deliveries, 1.0)
+    result, statuses, driver = push_and(script, deliveries, 3.0)
     assert (result.outcome, result.detail) == (Outcome.ACKED, "accepted, not yet applied")
     assert script.count("GET") >= 1
     assert statuses == [401, 401, 401, 400, 400, 410]

@@ -9,7 +9,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 import pytest
-from devices_mqtt_bench import NOON, PATIENCE_S, link, need_mosquitto
+from devices_mqtt_bench import NOON, PATIENCE_S, SHORT_S, link, need_mosquitto
 
 from vpp_pipeline.clock import ManualClock
 from vpp_pipeline.credentials import Credentials, write_credentials
@@ -183,7 +183,7 @@ def test_credentials_that_come_after_the_driver_are_found(broker: Broker, tmp_pa
             if made:
                 user = {"user": "collector", "password": ACCOUNTS["collector"]}
                 write_credentials(file, {"simulated-broker-collector": user})
-            [answer] = await driver.read([where], 0.3)
+            [answer] = await driver.read([where], SHORT_S)
             assert isinstance(answer, Unreachable)
             said.append(answer.reason)
         await driver.close()

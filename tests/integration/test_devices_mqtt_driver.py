@@ -300,6 +300,8 @@ def test_an_ack_for_an_unknown_id_or_from_another_device_is_ignored_and_counted(
             stranger = AckMessage(command_id="nobody-asked", accepted=True).model_dump_json()
             for device_id, ack in (("b-2", yes), ("b-1", stranger), ("b-1", "garbage")):
                 await asyncio.to_thread(forger.say, device_id, "ack", ack)
+            counted = lambda: driver.unknown_acks == 3  # noqa: E731
+            await asyncio.to_thread(wait_until, counted, "the forged acks")
             [result] = await offer
             return result, driver.unknown_acks
 
@@ -316,7 +318,7 @@ def test_invariant_06_nobody_listening_is_a_failure_and_not_a_doubt(bare: Bench)
 
 def test_invariant_06_silence_after_publishing_is_a_doubt(rig: Bench) -> None:
     rig.plant.out = {"b-1"}
-    results = push(rig, command(), command(device_id="b-2"), timeout_s=1.0)
+    results = push(rig, command(), command(device_id="b-2"), timeout_s=SHORT_S)
     assert [r.outcome for r in results] == [Outcome.UNKNOWN, Outcome.ACKED]
 
 
@@ -356,7 +358,7 @@ def test_a_dead_broker_and_a_hanging_one_do_not_delay_the_devices_of_a_third(rig
             rig.link(),
             replace(rig.link("b-3"), endpoint=f"127.0.0.1:{closed.getsockname()[1]}"),
         ]
-        answers = drive(rig, lambda driver: driver.read(links, 1.0))
+        answers = drive(rig, lambda driver: driver.read(links, SHORT_S))
     assert [type(answer) for answer in answers] == [Unreachable, Reading, Unreachable]
 
 

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 import polars as pl
 from vpp_pipeline.warehouse.store import Warehouse
-warehouse, until, writes = Warehouse(Path(sys.argv[1])), time.monotonic() + 3, 0
+warehouse, until, writes = Warehouse(Path(sys.argv[1])), time.monotonic() + 1.5, 0
 while time.monotonic() < until:
     with warehouse.write() as connection:
         for half in range(2):
@@ -39,7 +39,7 @@ import json, sys, time
 from datetime import UTC, datetime
 from pathlib import Path
 from vpp_pipeline.warehouse.store import Warehouse
-warehouse, until, seen = Warehouse(Path(sys.argv[1])), time.monotonic() + 3, []
+warehouse, until, seen = Warehouse(Path(sys.argv[1])), time.monotonic() + 1.5, []
 day = {"start": datetime(2025, 1, 1, tzinfo=UTC), "end_": datetime(2025, 1, 2, tzinfo=UTC)}
 while time.monotonic() < until:
     with warehouse.read() as connection:
@@ -98,7 +98,7 @@ def test_a_write_waits_for_a_program_that_opened_the_file_past_the_lock(tmp_path
         farewell = threading.Timer(0.5, stranger.stdin.close)
         farewell.start()
         with warehouse.write() as connection:
-            assert stranger.wait(timeout=10) == 0
+            assert stranger.wait(timeout=60) == 0
             assert connection.frame("warehouse_tables").height > 0
         farewell.join()
 

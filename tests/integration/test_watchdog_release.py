@@ -12,7 +12,7 @@ from datetime import timedelta
 import pytest
 from devices_mqtt_bench import need_mosquitto
 from watchdog_controller import SENT_KW
-from watchdog_plant import RATE, running_plant, wait_until
+from watchdog_plant import PATIENCE_S, RATE, running_plant, wait_until
 
 from vpp_pipeline.dispatch.heartbeat import Heartbeat
 from vpp_pipeline.dispatch.holds import Holds
@@ -33,7 +33,7 @@ def plant(tmp_path_factory):
 def rested(plant):
     """The plant with every device at rest, no order in force and no hold."""
     plant.order("stop")
-    with Watchdog(plant.runtime, 5.0) as watchdog:
+    with Watchdog(plant.runtime, PATIENCE_S) as watchdog:
         assert watchdog.cycle() == []
     plant.order("resume")
     assert plant.obeying == {}
@@ -63,7 +63,7 @@ def complaints(plant):
 def test_invariant_10_within_one_cycle_of_a_stop_its_devices_are_released(rested):
     rested.send()
     assert rested.obeying.keys() == SENT_KW.keys()
-    with Watchdog(rested.runtime, 5.0) as watchdog:
+    with Watchdog(rested.runtime, PATIENCE_S) as watchdog:
         assert watchdog.cycle() == []
         assert rested.obeying.keys() == SENT_KW.keys()
         rested.order("stop", "site:alba")
@@ -74,7 +74,7 @@ def test_invariant_10_within_one_cycle_of_a_stop_its_devices_are_released(rested
 
 def test_invariant_10_what_was_under_way_when_the_stop_was_given_is_released_too(rested):
     rested.order("stop")
-    with Watchdog(rested.runtime, 5.0) as watchdog:
+    with Watchdog(rested.runtime, PATIENCE_S) as watchdog:
         assert watchdog.cycle() == []
         rested.send()
         assert watchdog.cycle() == []
@@ -85,7 +85,7 @@ def test_invariant_10_what_was_under_way_when_the_stop_was_given_is_released_too
 def test_a_device_at_rest_is_looked_at_and_not_written_again(rested):
     rested.order("stop")
     log = ReleaseLog(rested.runtime.settings.order_dir)
-    with Watchdog(rested.runtime, 5.0) as watchdog:
+    with Watchdog(rested.runtime, PATIENCE_S) as watchdog:
         watchdog.cycle()
         before = log.read()
         watchdog.cycle()
@@ -99,7 +99,7 @@ def test_invariant_10_while_the_order_book_is_damaged_every_device_is_released(r
     whole = book.read_bytes()
     try:
         book.write_bytes(b'{"order_id": 7}\n' + whole)
-        with Watchdog(rested.runtime, 5.0) as watchdog:
+        with Watchdog(rested.runtime, PATIENCE_S) as watchdog:
             watchdog.cycle()
         assert rested.obeying == {}
     finally:
@@ -112,7 +112,7 @@ def test_invariant_03_a_device_without_a_timer_is_released_when_its_validity_is_
     rested.send(validity=HOUR)
     over, valid = now - timedelta(seconds=1), now + HOUR
     holds.hold({"borgo-battery": over, "alba-battery": valid})
-    with Watchdog(rested.runtime, 5.0) as watchdog:
+    with Watchdog(rested.runtime, PATIENCE_S) as watchdog:
         assert watchdog.cycle() == []
     assert "borgo-battery" not in rested.obeying
     assert "alba-battery" in rested.obeying
@@ -125,7 +125,7 @@ def test_a_device_that_can_not_be_released_is_named_until_it_is(rested):
     rested.fleet.plant.set_outage("alba-battery", out=True)
     rested.order("stop")
     try:
-        with Watchdog(rested.runtime, 2.0) as watchdog:
+        with Watchdog(rested.runtime, 4.0) as watchdog:
             (problem,) = watchdog.cycle()
             assert problem.startswith("alba-battery is not at rest: ")
             rested.fleet.plant.set_outage("alba-battery", out=False)
@@ -141,7 +141,7 @@ def test_a_registry_that_breaks_leaves_the_watchdog_with_the_fleet_it_knew(reste
     file = rested.runtime.settings.fleet_file
     sound = file.read_text()
     rested.send()
-    with Watchdog(rested.runtime, 5.0) as watchdog:
+    with Watchdog(rested.runtime, PATIENCE_S) as watchdog:
         assert watchdog.cycle() == []
         try:
             file.write_text("sites: 7")
@@ -171,4 +171,4 @@ def test_invariant_03_a_watchdog_killed_and_restarted_goes_on_where_it_was(reste
         assert "alba-battery" in rested.obeying
         wait_until(lambda: Holds(order_dir).read() == {}, "the end of the hold")
         watchdog.terminate()
-        assert watchdog.wait(20) == 0
+        assert watchdog.wait(PATIENCE_S) == 0
