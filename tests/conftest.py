@@ -1,8 +1,10 @@
-"""Fixtures that several test modules share: the small plant, seeded once and copied for each."""
+"""Fixtures that several test modules share: the small plant, seeded once and copied for each, and a
+port."""
 
 from __future__ import annotations
 
 import os
+import socket
 from datetime import time
 
 import pytest
@@ -12,6 +14,15 @@ from hypothesis import settings
 settings.register_profile("quick", max_examples=25, deadline=None)
 settings.register_profile("thorough", max_examples=1000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+
+@pytest.fixture
+def free_port():
+    """A port of the loopback that nobody gets before it is bound by name: until then it is kept."""
+    with socket.socket() as kept:
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as all do that will listen
+        kept.bind(("127.0.0.1", 0))
+        yield kept.getsockname()[1]
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 
 import faults_http as front
 import faults_proxy as net
@@ -199,16 +198,13 @@ class Doubling(CompletionSender):
 
 
 @pytest.fixture
-def notifying(monkeypatch):
+def notifying(monkeypatch, free_port):
     monkeypatch.setenv("VPP_CREDENTIAL_GATEWAY_TOKEN", "a-token-of-ours-123")
     monkeypatch.setenv("VPP_CREDENTIAL_GATEWAY_WEBHOOK_TOKEN", SECRET)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     assert "VPP_WEBHOOK_PORT" not in os.environ
     return {
-        "webhook_port": port,
-        "sender": lambda clock: Doubling(f"http://127.0.0.1:{port}", SecretStr(SECRET), clock),
+        "webhook_port": free_port,
+        "sender": lambda clock: Doubling(f"http://127.0.0.1:{free_port}", SecretStr(SECRET), clock),
     }
 
 

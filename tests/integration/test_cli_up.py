@@ -41,13 +41,6 @@ def vpp_up(tmp_path, monkeypatch):
     return called
 
 
-@pytest.fixture
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def test_up_with_its_port_in_use_says_so_and_starts_nothing(vpp_up, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -62,20 +62,15 @@ class Hook:
         return requests.post(url, body, headers=headers, timeout=PATIENCE_S).status_code
 
 
-def free_port() -> int:
-    receiver = WebhookReceiver(Completions(ManualClock(NOON)))
-    port = int(receiver.start().rpartition(":")[2])
-    receiver.stop()
-    return port
-
-
 def push_and(
-    script: Script, meanwhile: list[tuple[dict[str, Any], SecretStr, float]], timeout_s: float
+    script: Script,
+    port: int,
+    meanwhile: list[tuple[dict[str, Any], SecretStr, float]],
+    timeout_s: float,
 ) -> tuple[CommandResult, list[int], HttpDriver]:
     """Command b-1 and post completions while the driver waits; also once it no longer does."""
 
     async def do() -> tuple[CommandResult, list[int], HttpDriver]:
-        port = free_port()
         driver = HttpDriver(ManualClock(NOON), None, credentials, port)
         hook = Hook(f"http://127.0.0.1:{port}")
         statuses: list[int] = []
@@ -95,8 +90,8 @@ def push_and(
     return asyncio.run(do())
 
 
-def test_a_signed_completion_ends_the_wait_without_a_poll(script: Script) -> None:
-    result, statuses, driver = push_and(script, [(ENDED, SECRET, 0)], PATIENCE_S)
+def test_a_signed_completion_ends_the_wait_without_a_poll(script: Script, free_port: int) -> None:
+    result, statuses, driver = push_and(script, free_port, [(ENDED, SECRET, 0)], PATIENCE_S)
     assert result.outcome is Outcome.ACKED
     assert json.loads(result.answer)["state"] == "applied"
     assert script.count("GET") == 0
@@ -104,14 +99,14 @@ def test_a_signed_completion_ends_the_wait_without_a_poll(script: Script) -> Non
     assert driver.completions.counts == {Verdict.TAKEN: 1, Verdict.DUPLICATE: 1}
 
 
-def test_a_completion_may_tell_of_a_refusal(script: Script) -> None:
+def test_a_completion_may_tell_of_a_refusal(script: Script, free_port: int) -> None:
     refused = ENDED | {"state": "rejected", "reason": "too hot", "setpoint_kw": None}
-    result, _, _ = push_and(script, [(refused, SECRET, 0)], PATIENCE_S)
+    result, _, _ = push_and(script, free_port, [(refused, SECRET, 0)], PATIENCE_S)
     assert (result.outcome, result.detail) == (Outcome.REJECTED, "rejected: too hot")
 
 
 def test_forged_replayed_and_misdirected_completions_end_no_wait_and_are_counted(
-    script: Script,
+    script: Script, free_port: int
 ) -> None:
     deliveries = [
         (ENDED, SecretStr("somebody else"), 0),
@@ -120,7 +115,7 @@ def test_forged_replayed_and_misdirected_completions_end_no_wait_and_are_counted
         (ENDED | {"device_id": "b-2"}, SECRET, 0),
         (ENDED | {"state": "accepted"}, SECRET, 0),
     ]
-    result, statuses, driver = push_and(script, deliveries, 3.0)
+    result, statuses, driver = push_and(script, free_port, deliveries, 3.0)
     assert (result.outcome, result.detail) == (Outcome.ACKED, "accepted, not yet applied")
     assert script.count("GET") >= 1
     assert statuses == [401, 401, 401, 400, 400, 410]
@@ -132,16 +127,15 @@ def test_forged_replayed_and_misdirected_completions_end_no_wait_and_are_counted
     }
 
 
-def test_a_simulated_gateway_acknowledges_first_and_tells_the_end_itself() -> None:
+def test_a_simulated_gateway_acknowledges_first_and_tells_the_end_itself(free_port: int) -> None:
     plant = ObedientPlant()
-    port = free_port()
-    sender = CompletionSender(f"http://127.0.0.1:{port}", SECRET, plant.clock)
+    sender = CompletionSender(f"http://127.0.0.1:{free_port}", SECRET, plant.clock)
     devices = HttpDevices(DEVICES, plant, sender)
     url = devices.start()
     links = [link(url, device.device_id, credentials="gateway") for device in DEVICES]
 
     async def do() -> tuple[list[CommandResult], HttpDriver]:
-        driver = HttpDriver(plant.clock, None, credentials, port)
+        driver = HttpDriver(plant.clock, None, credentials, free_port)
         pairs = [(to, command(device_id=to.device_id)) for to in links]
         try:
             return await driver.command(pairs, NOON, PATIENCE_S), driver

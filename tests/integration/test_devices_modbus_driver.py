@@ -63,13 +63,6 @@ def run_with(
     asyncio.run(run())
 
 
-def unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def test_a_reading_carries_what_the_device_says_and_when_it_arrived(tmp_path: Path) -> None:
     async def scenario(driver: ModbusDriver, device: ScriptedDevice) -> None:
         (reading,) = await driver.read([link_to(device.endpoint)], PATIENCE_S)
@@ -396,7 +389,9 @@ def test_one_connection_and_one_lease_an_endpoint_and_both_are_given_back(tmp_pa
     run_with(tmp_path, scenario)
 
 
-def test_the_dead_the_silent_and_the_misnamed_cost_only_themselves(tmp_path: Path) -> None:
+def test_the_dead_the_silent_and_the_misnamed_cost_only_themselves(
+    tmp_path: Path, free_port: int
+) -> None:
     async def scenario(driver: ModbusDriver, device: ScriptedDevice) -> None:
         with socket.socket() as black_hole:
             black_hole.bind(("127.0.0.1", 0))
@@ -404,7 +399,7 @@ def test_the_dead_the_silent_and_the_misnamed_cost_only_themselves(tmp_path: Pat
             silent = f"127.0.0.1:{black_hole.getsockname()[1]}"
             links = [
                 link_to(silent),
-                link_to(f"127.0.0.1:{unused_port()}"),
+                link_to(f"127.0.0.1:{free_port}"),
                 link_to("no address"),
                 link_to(device.endpoint, None),
                 *(link_to(device.endpoint, unit) for unit in range(1, 6)),

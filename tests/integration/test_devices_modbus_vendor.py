@@ -37,9 +37,10 @@ class Device:
         self.holding, self.inputs = holding, inputs
         self.refuses: Callable[[int, list[int]], bool] = lambda _address, _words: False
         self.writes: list[tuple[int, list[int]]] = []
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self._kept = socket.socket()  # so that nobody else gets the port before the server has it
+        self._kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._kept.bind(("127.0.0.1", 0))
+        self.port = self._kept.getsockname()[1]
         self._server = ModbusServer(
             "127.0.0.1",
             self.port,
@@ -53,6 +54,7 @@ class Device:
 
     def __exit__(self, *_error: object) -> None:
         self._server.stop()
+        self._kept.close()
 
 
 class _Registers(DataBank):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,12 +22,6 @@ if TYPE_CHECKING:
 
 SPEED = 60
 PATIENCE_S = 400.0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextmanager
@@ -57,7 +50,7 @@ def _running(home: Path, port: int):
         yield process
         family = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 0, (home / "up.log").read_text()
+        assert process.wait(timeout=PATIENCE_S) == 0, (home / "up.log").read_text()
         assert [left for left in family if left.is_running()] == []
     finally:
         if process.poll() is None:
@@ -89,14 +82,13 @@ def _verified(warehouse: Warehouse) -> int:
 
 
 @pytest.mark.timeout(900)
-def test_a_live_plant_dispatches_unasked_stops_clean_and_goes_on_where_it_was(tmp_path):
-    port = _free_port()
+def test_a_live_plant_dispatches_unasked_stops_clean_and_goes_on_where_it_was(tmp_path, free_port):
     warehouse = Warehouse(tmp_path / "warehouse")
-    with _running(tmp_path, port) as process:
-        _until(process, "user interface", lambda: _ui_answers(port))
+    with _running(tmp_path, free_port) as process:
+        _until(process, "user interface", lambda: _ui_answers(free_port))
         _until(process, "verified dispatch", lambda: _verified(warehouse) > 0)
     stood_at = json.loads((tmp_path / "clock.json").read_text())["stood_at"]
     before = _verified(warehouse)
-    with _running(tmp_path, port) as process:
+    with _running(tmp_path, free_port) as process:
         _until(process, "dispatch after the restart", lambda: _verified(warehouse) > before)
         assert json.loads((tmp_path / "clock.json").read_text())["start"] == stood_at
