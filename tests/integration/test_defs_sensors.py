@@ -64,7 +64,10 @@ def test_the_same_push_keeps_its_key_and_the_next_quarter_hour_has_another(plann
     planned_plant.clock.sleep_until(START + timedelta(minutes=2))
     assert run_keys(planned_plant, "due_dispatch") == [first]
     planned_plant.clock.sleep_until(START + STEP - timedelta(seconds=30))
-    running, coming = run_keys(planned_plant, "due_dispatch")
+    requests = requests_of(planned_plant, "due_dispatch")
+    running, coming = (request.run_key for request in requests)
+    less, more = (int(request.tags["dagster/priority"]) for request in requests)
+    assert less < more  # a queue takes the newest first
     assert running == first
     assert coming == first.replace("2200Z", "2215Z")
 

@@ -27,6 +27,7 @@ from vpp_pipeline.defs import (
 )
 
 LANE = "vpp/lane"
+URGENCY = "dagster/priority"  # in its queue: the higher goes first
 CAUSE = "vpp/cause"
 CAUSE_KIND = "vpp/cause_kind"
 

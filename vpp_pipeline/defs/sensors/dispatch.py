@@ -17,6 +17,7 @@ from vpp_pipeline.defs.orders import order_mark
 from vpp_pipeline.defs.sensors.asking import WAITING, is_under_way, sensor
 from vpp_pipeline.defs.verification import unmeasured
 from vpp_pipeline.dispatch import due, recheck, reissue, settling
+from vpp_pipeline.dispatch.commands import interval_number
 from vpp_pipeline.dispatch.ledger import Ledger
 from vpp_pipeline.dispatch.order_book import OrderBook, OrderBookDamaged
 from vpp_pipeline.runtime import Runtime
@@ -28,7 +29,8 @@ def due_dispatch(runtime: dg.ResourceParam[Runtime]) -> Iterator[dg.RunRequest |
     """Push the commands of the quarter-hour that runs or is about to begin.
 
     The run key names plan, revision and quarter-hour: a newer plan is pushed over an older one,
-    and no push is asked for twice.
+    and no push is asked for twice. Where pushes queue up, the newest goes first: by their turn the
+    others can only note that their quarter-hour is over.
     """
     now = runtime.clock.now()
     with runtime.warehouse.read() as connection:
@@ -49,7 +51,10 @@ def due_dispatch(runtime: dg.ResourceParam[Runtime]) -> Iterator[dg.RunRequest |
                     )
                 }
             ),
-            tags={jobs.CAUSE: f"{push.plan_id} at {push.interval_start:%H:%M} UTC"},
+            tags={
+                jobs.CAUSE: f"{push.plan_id} at {push.interval_start:%H:%M} UTC",
+                jobs.URGENCY: str(interval_number(push.interval_start)),
+            },
         )
 
 
