@@ -34,6 +34,7 @@ from vpp_pipeline.devices.ocpp_session import (
     Refused,
     Session,
 )
+from vpp_pipeline.durable import replace_durably
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,7 +136,8 @@ class CentralSystem:
         port = next(iter(server.sockets)).getsockname()[1]
         host = f"[{here.host}]" if ":" in here.host else here.host
         self.url = f"{'wss' if here.certificate else 'ws'}://{host}:{port}"
-        (self._directory / "url").write_text(self.url)
+        with replace_durably(self._directory / "url") as file:  # whoever sees it, sees all of it
+            file.write_text(self.url)
 
     async def _open_channel(self, running: AsyncExitStack) -> None:
         path = self._directory / "commands.sock"

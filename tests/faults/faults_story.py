@@ -54,7 +54,7 @@ QUARTER = timedelta(minutes=15)
 LEAD = timedelta(minutes=2)
 PLAN_KW = {0: 3.0, 1: 2.0}  # by interval; chargers draw as much
 PATIENCE_S = 6.0
-SHORT_S = 0.7  # for what will not answer
+SHORT_S = 1.5  # for what will not answer, and still enough for what will, on a busy machine
 _COLLECTIONS = 3
 SCHEDULE = {
     "device_id": pl.String,
