@@ -3,6 +3,7 @@ port."""
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 from datetime import time
@@ -14,6 +15,17 @@ from hypothesis import settings
 settings.register_profile("quick", max_examples=25, deadline=None)
 settings.register_profile("thorough", max_examples=1000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+
+def pytest_collection_finish():
+    """Spare the garbage collector what was imported: it stays, and is too much to look at."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure():
+    """Let it go, so that what is left at the end is what was leaked."""
+    gc.unfreeze()
 
 
 @pytest.fixture

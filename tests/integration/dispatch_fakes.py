@@ -11,6 +11,7 @@ import os
 import signal
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -67,6 +68,7 @@ SETTINGS = PushSettings(timeout_s=5, rounds=4, settle_s=1)
 Pairs = list[tuple[DeviceLink, Command]]
 
 
+@cache
 def plant(each: int = 2, *, live: bool = True) -> pl.DataFrame:
     """`each` batteries a protocol, called <protocol>-<number>."""
     return device_frame(
