@@ -20,7 +20,7 @@ from vpp_pipeline.optimization.solve import solve
 from vpp_pipeline.optimization.verify_runs import hasty_kw, interrupted_kw
 
 MARKETS = ("none", "peak", "peak_and_event", "position", "reserve")
-QUICK = PlanSettings(solvers=("CLARABEL",), time_limit_s=20.0)
+QUICK = PlanSettings(solvers=("CLARABEL",), time_limit_s=60.0)
 
 
 def sample(devices, seed, market="none", steps=24):

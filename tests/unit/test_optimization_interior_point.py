@@ -96,9 +96,9 @@ def somewhere(of, rng):
 
 
 def linearised(of, at, price, links):
-    half, power = np.zeros((links, links)), np.zeros(links)
-    told = method.linearise(of, at, 0, len(of.width), price, half, power)
-    return told, half + half.T - np.diag(np.diag(half)), power
+    half, power, pushed = np.zeros((links, links)), np.zeros(links), np.zeros(links)
+    told = method.linearise(of, at, 0, len(of.width), price, half, power, pushed)
+    return told, half + half.T - np.diag(np.diag(half)), power, pushed
 
 
 @settings(max_examples=30, deadline=None)
@@ -111,15 +111,15 @@ def test_a_banded_system_is_solved_and_inverted_as_the_whole_matrix_is(seed, cou
     for d in range(width + 1):
         band[before + d : before + count, d] = np.diagonal(whole, -d)
         band[before : before + d, d] = 0.0
-    pivot = np.full(before + count + 1, np.nan)
+    inverse_pivot = np.full(before + count + 1, np.nan)
     right = np.full(before + count + 1, np.nan)
     own = slice(before, before + count)
     right[own] = b = rng.normal(size=count)
-    method._factor(band, before, before + count, width, pivot)
-    method._back(band, before, before + count, width, pivot, right)
+    method._factor(band, before, before + count, width, inverse_pivot)
+    method._back(band, before, before + count, width, inverse_pivot, right)
     np.testing.assert_allclose(right[own], np.linalg.solve(whole, b), rtol=1e-8, atol=1e-8)
     found = np.zeros((count, width + 1))
-    method._inverse(band, before, before + count, width, pivot, found)
+    method._inverse(band, before, before + count, width, inverse_pivot, found)
     inverse = np.linalg.inv(whole)
     for d in range(min(width, count - 1) + 1):
         np.testing.assert_allclose(found[d:, d], np.diagonal(inverse, -d), rtol=1e-8, atol=1e-8)
@@ -128,9 +128,9 @@ def test_a_banded_system_is_solved_and_inverted_as_the_whole_matrix_is(seed, cou
 
 def test_a_row_that_says_nothing_new_is_left_out():
     whole = np.array([[2.0, 2.0], [2.0, 2.0]])
-    band, pivot, right = np.array([[2.0, 0.0], [2.0, 2.0]]), np.zeros(2), np.array([3.0, 3.0])
-    method._factor(band, 0, 2, 1, pivot)
-    method._back(band, 0, 2, 1, pivot, right)
+    band, inverse, right = np.array([[2.0, 0.0], [2.0, 2.0]]), np.zeros(2), np.array([3.0, 3.0])
+    method._factor(band, 0, 2, 1, inverse)
+    method._back(band, 0, 2, 1, inverse, right)
     np.testing.assert_allclose(whole @ right, [3.0, 3.0])
 
 
@@ -141,7 +141,7 @@ def test_the_answer_to_shared_prices_is_what_dense_algebra_gives(market, limited
     _, of = programmes_of(problem, limited=limited)
     at = somewhere(of, np.random.default_rng(1))
     price = link_price(problem)
-    (gap, off, short), answered, power = linearised(of, at, price, 36)
+    (gap, short, doubt), answered, power, pushed = linearised(of, at, price, 36)
 
     rows, links = dense(of)
     theta = 1 / (of.quadratic + at.at_low / (at.x - of.low) + at.at_high / (of.high - at.x))
@@ -154,9 +154,31 @@ def test_the_answer_to_shared_prices_is_what_dense_algebra_gives(market, limited
 
     stationary = of.linear + of.quadratic * at.x - at.at_low + at.at_high
     stationary -= links.T @ price + rows.T @ at.y
-    assert off == pytest.approx(np.abs(stationary).max())
-    assert short == pytest.approx(np.abs(of.right - rows @ at.x).max())
+    missing = of.right - rows @ at.x
+    assert short == pytest.approx(np.abs(missing) @ np.abs(at.y))
+    assert doubt == pytest.approx(np.abs(stationary) @ (of.high - of.low))
     assert gap == pytest.approx(at.at_low @ (at.x - of.low) + at.at_high @ (of.high - at.x))
+
+    push = -stationary - at.at_low + at.at_high
+    dy = np.linalg.solve(system, missing - (rows * theta) @ push)
+    dx = theta * (rows.T @ dy + push)
+    np.testing.assert_allclose(pushed, links @ dx, rtol=1e-7, atol=1e-7 * np.abs(pushed).max())
+
+
+def test_the_gap_after_a_step_is_known_before_it_is_taken():
+    problem = narrower(sample(15, 4, steps=12), 0.6, 0.6)
+    _, of = programmes_of(problem, limited=True)
+    at = somewhere(of, np.random.default_rng(2))
+    price = link_price(problem)
+    (gap, _, _), *_ = linearised(of, at, price, 36)
+    counts = np.zeros((2, method.LENGTHS), dtype=np.int64)
+    d_price = np.random.default_rng(3).normal(0, 1e-3, 36)
+    told = method.direct(of, at, 0, len(of.width), d_price, 0.0, 0.0, counts)
+    for primal, dual in ((0.3, 0.7), (0.7, 0.3), (1.0, 1.0)):
+        low = (at.at_low + dual * at.d_low) @ (at.x + primal * at.dx - of.low)
+        high = (at.at_high + dual * at.d_high) @ (of.high - at.x - primal * at.dx)
+        after = method.gap_after(gap, primal, dual, told[2], told[3])
+        assert after == pytest.approx(max(low + high, 0.0), rel=1e-9, abs=1e-9 * gap)
 
 
 def on_the_central_path(of, price, centre):
@@ -165,14 +187,15 @@ def on_the_central_path(of, price, centre):
     still = np.zeros_like(price)
     blocks = len(of.width)
     for _ in range(60):
-        (_, off, short), answered, power = linearised(of, at, price, len(price))
-        if max(off, short) < 1e-11 and np.ptp(at.at_low * (at.x - of.low)) < 1e-9 * centre:
+        (_, short, doubt), answered, power, _ = linearised(of, at, price, len(price))
+        if max(doubt, short) < 1e-9 and np.ptp(at.at_low * (at.x - of.low)) < 1e-9 * centre:
             return power, answered
-        method.aim(of, at, 0, blocks, centre, False, np.zeros_like(price))
+        method.aim(of, at, 0, blocks, centre, 0.0, np.zeros_like(price))
         counts = np.zeros((2, method.LENGTHS), dtype=np.int64)
-        primal, dual = method.direct(of, at, 0, blocks, still, centre, False, counts)
-        method.move(of, at, 0, blocks, min(1, 0.9 * primal), min(1, 0.9 * dual), 0.0)
-    raise AssertionError(f"not there: {off} {short}")
+        primal, dual, *_ = method.direct(of, at, 0, blocks, still, centre, 0.0, counts)
+        lengths = (1.0 if way >= 1.0 else 0.9 * way for way in (primal, dual))
+        method.move(of, at, 0, blocks, *lengths, 0.0)
+    raise AssertionError(f"not there: {doubt} {short}")
 
 
 @pytest.mark.parametrize(

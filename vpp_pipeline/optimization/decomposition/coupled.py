@@ -36,13 +36,12 @@ _PIECES = 2 * THREADS
 _ROUNDING = 1e-13
 _LEAST_MULTIPLIER = 1e-16
 _FEW = 2e-4  # of all variables: so many do not shorten all others' step, but go less far
-_ROUGH = 1e-3  # of the cost: a gap down to which that pays; it leaves residuals behind
+_ROUGH = 1e-4  # of the cost: a gap down to which that pays; it leaves residuals behind
 _KEPT, _KEPT_LATE = 0.3, 0.05  # what such a step leaves of each bound's room and multiplier
 _LATE = 0.9  # of a whole step: so long, it may leave less
-# Residuals that a gap of 1 leaves room for: EUR per unit; kW, kWh; of the fleet's power. What is
-# missing in the end is repaired, and counted in the proof.
-_DUALS_MET, _ROWS_MET, _SHARED_MET = 10.0, 100.0, 1.0
 _SMOOTH = 1e-2  # of the cost: the gap at which the blocks' answer is smooth, but no longer dull
+_SHORT = 0.1  # of a whole step: after one so short, second-order terms lead astray
+_BEYOND = 1e-3  # of the gap wanted: residuals that are left then, numbers can't tell
 _NEAR = 1e2  # within so much of it, an answer is worth having
 
 
@@ -72,7 +71,19 @@ class _Own:
     price: Floats
 
 
-@dataclass
+@dataclass(frozen=True)
+class _Linear:
+    """The blocks where they stand: sums over all, EUR, and what the shared rows see of them."""
+
+    gap: float
+    short: float  # what the rows' residuals cost at their multipliers
+    doubt: float  # what the reduced costs' residuals can take off the bound
+    answer: Floats  # (links, links)
+    power: Floats  # (links,)
+    pushed: Floats  # (links,) on the way straight to complementarity 0
+
+
+@dataclass(frozen=True)
 class _Direction:
     d_price: Floats
     dv: Floats
@@ -80,10 +91,14 @@ class _Direction:
     d_high: Floats
     primal: float
     dual: float
+    forced: float
+    curved: float
 
 
 def solve_coupled(of: Programmes, shared: Shared, tolerance: float) -> Coupled:
     """Solve to a gap of `tolerance` times the portfolio's own cost, or as near as numbers allow.
+
+    Residuals are left that cost no more than that: they are repaired, and counted in the proof.
 
     Raises `CoupledError` where the Newton system can't be solved from the start.
     """
@@ -121,30 +136,29 @@ class _Method:
     def run(self, tolerance: float) -> Coupled:
         shared, own, links = self.shared, self.own, self.shared.links
         pairs = 2 * (len(self.of.linear) + len(own.v))
-        answer = np.zeros((links, links))
-        gap = np.inf
-        smooth = answer
+        smooth = np.zeros((links, links))
+        gap, longest = np.inf, 1.0
         for step in range(_STEPS_AT_MOST):
-            found, off, answer, power = self._linearised()
+            here = self._linearised()
             scale = 1 + abs(shared.cost @ own.v + shared.fixed_eur)
             low_room, high_room = own.v - shared.low, shared.high - own.v
-            gap = found + float(own.at_low @ low_room + own.at_high @ high_room)
+            gap = here.gap + float(own.at_low @ low_room + own.at_high @ high_room)
             theta = 1.0 / (own.at_low / low_room + own.at_high / high_room)
             dual = shared.matrix.T @ own.price - shared.cost + own.at_low - own.at_high
             rows = self.right - shared.matrix @ own.v
-            rows[:links] -= power
+            rows[:links] -= here.power
             few = self.few if gap > _ROUGH * scale else 0
             if gap > _SMOOTH * (1 + abs(shared.cost @ own.v)):
-                smooth = answer
+                smooth = here.answer
             wanted = tolerance * scale
-            shared_off = float(np.abs(rows).max()) / (1 + np.abs(self.right).max())
-            met = off <= tolerance * np.array([_DUALS_MET, _ROWS_MET])
-            if gap <= wanted and shared_off <= tolerance * _SHARED_MET and met.all():
+            short = here.short + float(np.abs(rows) @ np.abs(own.price))
+            doubt = here.doubt + float(np.abs(dual) @ (low_room + high_room))
+            if max(gap, short, doubt) <= wanted or gap <= _BEYOND * wanted:
                 break
             if not np.isfinite(gap):
                 raise CoupledError(f"numbers ran out of range after {step} steps")
             system = (shared.matrix * theta) @ shared.matrix.T
-            system[:links, :links] += answer
+            system[:links, :links] += here.answer
             try:
                 factored = _factored(system)
             except LinAlgError:
@@ -152,36 +166,47 @@ class _Method:
                     break
                 raise CoupledError(f"no Newton step after {step} steps, gap {gap:.3g}") from None
             aim = partial(self._direction, few, factored, theta, dual, rows, (low_room, high_room))
-            found_way = aim(0.0, None)
-            primal, dual_step = min(1.0, found_way.primal), min(1.0, found_way.dual)
-            after = self._gap_after(found_way, primal, dual_step)
-            way = aim(gap / pairs * (after / gap) ** 3, found_way)
+            ahead = aim(0.0, 0.0, None, here.pushed)
+            primal, dual_step = min(1.0, ahead.primal), min(1.0, ahead.dual)
+            after = blocks.gap_after(gap, primal, dual_step, ahead.forced, ahead.curved)
+            bend = 1.0 if longest > _SHORT else primal * dual_step
+            centre = gap / pairs * (after / gap) ** 3
+            way = aim(centre, bend, ahead, self._pushed(centre, bend))
             self._move(way, hasty=few > 0)
+            longest = min(way.primal, way.dual)
         else:
             if self.few:
                 raise CoupledError(f"the gap is still {gap:.3g} after {step} steps")
         return Coupled(self.at, own.price, smooth, float(gap), step)
 
-    def _linearised(self) -> tuple[float, Floats, Floats, Floats]:
-        """Return the blocks' gap, worst dual and row residuals, answer and power."""
+    def _linearised(self) -> _Linear:
         links = self.shared.links
 
         def task(first: int, last: int) -> tuple[tuple[float, float, float], Floats, Floats]:
-            answer, power = np.zeros((links, links)), np.zeros(links)
-            told = blocks.linearise(self.of, self.at, first, last, self.own.price, answer, power)
-            return told, answer, power
+            answer, seen = np.zeros((links, links)), np.zeros((2, links))
+            told = blocks.linearise(
+                self.of, self.at, first, last, self.own.price, answer, seen[0], seen[1]
+            )
+            return told, answer, seen
 
-        made = self.each(task)
-        half = np.sum([answer for _, answer, _ in made], axis=0)
+        told, answers, seen = zip(*self.each(task), strict=True)
+        half = np.sum(answers, axis=0)
         whole = half + half.T
         whole[np.diag_indices(links)] -= np.diag(half)
-        gap, dual, row = np.transpose([told for told, _, _ in made])
-        return (
-            float(gap.sum()),
-            np.array([dual.max(), row.max()]),
-            whole,
-            np.sum([power for _, _, power in made], axis=0),
-        )
+        power, pushed = np.sum(seen, axis=0)
+        gap, short, doubt = np.sum(told, axis=0).tolist()
+        return _Linear(gap, short, doubt, whole, power, pushed)
+
+    def _pushed(self, centre: float, bend: float) -> Floats:
+        """Begin the blocks' directions anew; return what they push onto the shared rows."""
+
+        def task(first: int, last: int) -> Floats:
+            pushed = np.zeros(self.shared.links)
+            blocks.aim(self.of, self.at, first, last, centre, bend, pushed)
+            return pushed
+
+        of_all: Floats = np.sum(self.each(task), axis=0)
+        return of_all
 
     def _direction(  # noqa: PLR0917 - one Newton system
         self,
@@ -192,19 +217,13 @@ class _Method:
         rows: Floats,
         room: tuple[Floats, Floats],
         centre: float,
+        bend: float,
         before: _Direction | None,
+        pushed: Floats,
     ) -> _Direction:
-        of, at, own, shared = self.of, self.at, self.own, self.shared
-        corrected = before is not None
-        low = centre - (before.dv * before.d_low if before else 0.0)
-        high = centre + (before.dv * before.d_high if before else 0.0)
-
-        def begun(first: int, last: int) -> Floats:
-            pushed = np.zeros(shared.links)
-            blocks.aim(of, at, first, last, centre, corrected, pushed)
-            return pushed
-
-        pushed = np.sum(self.each(begun), axis=0)
+        own, shared = self.own, self.shared
+        low = centre - (bend * before.dv * before.d_low if before else 0.0)
+        high = centre + (bend * before.dv * before.d_high if before else 0.0)
         push = dual + low / room[0] - own.at_low - high / room[1] + own.at_high
         right = rows - shared.matrix @ (theta * push)
         right[: shared.links] -= pushed
@@ -212,7 +231,7 @@ class _Method:
         dv = theta * (shared.matrix.T @ d_price + push)
         d_low = (low - own.at_low * dv) / room[0] - own.at_low
         d_high = (high + own.at_high * dv) / room[1] - own.at_high
-        primal, dual_step = self._lengths(few, d_price, centre, corrected=corrected)
+        primal, dual_step, forced, curved = self._completed(few, d_price, centre, bend)
         return _Direction(
             d_price,
             dv,
@@ -220,35 +239,29 @@ class _Method:
             d_high,
             primal=min(primal, _longest(room[0], -dv), _longest(room[1], dv)),
             dual=min(dual_step, _longest(own.at_low, -d_low), _longest(own.at_high, -d_high)),
+            forced=forced + float((own.at_low - own.at_high) @ dv),
+            curved=curved + float((d_low - d_high) @ dv),
         )
 
-    def _lengths(
-        self, few: int, d_price: Floats, centre: float, *, corrected: bool
-    ) -> tuple[float, float]:
-        """Complete the blocks' directions; return steps that all but a few variables allow."""
+    def _completed(
+        self, few: int, d_price: Floats, centre: float, bend: float
+    ) -> tuple[float, float, float, float]:
+        """Complete the blocks' directions; return steps that all but a few variables allow, and
+        what `gap_after` needs.
+        """
 
-        def task(first: int, last: int) -> tuple[tuple[float, float], Places]:
+        def task(first: int, last: int) -> tuple[Floats, Places]:
             counts = np.zeros((2, blocks.LENGTHS), dtype=np.int64)
-            longest = blocks.direct(
-                self.of, self.at, first, last, d_price, centre, corrected, counts
-            )
-            return longest, counts
+            return blocks.direct(
+                self.of, self.at, first, last, d_price, centre, bend, counts
+            ), counts
 
-        told = self.each(task)
-        shorter = np.sum([counts for _, counts in told], axis=0).cumsum(axis=1)
+        told, counts = (np.array(part) for part in zip(*self.each(task), strict=True))
+        shorter = counts.sum(axis=0).cumsum(axis=1)
         most = [np.searchsorted(way, few, side="right") / blocks.LENGTHS for way in shorter]
-        every = [min(longest[way] for longest, _ in told) for way in range(2)]
-        return max(every[0], float(most[0])), max(every[1], float(most[1]))
-
-    def _gap_after(self, way: _Direction, primal: float, dual: float) -> float:
-        """Return the complementarity after steps of these lengths."""
-        own, shared = self.own, self.shared
-        low = (own.at_low + dual * way.d_low) @ (own.v - shared.low + primal * way.dv)
-        high = (own.at_high + dual * way.d_high) @ (shared.high - own.v - primal * way.dv)
-        of_blocks = self.each(
-            lambda first, last: blocks.gap_after(self.of, self.at, first, last, primal, dual)
-        )
-        return float(low + high + sum(of_blocks))
+        primal, dual = np.maximum(told[:, :2].min(axis=0), most).tolist()
+        forced, curved = told[:, 2:].sum(axis=0).tolist()
+        return primal, dual, forced, curved
 
     def _move(self, way: _Direction, *, hasty: bool) -> None:
         own = self.own

@@ -78,7 +78,7 @@ def relax(problem: Problem, tolerance: float, deadline: float, warm: Prices | No
     if len(problem.stores.place) + len(problem.sources.place) <= most:
         limited = binding_sites(problem, guess)
         still = np.zeros(len(link_prices(problem, guess)))
-        found = solve_together(problem, limited, still, tolerance / 4)
+        found = solve_together(problem, limited, still, tolerance / 2)
         here = _judged(problem, found.answers, limited, found.prices, 2)
         if here.gap <= tolerance or _every(problem, tolerance, 1).all():
             return here  # a balance would solve the same again
@@ -144,7 +144,7 @@ def _sampled(
     beside_kw = np.zeros(len(link_prices(problem, guess)))
     own_kw = part.sites.base_kw.sum(axis=1)
     beside_kw[: len(own_kw)] = share * problem.sites.base_kw.sum(axis=1) - own_kw
-    return solve_together(part, binding_sites(part, guess), beside_kw, tolerance / 4)
+    return solve_together(part, binding_sites(part, guess), beside_kw, tolerance / 2)
 
 
 def balanced(problem: Problem, found: Relaxation, tolerance: float, nth: int) -> Relaxation:
@@ -183,7 +183,7 @@ def _beside_others(
     whole = found.answers.links_kw(problem)
     whole[:steps] += problem.sites.base_kw.sum(axis=1)
     near = using(part, found.answers.site_kw(problem)[:, chosen], _NEAR_LIMIT)
-    return solve_together(part, found.limited[chosen] | near, share * whole - mine, tolerance / 4)
+    return solve_together(part, found.limited[chosen] | near, share * whole - mine, tolerance / 2)
 
 
 def _judged(

@@ -33,11 +33,9 @@ _kernel = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc",
 _STEPS_AT_MOST = 60
 NEAR_BOUND = 0.9995  # of the way to the nearest bound
 _LEAST_SLACK = 1e-14
-_SLOWEST = 1e-30
 _LEAST_PIVOT = 1e-30
-_HUGE_PIVOT = 1e30  # a row that says nothing new is left out, as by an infinite pivot
+_NO_PIVOT = 1e-30  # a row that says nothing new is left out, as by an infinite pivot: its inverse
 _NOWHERE = 1 << 40
-_MET = 1e-7  # residuals of a block alone: kW, kWh; EUR per unit
 LENGTHS = 256  # how finely the lengths of steps are counted
 
 
@@ -59,7 +57,7 @@ class Iterate(NamedTuple):
     d_high: Floats
     dy: Floats  # (R,)
     band: Floats  # (R, W)
-    pivot: Floats  # (R,)
+    inverse_pivot: Floats  # (R,)
 
 
 def begin(programmes: Programmes, complementarity_eur: float) -> Iterate:
@@ -85,28 +83,30 @@ def begin(programmes: Programmes, complementarity_eur: float) -> Iterate:
         by_high=empty[7],
         dy=np.zeros(rows),
         band=np.zeros((rows, width)),
-        pivot=np.zeros(rows),
+        inverse_pivot=np.zeros(rows),
     )
 
 
 @_kernel
-def _factor(band, first, last, width, pivot):
-    """Turn rows [first, last) of `band` into the unit factor L of L·D·Lᵀ, D into `pivot`."""
+def _factor(band, first, last, width, inverse_pivot):
+    """Turn rows [first, last) of `band` into the unit factor L of L·D·Lᵀ; keep D⁻¹."""
     for i in range(first, last):
         begin = max(first, i - width)
-        for j in range(begin, i):
+        for j in range(begin + 1, i):
             total = band[i, i - j]
             for k in range(max(begin, j - width), j):
-                total -= band[i, i - k] * band[j, j - k] * pivot[k]
-            band[i, i - j] = total / pivot[j]
-        total = band[i, 0]
+                total -= band[i, i - k] * band[j, j - k]
+            band[i, i - j] = total
+        pivot = band[i, 0]
         for k in range(begin, i):
-            total -= band[i, i - k] * band[i, i - k] * pivot[k]
-        pivot[i] = total if total > _LEAST_PIVOT else _HUGE_PIVOT
+            factor = band[i, i - k] * inverse_pivot[k]
+            pivot -= band[i, i - k] * factor
+            band[i, i - k] = factor
+        inverse_pivot[i] = 1.0 / pivot if pivot > _LEAST_PIVOT else _NO_PIVOT
 
 
 @_kernel
-def _back(band, first, last, width, pivot, rhs):
+def _back(band, first, last, width, inverse_pivot, rhs):
     """Solve in place for rows [first, last) of `rhs`."""
     for i in range(first, last):
         total = rhs[i]
@@ -114,14 +114,14 @@ def _back(band, first, last, width, pivot, rhs):
             total -= band[i, i - k] * rhs[k]
         rhs[i] = total
     for i in range(last - 1, first - 1, -1):
-        total = rhs[i] / pivot[i]
+        total = rhs[i] * inverse_pivot[i]
         for k in range(i + 1, min(last, i + width + 1)):
             total -= band[k, k - i] * rhs[k]
         rhs[i] = total
 
 
 @_kernel
-def _inverse(band, first, last, width, pivot, found):
+def _inverse(band, first, last, width, inverse_pivot, found):
     """Write the inverse's elements within the band to `found` (rows counted from `first`).
 
     Takahashi's recursion: Z = D⁻¹L⁻¹ + (I - Lᵀ)Z (Erisman & Tinney, CACM 18, 1975).
@@ -130,7 +130,7 @@ def _inverse(band, first, last, width, pivot, found):
     for i in range(count - 1, -1, -1):
         end = min(count - 1, i + width)
         for j in range(end, i - 1, -1):
-            total = 1.0 / pivot[first + i] if i == j else 0.0
+            total = inverse_pivot[first + i] if i == j else 0.0
             for k in range(i + 1, end + 1):
                 element = found[k, k - j] if k >= j else found[j, j - k]
                 total -= band[first + k, k - i] * element
@@ -139,11 +139,15 @@ def _inverse(band, first, last, width, pivot, found):
 
 @_kernel
 def _linearise(of, at, b, price):
-    """Compute a block's residuals and factored Newton system; return (gap, worst residuals)."""
+    """Compute a block's residuals and factored Newton system.
+
+    Return its gap, what its rows' residuals cost at their multipliers, and what those of its
+    reduced costs can take off the bound, EUR.
+    """
     v0, v1 = of.variable_first[b], of.variable_first[b + 1]
     r0, r1 = of.row_first[b], of.row_first[b + 1]
     width = of.width[b]
-    gap = worst_dual = worst_row = 0.0
+    gap = short = doubt = 0.0
     for r in range(r0, r1):
         at.row_residual[r] = of.right[r]
         for d in range(width + 1):
@@ -171,17 +175,17 @@ def _linearise(of, at, b, price):
                     at.band[row, row - other] += weighted * of.entry_value[k]
         at.theta[v] = theta
         at.dual_residual[v] = -residual
-        worst_dual = max(worst_dual, abs(residual))
+        doubt += abs(residual) * (below + above)
     for r in range(r0, r1):
-        worst_row = max(worst_row, abs(at.row_residual[r]))
-    _factor(at.band, r0, r1, width, at.pivot)
-    return gap, worst_dual, worst_row
+        short += abs(at.row_residual[r] * at.y[r])
+    _factor(at.band, r0, r1, width, at.inverse_pivot)
+    return gap, short, doubt
 
 
 @_kernel
-def _aim(of, at, b, centre, corrected):
-    """Set the push towards complementarity `centre` (with the second-order terms of the direction
-    that is there, where `corrected`), and begin `dy` with the rows' part: M⁻¹(r_p - A theta r).
+def _aim(of, at, b, centre, bend):
+    """Set the push towards complementarity `centre`, with so much of the second-order terms of the
+    direction that is there as `bend` says, and begin `dy` with the rows' part: M⁻¹(r_p - A theta r).
     """
     v0, v1 = of.variable_first[b], of.variable_first[b + 1]
     r0, r1 = of.row_first[b], of.row_first[b + 1]
@@ -189,9 +193,9 @@ def _aim(of, at, b, centre, corrected):
         at.dy[r] = at.row_residual[r]
     for v in range(v0, v1):
         low, high = centre, centre
-        if corrected:
-            low -= at.dx[v] * at.d_low[v]
-            high += at.dx[v] * at.d_high[v]
+        if bend:
+            low -= bend * at.dx[v] * at.d_low[v]
+            high += bend * at.dx[v] * at.d_high[v]
         push = (
             at.dual_residual[v]
             + low * at.by_low[v]
@@ -202,65 +206,68 @@ def _aim(of, at, b, centre, corrected):
         at.push[v] = push
         for z in range(of.entry_first[v], of.entry_first[v + 1]):
             at.dy[r0 + of.entry_row[z]] -= of.entry_value[z] * at.theta[v] * push
-    _back(at.band, r0, r1, of.width[b], at.pivot, at.dy)
+    _back(at.band, r0, r1, of.width[b], at.inverse_pivot, at.dy)
 
 
 @_kernel
-def _direct(of, at, b, d_price, centre, corrected):
-    """Complete the direction for a change of the shared rows' prices; return (primal, dual) steps.
+def _direct(of, at, b, d_price, centre, bend, told, counts):
+    """Complete the direction for a change of the shared rows' prices.
 
-    `at.dx`, `at.d_low` and `at.d_high` hold the last direction when this begins.
+    `at.dx`, `at.d_low` and `at.d_high` hold the last direction when this begins. Of `told` the
+    first two become at most the longest primal and dual steps that all variables allow; to the
+    others is added what `gap_after` needs. `counts` (2, LENGTHS) are of variables that allow but a
+    primal, or a dual, step shorter than a whole one, by length.
     """
     v0, v1 = of.variable_first[b], of.variable_first[b + 1]
     r0 = of.row_first[b]
-    fast = dual = 0.0  # the inverse of the longest steps
+    fastest, shortest = 1.0 / told[0], told[1]
+    forced = curved = 0.0
     for v in range(v0, v1):
         low, high = centre, centre
-        if corrected:
-            low -= at.dx[v] * at.d_low[v]
-            high += at.dx[v] * at.d_high[v]
+        if bend:
+            low -= bend * at.dx[v] * at.d_low[v]
+            high += bend * at.dx[v] * at.d_high[v]
         push = at.push[v]
         for z in range(of.entry_first[v], of.entry_first[v + 1]):
             push += of.entry_value[z] * at.dy[r0 + of.entry_row[z]]
         if of.link[v] >= 0:
             push += of.link_value[v] * d_price[of.link[v]]
         dx = at.theta[v] * push
-        d_low = (low - at.at_low[v] * dx) * at.by_low[v] - at.at_low[v]
-        d_high = (high + at.at_high[v] * dx) * at.by_high[v] - at.at_high[v]
-        fast = max(fast, -dx * at.by_low[v], dx * at.by_high[v])
-        if d_low < -dual * at.at_low[v]:
-            dual = -d_low / at.at_low[v]
-        if d_high < -dual * at.at_high[v]:
-            dual = -d_high / at.at_high[v]
+        at_low, at_high = at.at_low[v], at.at_high[v]
+        d_low = (low - at_low * dx) * at.by_low[v] - at_low
+        d_high = (high + at_high * dx) * at.by_high[v] - at_high
         at.dx[v], at.d_low[v], at.d_high[v] = dx, d_low, d_high
-    return 1.0 / max(fast, _SLOWEST), 1.0 / max(dual, _SLOWEST)
+        forced += (at_low - at_high) * dx
+        curved += (d_low - d_high) * dx
+        fast = max(-dx * at.by_low[v], dx * at.by_high[v])
+        if fast > NEAR_BOUND:
+            fastest = max(fastest, fast)
+            counts[0, min(int(LENGTHS / fast), LENGTHS - 1)] += 1
+        if min(d_low + NEAR_BOUND * at_low, d_high + NEAR_BOUND * at_high) < 0.0:
+            longest = 1.0 / NEAR_BOUND
+            if d_low * longest < -at_low:
+                longest = -at_low / d_low
+            if d_high * longest < -at_high:
+                longest = -at_high / d_high
+            shortest = min(shortest, longest)
+            counts[1, min(int(LENGTHS * longest), LENGTHS - 1)] += 1
+    told[0], told[1] = 1.0 / fastest, shortest
+    told[2] += forced
+    told[3] += curved
 
 
 @_kernel
-def _gap_after(of, at, b, primal, dual):
-    """Return the block's complementarity after steps of these lengths."""
-    gap = 0.0
-    for v in range(of.variable_first[b], of.variable_first[b + 1]):
-        x = at.x[v] + primal * at.dx[v]
-        gap += (at.at_low[v] + dual * at.d_low[v]) * (x - of.low[v])
-        gap += (at.at_high[v] + dual * at.d_high[v]) * (of.high[v] - x)
-    return gap
+def _nothing_told():
+    """Return what `_direct` tells of no variables: steps that end whole, and nothing to add."""
+    told = np.zeros(4)
+    told[:2] = 1.0 / NEAR_BOUND
+    return told
 
 
 @_kernel
-def _count(of, at, b, counts):
-    """Count the variables whose primal, and whose dual, step has to be shorter than 1, by length."""
-    for v in range(of.variable_first[b], of.variable_first[b + 1]):
-        fast = max(-at.dx[v] * at.by_low[v], at.dx[v] * at.by_high[v])
-        if fast > 1.0:
-            counts[0, int(LENGTHS / fast)] += 1
-        longest = 1.0
-        if at.d_low[v] < -at.at_low[v]:
-            longest = -at.at_low[v] / at.d_low[v]
-        if at.d_high[v] < -longest * at.at_high[v]:
-            longest = -at.at_high[v] / at.d_high[v]
-        if longest < 1.0:
-            counts[1, int(LENGTHS * longest)] += 1
+def gap_after(gap, primal, dual, forced, curved):
+    """Return the complementarity after such steps straight to 0, from what `_direct` added up."""
+    return max((1.0 - dual) * gap + (primal - dual) * forced + primal * dual * curved, 0.0)
 
 
 @_kernel
@@ -280,27 +287,33 @@ def _move(of, at, b, primal, dual, keep):
 
 @_kernel
 def solve_alone(of, at, first, last, price, tolerance_eur):
-    """Solve blocks [first, last) at fixed prices of the shared rows; return the worst gap, EUR."""
+    """Solve blocks [first, last) at fixed prices of the shared rows, each to this gap, EUR.
+
+    Return the worst gap, or cost of residuals, that is left.
+    """
     worst = 0.0
     still = np.zeros(len(price))
+    counts = np.zeros((2, LENGTHS), dtype=np.int64)
     for b in range(first, last):
         variables = of.variable_first[b + 1] - of.variable_first[b]
         if variables == 0:
             continue
-        gap = 0.0
+        left = 0.0
         for _ in range(_STEPS_AT_MOST):
-            gap, off, short = _linearise(of, at, b, price)
-            if gap < tolerance_eur and off < _MET and short < _MET:
+            gap, short, doubt = _linearise(of, at, b, price)
+            left = max(gap, short, doubt)
+            if left < tolerance_eur:
                 break
-            mean = gap / (2 * variables)
-            _aim(of, at, b, 0.0, False)
-            primal, dual = _direct(of, at, b, still, 0.0, False)
-            after = _gap_after(of, at, b, min(1.0, primal), min(1.0, dual))
-            centre = mean * (after / gap) ** 3
-            _aim(of, at, b, centre, True)
-            primal, dual = _direct(of, at, b, still, centre, True)
-            _move(of, at, b, min(1.0, NEAR_BOUND * primal), min(1.0, NEAR_BOUND * dual), 0.0)
-        worst = max(worst, gap)
+            told = _nothing_told()
+            _aim(of, at, b, 0.0, 0.0)
+            _direct(of, at, b, still, 0.0, 0.0, told, counts)
+            after = gap_after(gap, min(1.0, told[0]), min(1.0, told[1]), told[2], told[3])
+            centre = gap / (2 * variables) * (after / gap) ** 3
+            told[:] = _nothing_told()
+            _aim(of, at, b, centre, 1.0)
+            _direct(of, at, b, still, centre, 1.0, told, counts)
+            _move(of, at, b, NEAR_BOUND * told[0], NEAR_BOUND * told[1], 0.0)
+        worst = max(worst, left)
     return worst
 
 
@@ -385,7 +398,7 @@ def _answer(of, at, b, shared, room):
             weighted = at.theta[v] * of.link_value[v]
             for z in range(of.entry_first[v], of.entry_first[v + 1]):
                 given[link, of.entry_row[z] - lowest[link]] += weighted * of.entry_value[z]
-    _inverse(at.band, r0, r1, width, at.pivot, near)
+    _inverse(at.band, r0, r1, width, at.inverse_pivot, near)
     if single and in_a_row:
         _answer_of_chain(
             at.band[r0:r1, 1], near[:, 0], lowest, given[:, 0], order[:columns], total, shared
@@ -425,12 +438,13 @@ def _answer(of, at, b, shared, room):
 
 
 @_kernel
-def linearise(of, at, first, last, price, shared, link):
-    """Linearise blocks [first, last), adding their E and what they put on the shared rows.
+def linearise(of, at, first, last, price, shared, link, pushed):
+    """Linearise blocks [first, last), and begin their way straight to complementarity 0.
 
-    Return (gap, worst dual residual, worst row residual).
+    Add their E to `shared`, what they put on the shared rows to `link`, and what they push onto
+    them by themselves to `pushed`. Return sums of what `_linearise` does.
     """
-    gap = worst_dual = worst_row = 0.0
+    gap = short = doubt = 0.0
     links, longest, widest = len(shared), 1, 1
     for b in range(first, last):
         longest = max(longest, of.row_first[b + 1] - of.row_first[b])
@@ -444,41 +458,48 @@ def linearise(of, at, first, last, price, shared, link):
         np.empty(links),
     )
     for b in range(first, last):
-        here, dual, row = _linearise(of, at, b, price)
-        gap += here
-        worst_dual = max(worst_dual, dual)
-        worst_row = max(worst_row, row)
+        told = _linearise(of, at, b, price)
+        gap += told[0]
+        short += told[1]
+        doubt += told[2]
+        _aim(of, at, b, 0.0, 0.0)
+        _push(of, at, b, pushed)
         _answer(of, at, b, shared, room)
         for v in range(of.variable_first[b], of.variable_first[b + 1]):
             if of.link[v] >= 0:
                 link[of.link[v]] += of.link_value[v] * at.x[v]
-    return gap, worst_dual, worst_row
+    return gap, short, doubt
 
 
 @_kernel
-def aim(of, at, first, last, centre, corrected, pushed):
-    """Begin the blocks' directions; add what they push onto the shared rows by themselves."""
+def _push(of, at, b, pushed):
+    """Add what a block whose direction has begun pushes onto the shared rows by itself."""
+    r0 = of.row_first[b]
+    for v in range(of.variable_first[b], of.variable_first[b + 1]):
+        link = of.link[v]
+        if link < 0:
+            continue
+        push = at.push[v]
+        for z in range(of.entry_first[v], of.entry_first[v + 1]):
+            push += of.entry_value[z] * at.dy[r0 + of.entry_row[z]]
+        pushed[link] += of.link_value[v] * at.theta[v] * push
+
+
+@_kernel
+def aim(of, at, first, last, centre, bend, pushed):
+    """Begin the blocks' directions anew; add what they push onto the shared rows by themselves."""
     for b in range(first, last):
-        _aim(of, at, b, centre, corrected)
-        r0 = of.row_first[b]
-        for v in range(of.variable_first[b], of.variable_first[b + 1]):
-            link = of.link[v]
-            if link < 0:
-                continue
-            push = at.push[v]
-            for z in range(of.entry_first[v], of.entry_first[v + 1]):
-                push += of.entry_value[z] * at.dy[r0 + of.entry_row[z]]
-            pushed[link] += of.link_value[v] * at.theta[v] * push
+        _aim(of, at, b, centre, bend)
+        _push(of, at, b, pushed)
 
 
 @_kernel
-def direct(of, at, first, last, d_price, centre, corrected, counts):
+def direct(of, at, first, last, d_price, centre, bend, counts):
     """Complete the blocks' directions for a change of the shared rows' prices.
 
-    Add to `counts` (2, LENGTHS) how many variables allow but a primal and a dual step so long, and
-    return the longest that all allow.
+    Return what `_direct` tells of all of them; `counts` are added to.
     """
-    primal = dual = 1e30
+    told = _nothing_told()
     start = of.row_first[first]
     shift = np.zeros(of.row_first[last] - start)
     for b in range(first, last):
@@ -491,23 +512,11 @@ def direct(of, at, first, last, d_price, centre, corrected, counts):
             for z in range(of.entry_first[v], of.entry_first[v + 1]):
                 shift[r0 - start + of.entry_row[z]] += of.entry_value[z] * moved
         of_block = shift[r0 - start : r1 - start]
-        _back(at.band[r0:r1], 0, r1 - r0, of.width[b], at.pivot[r0:r1], of_block)
+        _back(at.band[r0:r1], 0, r1 - r0, of.width[b], at.inverse_pivot[r0:r1], of_block)
         for r in range(r0, r1):
             at.dy[r] -= of_block[r - r0]
-        here = _direct(of, at, b, d_price, centre, corrected)
-        primal = min(primal, here[0])
-        dual = min(dual, here[1])
-        _count(of, at, b, counts)
-    return primal, dual
-
-
-@_kernel
-def gap_after(of, at, first, last, primal, dual):
-    """Return the blocks' complementarity after steps of these lengths."""
-    gap = 0.0
-    for b in range(first, last):
-        gap += _gap_after(of, at, b, primal, dual)
-    return gap
+        _direct(of, at, b, d_price, centre, bend, told, counts)
+    return told
 
 
 @_kernel
