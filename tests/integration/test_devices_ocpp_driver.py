@@ -352,6 +352,32 @@ def test_a_limit_for_a_transaction_that_ends_meanwhile_is_none_for_the_charge_po
     asyncio.run(scenario())
 
 
+def test_a_transaction_that_begins_while_the_limit_is_on_its_way_is_limited_too(tmp_path):
+    async def scenario():
+        async with bench(tmp_path) as made, scripted(made) as point:  # it tells no status
+
+            async def next_time():
+                point.before["SetChargingProfile"] = [begin]
+
+            async def begin():
+                await point.start_transaction()
+                point.answers["SetChargingProfile"] = {"status": "Rejected"}
+                point.before["SetChargingProfile"] = [accept]
+
+            async def accept():
+                point.answers["SetChargingProfile"] = {"status": "Accepted"}
+
+            point.before["SetChargingProfile"] = [next_time]
+            (result,) = await made.command(command(-4.0))
+            assert result.outcome is Outcome.ACKED
+            ids = [profile.get("transactionId") for profile in point.profiles()]
+            assert ids[:2] == [None, None]
+            assert ids[2] is not None
+            assert f'"transactionId":{ids[2]}' in result.sent
+
+    asyncio.run(scenario())
+
+
 def test_one_call_is_in_flight_at_a_time_and_one_that_had_no_turn_was_not_sent(tmp_path):
     async def scenario():
         async with bench(tmp_path) as made, scripted(made) as point:

@@ -165,14 +165,17 @@ class OcppDriver:
             return result
         running = await self._set(link, command, look, "TxProfile", deadline)
         sent = f"{result.sent}\n{running.sent}".rstrip()
-        if running.outcome is Outcome.FAILED:
-            why = f"the running transaction was not reached: {running.detail}"
-            return CommandResult(command.command_id, Outcome.UNKNOWN, sent, why)
         if running.outcome is Outcome.REJECTED:
             again = await self._look(link, deadline, fresh=False)
             if isinstance(again, Look) and not again.connector.in_transaction:
                 why = "no transaction runs, or none any more; the limit is for the next one"
                 return CommandResult(command.command_id, Outcome.ACKED, sent, why)
+            if isinstance(again, Look) and _transaction(again) != _transaction(look):
+                running = await self._set(link, command, again, "TxProfile", deadline)
+                sent = f"{sent}\n{running.sent}".rstrip()
+        if running.outcome is Outcome.FAILED:
+            why = f"the running transaction was not reached: {running.detail}"
+            return CommandResult(command.command_id, Outcome.UNKNOWN, sent, why)
         return replace(running, sent=sent)
 
     async def _set(
@@ -187,7 +190,7 @@ class OcppDriver:
         how = dialect(look.configuration, connector_id)
         profile = charging_profile(command, how, connector_id, purpose, self._clock.now())
         if purpose == "TxProfile":
-            profile["transaction_id"] = look.connector.transaction_id
+            profile["transaction_id"] = _transaction(look)
         payload = {"connector_id": connector_id, "cs_charging_profiles": profile}
         told = await self._ask(link, "SetChargingProfile", payload, deadline)
         outcome, detail = _outcome(told, f"{purpose}: ")
@@ -298,6 +301,10 @@ def _said(told: Told) -> str:
     if told.outcome == "refused":
         return told.words
     return json.dumps(told.answer) if told.outcome == "answered" else ""
+
+
+def _transaction(look: Look) -> int | None:
+    return look.connector.transaction_id
 
 
 def _connector(link: DeviceLink) -> int:

@@ -135,3 +135,4 @@ class Channel:
             for waiting in self._waiting.values():
                 if not waiting.done():
                     waiting.set_exception(ConnectionResetError("it closed the connection"))
+                    waiting.exception()  # who asked may have given up, and is not to be missed
