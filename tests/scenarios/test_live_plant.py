@@ -20,7 +20,7 @@ from vpp_pipeline.warehouse.store import Warehouse
 if TYPE_CHECKING:
     from pathlib import Path
 
-SPEED = 60
+SPEED = 30  # so that a run has half a minute to start and be through within its quarter-hour
 PATIENCE_S = 400.0
 
 
