@@ -68,3 +68,12 @@ def test_names_of_devices_fit_beside_their_axis(points):
     for name in ("home-042-heat-pump draw", "DEPOT-BATTERY inject", "a", "wallbox_0815"):
         inches = TextPath((0, 0), name, size=points).get_extents().width / 72
         assert inches + 0.1 < canvas.width_of([name], points) + 0.03
+
+
+@pytest.mark.parametrize("highest_kw", [1.0, 750_000.0, 5e6])
+def test_what_an_axis_is_of_stays_in_the_picture_however_large_its_numbers(highest_kw):
+    figure, (axes,) = canvas.over_time(1, (9, 2.8), (1,))
+    axes.plot([0, 1], [-highest_kw, highest_kw])
+    axes.set_ylabel("kW (positive injects)")
+    figure.draw_without_rendering()
+    assert axes.yaxis.label.get_window_extent().x0 >= 0

@@ -14,7 +14,8 @@ from vpp_pipeline.settings import MARKET_TZ
 
 _PARTITION_TAG = "dagster/partition"
 
-# Tomorrow is a valid key (an offset of 1 ends with today): its plan is made today.
+# From the first day of the shipped data, where the demo and `vpp up` live. Tomorrow is a valid key
+# (an offset of 1 ends with today): its plan is made today.
 delivery_days = dg.DailyPartitionsDefinition("2020-08-03", timezone=MARKET_TZ, end_offset=2)
 
 
