@@ -6,10 +6,15 @@ from __future__ import annotations
 import gc
 import os
 import socket
+import sys
 from datetime import time
 
 import pytest
 from hypothesis import settings
+
+# The suite starts some hundred processes: one compiles what all of them import.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # A property that sets no number of examples itself draws as many as HYPOTHESIS_PROFILE says.
 settings.register_profile("quick", max_examples=25, deadline=None)
