@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import cache
 
 import polars as pl
 
@@ -59,6 +60,7 @@ LOAD = Load(device_id="load", connection=ModbusConnection(), max_power_kw=9)
 ALL = (BATTERY, PV, EV, CHP, HEAT_PUMP, LOAD)
 
 
+@cache
 def devices(*plant: object) -> pl.DataFrame:
     return device_frame(
         Fleet(

@@ -6,6 +6,7 @@ Belongs here: making inputs. Does not: any promise.
 from __future__ import annotations
 
 from datetime import date, datetime, time, timedelta
+from functools import cache
 
 import polars as pl
 
@@ -78,6 +79,7 @@ def chp():
     return Chp(device_id="chp", **_BY, rated_power_kw=20, min_power_kw=5)
 
 
+@cache
 def fleet(*devices):
     grid = GridConnection(import_limit_kw=100, export_limit_kw=100)
     site = Site(site_id="site", latitude=50, longitude=8, grid=grid, devices=devices)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import cache
 
 import polars as pl
 import pytest
@@ -19,6 +20,7 @@ HOUR = timedelta(hours=1)
 NAMES = ["a-battery", "a-pv", "b-battery", "b-pv"]
 
 
+@cache
 def fleet() -> pl.DataFrame:
     """Two sites of a battery and a PV each; `b` is steered by its grid operator."""
     limits = {
