@@ -28,7 +28,7 @@ def polled(seeded_home, tmp_path_factory):
         fleet.start(ticking=False)
         try:
             plant.clock.on_move = fleet.step
-            with Collector(plant.runtime, timeout_s=5.0) as collector:
+            with Collector(plant.runtime, timeout_s=30.0) as collector:
                 yield plant, fleet, collector
         finally:
             fleet.stop()

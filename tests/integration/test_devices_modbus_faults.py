@@ -464,7 +464,7 @@ def test_a_black_hole_is_asked_three_times_and_then_costs_nothing(tmp_path: Path
             driver = ModbusDriver(tmp_path, "tests", ManualClock(NOON))
             reasons = []
             for _ in range(4):
-                (answer,) = await driver.read([link], 0.3)
+                (answer,) = await driver.read([link], 0.6)
                 assert isinstance(answer, Unreachable)
                 reasons.append(answer.reason)
             assert "left alone" in reasons[-1]

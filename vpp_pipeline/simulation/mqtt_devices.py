@@ -70,7 +70,7 @@ class MqttDevices:
         self._out: set[str] = set()
         self._published: dict[str, tuple[str, str | None, float | None]] = {}
 
-    def start(self, broker: BrokerAddress, timeout_s: float = 10.0) -> None:
+    def start(self, broker: BrokerAddress, timeout_s: float = 60.0) -> None:
         """Connect to the broker and publish every state.
 
         Comes back by itself when the broker does. Raises `BrokerUnreachable`.
