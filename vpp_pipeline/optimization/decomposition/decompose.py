@@ -39,6 +39,7 @@ _KINKED_TOGETHER_AT_MOST = 12_000  # a sample tells little of prices that two im
 _SAMPLE_SHARE, _SAMPLE_MOST = 0.1, 4_000  # of the devices, for finding the prices; at most so many
 _SAMPLE_LEAST = (1_000, 2_000)  # the closer the gap wanted, the more
 _SAMPLE_TIMES_GAP = 0.2
+_GOLDEN = 0.5 * (5**0.5 - 1)  # of a stride: multiples of it lie far from each other
 _NEAR_LIMIT = 0.6  # a site that uses so much of a limit may reach it
 _PASSES_AT_MOST = 6
 _TRUST_EUR_PER_KWH = 0.02
@@ -91,8 +92,8 @@ def _passes(
 ) -> Relaxation:
     """Pass over the fleet, each time at prices that fit its last answer better.
 
-    Without a plan like this one to begin from, a sample gives the first prices. After a first pass
-    at such a plan's prices, and wherever the step before it led astray, a sample tells how the
+    Without a plan like this one to begin from, a sample gives the first prices, and often all that
+    is wanted: other sites make the portfolio fit. After a first pass at such a plan's prices, and wherever the step before it led astray, a sample tells how the
     fleet's answer changes with prices, and the portfolio is solved with that; else one Newton
     step does, from the sample's answer.
     """
@@ -111,7 +112,7 @@ def _passes(
         astray = best is not None and here.bound_eur < best.bound_eur
         told_kw = answers.links_kw(problem)  # before any is balanced
         try:
-            if here.gap > tolerance and nth:
+            if here.gap > tolerance and (nth or not warm):
                 here = balanced(problem, here, tolerance, nth)
             best = here if best is None else _better_of(best, here)
             nth += 1
@@ -243,7 +244,7 @@ def _every(problem: Problem, tolerance: float, begin: int) -> Bools:
     sample = min(max(_SAMPLE_SHARE * many, least), _SAMPLE_MOST)
     stride = max(many / sample, 1.0)
     order = np.argsort(sites.import_limit_kw, kind="stable")
-    places = np.arange(begin / _PASSES_AT_MOST * stride, count, stride).astype(np.int64)
+    places = np.arange(begin * _GOLDEN % 1 * stride, count, stride).astype(np.int64)
     chosen = np.zeros(count, dtype=np.bool_)
     chosen[order[places]] = True
     return chosen
