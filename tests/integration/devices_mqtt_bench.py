@@ -225,6 +225,8 @@ def bench(
     try:
         if start:
             mqtt_devices.start(BrokerAddress(broker.endpoint))
+            told = mqtt_devices._published  # once they have, what a test makes of them comes after
+            wait_until(lambda: len(told) == len(devices), "the devices' first states")
         yield Bench(directory, broker, plant, mqtt_devices)
     finally:
         mqtt_devices.stop()
