@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import gc
 import os
-import socket
 import sys
 from datetime import time
 
@@ -36,10 +35,10 @@ def pytest_unconfigure():
 @pytest.fixture
 def free_port():
     """A port of the loopback that nobody gets before it is bound by name: until then it is kept."""
-    with socket.socket() as kept:
-        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as all do that will listen
-        kept.bind(("127.0.0.1", 0))
-        yield kept.getsockname()[1]
+    from vpp_pipeline.simulation.broker import reserved_port
+
+    with reserved_port() as port:
+        yield port
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import socket
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,6 +22,7 @@ from vpp_pipeline.devices.protocol import (
     Reading,
     Unreachable,
 )
+from vpp_pipeline.simulation.broker import reserved_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -37,10 +38,8 @@ class Device:
         self.holding, self.inputs = holding, inputs
         self.refuses: Callable[[int, list[int]], bool] = lambda _address, _words: False
         self.writes: list[tuple[int, list[int]]] = []
-        self._kept = socket.socket()  # so that nobody else gets the port before the server has it
-        self._kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._kept.bind(("127.0.0.1", 0))
-        self.port = self._kept.getsockname()[1]
+        self._held = ExitStack()
+        self.port = self._held.enter_context(reserved_port())
         self._server = ModbusServer(
             "127.0.0.1",
             self.port,
@@ -54,7 +53,7 @@ class Device:
 
     def __exit__(self, *_error: object) -> None:
         self._server.stop()
-        self._kept.close()
+        self._held.close()
 
 
 class _Registers(DataBank):

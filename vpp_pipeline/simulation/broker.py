@@ -99,7 +99,7 @@ def start_broker(
     """
     directory = directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
-    with _reserved(port) as free:
+    with reserved_port(port) as free:
         return _started(directory, free, access)
 
 
@@ -149,8 +149,11 @@ def find_mosquitto() -> str | None:
 
 
 @contextmanager
-def _reserved(port: int | None) -> Iterator[int]:
-    """Keep `port`, or any that is free, from all but who binds it by name, as a broker does."""
+def reserved_port(port: int | None = None) -> Iterator[int]:
+    """Keep `port`, or any that is free, from all but who binds it by name, as a broker does.
+
+    Raises `BrokerError`.
+    """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
