@@ -11,7 +11,6 @@ is its owner's alone, so that nobody else on the machine may steer.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import logging
 import ssl
@@ -25,6 +24,7 @@ from websockets.asyncio.server import serve
 from websockets.typing import Subprotocol
 
 from vpp_pipeline.charge_point_admission import Admission, charge_point_id_of
+from vpp_pipeline.claim import Claimed, claimed
 from vpp_pipeline.credentials import Credentials
 from vpp_pipeline.devices.ocpp_channel import LINE_LIMIT, Ask, Told
 from vpp_pipeline.devices.ocpp_session import (
@@ -163,10 +163,9 @@ class CentralSystem:
     def _claim_directory(self, running: AsyncExitStack) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
         self._directory.chmod(0o700)
-        claim = running.enter_context((self._directory / "running.lock").open("w"))
         try:
-            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            running.enter_context(claimed(self._directory / "running.lock", "a central system"))
+        except Claimed as error:
             raise CentralSystemError(
                 f"a central system runs in {self._directory} already; stop it first"
             ) from error

@@ -7,7 +7,6 @@ any of them does.
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import json
 import os
 import shutil
@@ -16,13 +15,15 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
+
+from vpp_pipeline.claim import Claimed, claimed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -94,21 +95,17 @@ def alone(claim: Path, words: str) -> Iterator[None]:
     """Hold the file `claim` for as long as this process needs its directory for itself.
 
     A second plant would call the first one's runs failed and set its clock back. Raises
-    `StartError` with the holder's `words`; a killed holder gives the directory back by dying.
+    `StartError` with the holder's `words`.
     """
     claim.parent.mkdir(parents=True, exist_ok=True)
-    with claim.open("a+") as file:
+    with ExitStack() as held:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
+            held.enter_context(claimed(claim, words))
+        except Claimed as error:
             raise StartError(
-                f"{claim.parent} is in use by {file.read().strip() or 'another vpp up'}: "
+                f"{claim.parent} is in use by {str(error) or 'another vpp up'}: "
                 "stop that one first, or give this one a --home and a DAGSTER_HOME of its own"
             ) from error
-        file.truncate(0)
-        file.write(f"{words} (pid {os.getpid()})\n")
-        file.flush()
         yield
 
 

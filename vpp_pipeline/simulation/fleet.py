@@ -11,7 +11,6 @@ with the commands that its devices hold. Killed, it loses a second of them at mo
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import logging
 import socket
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import polars as pl
 
+from vpp_pipeline.claim import Claimed, claimed
 from vpp_pipeline.credentials import Credentials
 from vpp_pipeline.devices.mqtt_client import BrokerAddress
 from vpp_pipeline.simulation.broker import Broker, BrokerError, start_broker
@@ -224,10 +224,9 @@ class SimulatedFleet:
 
     def _claim_directory(self, running: ExitStack) -> None:
         """Two fleets in one directory would overwrite each other's addresses and state."""
-        claim = running.enter_context((self._directory / "running.lock").open("w"))
         try:
-            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            running.enter_context(claimed(self._directory / "running.lock", "a simulated fleet"))
+        except Claimed as error:
             raise RuntimeError(
                 f"a simulated fleet runs in {self._directory} already; stop it first"
             ) from error
