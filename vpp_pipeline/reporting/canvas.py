@@ -78,7 +78,7 @@ def instants(times: pl.Series) -> Any:
 
 
 def saved_over_time(figure: Figure, form: Format, timezone: str) -> bytes:
-    """Return the bytes of a figure over time, marked at whole hours of the day in `timezone`."""
+    """Return the bytes of a figure over time, marked at round times of day in `timezone`."""
     from matplotlib.ticker import FixedFormatter, FixedLocator  # noqa: PLC0415 - see `blank`
 
     axis = figure.axes[0].xaxis  # shared by all that have a time; a colour bar has none
