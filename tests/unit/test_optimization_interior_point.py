@@ -141,7 +141,7 @@ def test_the_answer_to_shared_prices_is_what_dense_algebra_gives(market, limited
     _, of = programmes_of(problem, limited=limited)
     at = somewhere(of, np.random.default_rng(1))
     price = link_price(problem)
-    (gap, short, doubt), answered, power, pushed = linearised(of, at, price, 36)
+    (gap, short, proof), answered, power, pushed = linearised(of, at, price, 36)
 
     rows, links = dense(of)
     theta = 1 / (of.quadratic + at.at_low / (at.x - of.low) + at.at_high / (of.high - at.x))
@@ -156,7 +156,9 @@ def test_the_answer_to_shared_prices_is_what_dense_algebra_gives(market, limited
     stationary -= links.T @ price + rows.T @ at.y
     missing = of.right - rows @ at.x
     assert short == pytest.approx(np.abs(missing) @ np.abs(at.y))
-    assert doubt == pytest.approx(np.abs(stationary) @ (of.high - of.low))
+    reduced = stationary + at.at_low - at.at_high
+    ways = np.where(reduced > 0, at.x - of.low, at.x - of.high)
+    assert proof == pytest.approx(reduced @ ways)
     assert gap == pytest.approx(at.at_low @ (at.x - of.low) + at.at_high @ (of.high - at.x))
 
     push = -stationary - at.at_low + at.at_high
@@ -187,7 +189,8 @@ def on_the_central_path(of, price, centre):
     still = np.zeros_like(price)
     blocks = len(of.width)
     for _ in range(60):
-        (_, short, doubt), answered, power, _ = linearised(of, at, price, len(price))
+        (_, short, _), answered, power, _ = linearised(of, at, price, len(price))
+        doubt = np.abs(at.dual_residual) @ (of.high - of.low)
         if max(doubt, short) < 1e-9 and np.ptp(at.at_low * (at.x - of.low)) < 1e-9 * centre:
             return power, answered
         method.aim(of, at, 0, blocks, centre, 0.0, np.zeros_like(price))

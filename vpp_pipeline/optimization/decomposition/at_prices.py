@@ -30,7 +30,7 @@ _GAP_EUR = 1e-5  # of one site's day
 _BOUND_KW = 1e-6
 _WHOLE = 1.0
 _FEW = 2_500  # devices
-_NEAR_LIMIT = 0.9  # of a limit: at other prices it may be reached
+_NEAR_LIMIT = 0.7  # of a limit: at other prices it may be reached
 
 
 def answer(problem: Problem, prices: Prices) -> tuple[Answers, Bools]:

@@ -35,6 +35,7 @@ _START_EUR = 1.0  # complementarity of each bound; measured: 25-34 steps, agains
 _PIECES = 2 * THREADS
 _ROUNDING = 1e-13
 _LEAST_MULTIPLIER = 1e-16
+_LEAST_SLACK = 1e-13  # of a variable's range
 _FEW = 2e-4  # of all variables: so many do not shorten all others' step, but go less far
 _ROUGH = 1e-4  # of the cost: a gap down to which that pays; it leaves residuals behind
 _KEPT, _KEPT_LATE = 0.3, 0.05  # what such a step leaves of each bound's room and multiplier
@@ -77,7 +78,7 @@ class _Linear:
 
     gap: float
     short: float  # what the rows' residuals cost at their multipliers
-    doubt: float  # what the reduced costs' residuals can take off the bound
+    proof: float  # what the reduced costs leave between the cost and its bound
     answer: Floats  # (links, links)
     power: Floats  # (links,)
     pushed: Floats  # (links,) on the way straight to complementarity 0
@@ -152,8 +153,11 @@ class _Method:
                 smooth = here.answer
             wanted = tolerance * scale
             short = here.short + float(np.abs(rows) @ np.abs(own.price))
-            doubt = here.doubt + float(np.abs(dual) @ (low_room + high_room))
-            if max(gap, short, doubt) <= wanted or gap <= _BEYOND * wanted:
+            saving = dual - own.at_low + own.at_high  # of one more of each variable, EUR
+            proof = here.proof + float(
+                np.maximum(-saving, 0) @ low_room + np.maximum(saving, 0) @ high_room
+            )
+            if proof + short <= wanted or gap <= _BEYOND * wanted:
                 break
             if not np.isfinite(gap):
                 raise CoupledError(f"numbers ran out of range after {step} steps")
@@ -194,8 +198,8 @@ class _Method:
         whole = half + half.T
         whole[np.diag_indices(links)] -= np.diag(half)
         power, pushed = np.sum(seen, axis=0)
-        gap, short, doubt = np.sum(told, axis=0).tolist()
-        return _Linear(gap, short, doubt, whole, power, pushed)
+        gap, short, proof = np.sum(told, axis=0).tolist()
+        return _Linear(gap, short, proof, whole, power, pushed)
 
     def _pushed(self, centre: float, bend: float) -> Floats:
         """Begin the blocks' directions anew; return what they push onto the shared rows."""
@@ -232,13 +236,16 @@ class _Method:
         d_low = (low - own.at_low * dv) / room[0] - own.at_low
         d_high = (high + own.at_high * dv) / room[1] - own.at_high
         primal, dual_step, forced, curved = self._completed(few, d_price, centre, bend)
+        if not few:  # else these are among the few
+            primal = min(primal, _longest(room[0], -dv), _longest(room[1], dv))
+            dual_step = min(dual_step, _longest(own.at_low, -d_low), _longest(own.at_high, -d_high))
         return _Direction(
             d_price,
             dv,
             d_low,
             d_high,
-            primal=min(primal, _longest(room[0], -dv), _longest(room[1], dv)),
-            dual=min(dual_step, _longest(own.at_low, -d_low), _longest(own.at_high, -d_high)),
+            primal=primal,
+            dual=dual_step,
             forced=forced + float((own.at_low - own.at_high) @ dv),
             curved=curved + float((d_low - d_high) @ dv),
         )
@@ -270,9 +277,12 @@ class _Method:
         self.each(
             lambda first, last: blocks.move(self.of, self.at, first, last, primal, dual, keep)
         )
-        own.v = own.v + primal * way.dv
-        own.at_low = np.maximum(own.at_low + dual * way.d_low, _LEAST_MULTIPLIER)
-        own.at_high = np.maximum(own.at_high + dual * way.d_high, _LEAST_MULTIPLIER)
+        low, high = self.shared.low, self.shared.high
+        least = _LEAST_SLACK * (high - low)
+        below, above = (np.maximum(keep * room, least) for room in (own.v - low, high - own.v))
+        own.v = np.clip(own.v + primal * way.dv, low + below, high - above)
+        own.at_low = _kept(own.at_low, dual * way.d_low, keep)
+        own.at_high = _kept(own.at_high, dual * way.d_high, keep)
         own.price = own.price + dual * way.d_price
 
 
@@ -288,6 +298,12 @@ def _factored(system: Floats) -> tuple[Floats, bool]:
             continue
         return factored
     raise LinAlgError
+
+
+def _kept(multiplier: Floats, change: Floats, keep: float) -> Floats:
+    """Return multipliers after a change, of which each keeps a share."""
+    kept: Floats = np.maximum(multiplier + change, np.maximum(keep * multiplier, _LEAST_MULTIPLIER))
+    return kept
 
 
 def _longest(room: Floats, speed: Floats) -> float:

@@ -36,6 +36,8 @@ _LEAST_SLACK = 1e-14
 _LEAST_PIVOT = 1e-30
 _NO_PIVOT = 1e-30  # a row that says nothing new is left out, as by an infinite pivot: its inverse
 _NOWHERE = 1 << 40
+_LEAST_SHARE = 1e-13  # of its range, that a variable keeps from each bound
+_LEAST_MULTIPLIER = 1e-16
 LENGTHS = 256  # how finely the lengths of steps are counted
 
 
@@ -141,45 +143,52 @@ def _inverse(band, first, last, width, inverse_pivot, found):
 def _linearise(of, at, b, price):
     """Compute a block's residuals and factored Newton system.
 
-    Return its gap, what its rows' residuals cost at their multipliers, and what those of its
-    reduced costs can take off the bound, EUR.
+    Return its complementarity, what its rows' residuals cost at their multipliers, and what its
+    reduced costs leave between its cost and the bound they prove, EUR: of a variable, its reduced
+    cost times its way to the bound where that would be cheapest.
     """
     v0, v1 = of.variable_first[b], of.variable_first[b + 1]
     r0, r1 = of.row_first[b], of.row_first[b + 1]
     width = of.width[b]
-    gap = short = doubt = 0.0
-    for r in range(r0, r1):
-        at.row_residual[r] = of.right[r]
-        for d in range(width + 1):
-            at.band[r, d] = 0.0
-    for v in range(v0, v1):
-        x = at.x[v]
-        below, above = x - of.low[v], of.high[v] - x
-        at.by_low[v], at.by_high[v] = 1.0 / below, 1.0 / above
-        gap += at.at_low[v] * below + at.at_high[v] * above
-        residual = of.linear[v] + of.quadratic[v] * x - at.at_low[v] + at.at_high[v]
-        if of.link[v] >= 0:
-            residual -= of.link_value[v] * price[of.link[v]]
-        theta = 1.0 / (
-            of.quadratic[v] + at.at_low[v] * at.by_low[v] + at.at_high[v] * at.by_high[v]
-        )
-        first, last = of.entry_first[v], of.entry_first[v + 1]
+    band, row_residual, y = at.band[r0:r1], at.row_residual[r0:r1], at.y[r0:r1]
+    row_residual[:] = of.right[r0:r1]
+    band[:, : width + 1] = 0.0
+    x, low, high = at.x[v0:v1], of.low[v0:v1], of.high[v0:v1]
+    at_low, at_high = at.at_low[v0:v1], at.at_high[v0:v1]
+    by_low, by_high = at.by_low[v0:v1], at.by_high[v0:v1]
+    theta, reduced = at.theta[v0:v1], at.dual_residual[v0:v1]
+    linear, quadratic = of.linear[v0:v1], of.quadratic[v0:v1]
+    link, link_value = of.link[v0:v1], of.link_value[v0:v1]
+    entries = of.entry_first[v0 : v1 + 1]
+    gap = short = proof = 0.0
+    for v in range(len(x)):
+        below, above = x[v] - low[v], high[v] - x[v]
+        inverse = 1.0 / (below * above)
+        by_low[v], by_high[v] = above * inverse, below * inverse
+        gap += at_low[v] * below + at_high[v] * above
+        theta[v] = 1.0 / (quadratic[v] + at_low[v] * by_low[v] + at_high[v] * by_high[v])
+        reduced[v] = linear[v] + quadratic[v] * x[v]
+    for v in range(len(x)):
+        if link[v] >= 0:
+            reduced[v] -= link_value[v] * price[link[v]]
+        first, last = entries[v], entries[v + 1]
         for z in range(first, last):
-            row, value = r0 + of.entry_row[z], of.entry_value[z]
-            at.row_residual[row] -= value * x
-            residual -= value * at.y[row]
-            weighted = theta * value
+            row, value = of.entry_row[z], of.entry_value[z]
+            row_residual[row] -= value * x[v]
+            reduced[v] -= value * y[row]
+            weighted = theta[v] * value
             for k in range(first, last):
-                other = r0 + of.entry_row[k]
+                other = of.entry_row[k]
                 if other <= row:
-                    at.band[row, row - other] += weighted * of.entry_value[k]
-        at.theta[v] = theta
-        at.dual_residual[v] = -residual
-        doubt += abs(residual) * (below + above)
-    for r in range(r0, r1):
-        short += abs(at.row_residual[r] * at.y[r])
+                    band[row, row - other] += weighted * of.entry_value[k]
+    for v in range(len(x)):
+        cost = reduced[v]
+        proof += max(cost, 0.0) * (x[v] - low[v]) - min(cost, 0.0) * (high[v] - x[v])
+        reduced[v] = at_low[v] - at_high[v] - cost
+    for r in range(len(y)):
+        short += abs(row_residual[r] * y[r])
     _factor(at.band, r0, r1, width, at.inverse_pivot)
-    return gap, short, doubt
+    return gap, short, proof
 
 
 @_kernel
@@ -189,23 +198,28 @@ def _aim(of, at, b, centre, bend):
     """
     v0, v1 = of.variable_first[b], of.variable_first[b + 1]
     r0, r1 = of.row_first[b], of.row_first[b + 1]
-    for r in range(r0, r1):
-        at.dy[r] = at.row_residual[r]
-    for v in range(v0, v1):
-        low, high = centre, centre
-        if bend:
-            low -= bend * at.dx[v] * at.d_low[v]
-            high += bend * at.dx[v] * at.d_high[v]
-        push = (
-            at.dual_residual[v]
-            + low * at.by_low[v]
-            - at.at_low[v]
-            - high * at.by_high[v]
-            + at.at_high[v]
-        )
-        at.push[v] = push
-        for z in range(of.entry_first[v], of.entry_first[v + 1]):
-            at.dy[r0 + of.entry_row[z]] -= of.entry_value[z] * at.theta[v] * push
+    at_low, at_high = at.at_low[v0:v1], at.at_high[v0:v1]
+    by_low, by_high = at.by_low[v0:v1], at.by_high[v0:v1]
+    theta, residual = at.theta[v0:v1], at.dual_residual[v0:v1]
+    push, dy = at.push[v0:v1], at.dy[r0:r1]
+    if bend:
+        dx, d_low, d_high = at.dx[v0:v1], at.d_low[v0:v1], at.d_high[v0:v1]
+        for v in range(len(push)):
+            bent = bend * dx[v]
+            low, high = (
+                (centre - bent * d_low[v]) * by_low[v],
+                (centre + bent * d_high[v]) * by_high[v],
+            )
+            push[v] = residual[v] + low - at_low[v] - high + at_high[v]
+    else:
+        for v in range(len(push)):
+            push[v] = residual[v] + centre * (by_low[v] - by_high[v]) - at_low[v] + at_high[v]
+    dy[:] = at.row_residual[r0:r1]
+    entries = of.entry_first[v0 : v1 + 1]
+    for v in range(len(push)):
+        weighted = theta[v] * push[v]
+        for z in range(entries[v], entries[v + 1]):
+            dy[of.entry_row[z]] -= of.entry_value[z] * weighted
     _back(at.band, r0, r1, of.width[b], at.inverse_pivot, at.dy)
 
 
@@ -219,39 +233,45 @@ def _direct(of, at, b, d_price, centre, bend, told, counts):
     primal, or a dual, step shorter than a whole one, by length.
     """
     v0, v1 = of.variable_first[b], of.variable_first[b + 1]
-    r0 = of.row_first[b]
-    fastest, shortest = 1.0 / told[0], told[1]
+    at_low, at_high = at.at_low[v0:v1], at.at_high[v0:v1]
+    by_low, by_high = at.by_low[v0:v1], at.by_high[v0:v1]
+    theta, push, dy = at.theta[v0:v1], at.push[v0:v1], at.dy[of.row_first[b] : of.row_first[b + 1]]
+    dx, d_low, d_high = at.dx[v0:v1], at.d_low[v0:v1], at.d_high[v0:v1]
+    link, link_value = of.link[v0:v1], of.link_value[v0:v1]
+    entries = of.entry_first[v0 : v1 + 1]
+    for v in range(len(push)):
+        moved = push[v]
+        for z in range(entries[v], entries[v + 1]):
+            moved += of.entry_value[z] * dy[of.entry_row[z]]
+        if link[v] >= 0:
+            moved += link_value[v] * d_price[link[v]]
+        push[v] = moved
+    fastest, shrinking = 0.0, 0.0
     forced = curved = 0.0
-    for v in range(v0, v1):
+    for v in range(len(push)):
         low, high = centre, centre
         if bend:
-            low -= bend * at.dx[v] * at.d_low[v]
-            high += bend * at.dx[v] * at.d_high[v]
-        push = at.push[v]
-        for z in range(of.entry_first[v], of.entry_first[v + 1]):
-            push += of.entry_value[z] * at.dy[r0 + of.entry_row[z]]
-        if of.link[v] >= 0:
-            push += of.link_value[v] * d_price[of.link[v]]
-        dx = at.theta[v] * push
-        at_low, at_high = at.at_low[v], at.at_high[v]
-        d_low = (low - at_low * dx) * at.by_low[v] - at_low
-        d_high = (high + at_high * dx) * at.by_high[v] - at_high
-        at.dx[v], at.d_low[v], at.d_high[v] = dx, d_low, d_high
-        forced += (at_low - at_high) * dx
-        curved += (d_low - d_high) * dx
-        fast = max(-dx * at.by_low[v], dx * at.by_high[v])
-        if fast > NEAR_BOUND:
-            fastest = max(fastest, fast)
-            counts[0, min(int(LENGTHS / fast), LENGTHS - 1)] += 1
-        if min(d_low + NEAR_BOUND * at_low, d_high + NEAR_BOUND * at_high) < 0.0:
-            longest = 1.0 / NEAR_BOUND
-            if d_low * longest < -at_low:
-                longest = -at_low / d_low
-            if d_high * longest < -at_high:
-                longest = -at_high / d_high
-            shortest = min(shortest, longest)
-            counts[1, min(int(LENGTHS * longest), LENGTHS - 1)] += 1
-    told[0], told[1] = 1.0 / fastest, shortest
+            low -= bend * dx[v] * d_low[v]
+            high += bend * dx[v] * d_high[v]
+        step = theta[v] * push[v]
+        down = (low - at_low[v] * step) * by_low[v] - at_low[v]
+        up = (high + at_high[v] * step) * by_high[v] - at_high[v]
+        dx[v], d_low[v], d_high[v] = step, down, up
+        forced += (at_low[v] - at_high[v]) * step
+        curved += (down - up) * step
+        fast = max(-step * by_low[v], step * by_high[v])
+        shrink = max(-down / at_low[v], -up / at_high[v])
+        fastest, shrinking = max(fastest, fast), max(shrinking, shrink)
+    if max(fastest, shrinking) > NEAR_BOUND:
+        for v in range(len(push)):
+            fast = max(-dx[v] * by_low[v], dx[v] * by_high[v])
+            if fast > NEAR_BOUND:
+                counts[0, min(int(LENGTHS / fast), LENGTHS - 1)] += 1
+            shrink = max(-d_low[v] / at_low[v], -d_high[v] / at_high[v])
+            if shrink > NEAR_BOUND:
+                counts[1, min(int(LENGTHS / shrink), LENGTHS - 1)] += 1
+    told[0] = min(told[0], 1.0 / max(fastest, NEAR_BOUND))
+    told[1] = min(told[1], 1.0 / max(shrinking, NEAR_BOUND))
     told[2] += forced
     told[3] += curved
 
@@ -273,14 +293,18 @@ def gap_after(gap, primal, dual, forced, curved):
 @_kernel
 def _move(of, at, b, primal, dual, keep):
     """Take the step; every bound keeps a share of its room, and every multiplier of its size."""
-    for v in range(of.variable_first[b], of.variable_first[b + 1]):
-        low, high = of.low[v], of.high[v]
-        least = 1e-13 * (high - low)
-        below = max(keep * (at.x[v] - low), least)
-        above = max(keep * (high - at.x[v]), least)
-        at.x[v] = min(max(at.x[v] + primal * at.dx[v], low + below), high - above)
-        at.at_low[v] = max(at.at_low[v] + dual * at.d_low[v], keep * at.at_low[v], 1e-16)
-        at.at_high[v] = max(at.at_high[v] + dual * at.d_high[v], keep * at.at_high[v], 1e-16)
+    v0, v1 = of.variable_first[b], of.variable_first[b + 1]
+    x, lows, highs = at.x[v0:v1], of.low[v0:v1], of.high[v0:v1]
+    at_low, at_high = at.at_low[v0:v1], at.at_high[v0:v1]
+    dx, d_low, d_high = at.dx[v0:v1], at.d_low[v0:v1], at.d_high[v0:v1]
+    for v in range(len(x)):
+        low, high = lows[v], highs[v]
+        least = _LEAST_SHARE * (high - low)
+        below = max(keep * (x[v] - low), least)
+        above = max(keep * (high - x[v]), least)
+        x[v] = min(max(x[v] + primal * dx[v], low + below), high - above)
+        at_low[v] = max(at_low[v] + dual * d_low[v], keep * at_low[v], _LEAST_MULTIPLIER)
+        at_high[v] = max(at_high[v] + dual * d_high[v], keep * at_high[v], _LEAST_MULTIPLIER)
     for r in range(of.row_first[b], of.row_first[b + 1]):
         at.y[r] += dual * at.dy[r]
 
@@ -300,8 +324,8 @@ def solve_alone(of, at, first, last, price, tolerance_eur):
             continue
         left = 0.0
         for _ in range(_STEPS_AT_MOST):
-            gap, short, doubt = _linearise(of, at, b, price)
-            left = max(gap, short, doubt)
+            gap, short, proof = _linearise(of, at, b, price)
+            left = max(short, proof)
             if left < tolerance_eur:
                 break
             told = _nothing_told()
@@ -444,7 +468,7 @@ def linearise(of, at, first, last, price, shared, link, pushed):
     Add their E to `shared`, what they put on the shared rows to `link`, and what they push onto
     them by themselves to `pushed`. Return sums of what `_linearise` does.
     """
-    gap = short = doubt = 0.0
+    gap = short = proof = 0.0
     links, longest, widest = len(shared), 1, 1
     for b in range(first, last):
         longest = max(longest, of.row_first[b + 1] - of.row_first[b])
@@ -461,14 +485,14 @@ def linearise(of, at, first, last, price, shared, link, pushed):
         told = _linearise(of, at, b, price)
         gap += told[0]
         short += told[1]
-        doubt += told[2]
+        proof += told[2]
         _aim(of, at, b, 0.0, 0.0)
         _push(of, at, b, pushed)
         _answer(of, at, b, shared, room)
         for v in range(of.variable_first[b], of.variable_first[b + 1]):
             if of.link[v] >= 0:
                 link[of.link[v]] += of.link_value[v] * at.x[v]
-    return gap, short, doubt
+    return gap, short, proof
 
 
 @_kernel
