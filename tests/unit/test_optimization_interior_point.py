@@ -229,7 +229,7 @@ def test_blocks_that_no_limit_binds_do_what_the_oracle_says(seed):
     stores, sources = problem.stores, problem.sources
     blocks, of = programmes_of(problem, limited=False)
     at = method.begin(of, 1e-2)
-    assert method.solve_alone(of, at, 0, len(of.width), link_price(problem), 1e-9) < 1e-9
+    assert method.solve_alone(of, at, 0, len(of.width), link_price(problem), 1e-10) < 1e-10
     found = Answers.blank(problem)
     found.fill(blocks, of, at)
     price = problem.price_eur_per_kwh[:, None]

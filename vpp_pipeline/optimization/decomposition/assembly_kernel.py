@@ -27,6 +27,8 @@ _LOOSENED_KWH = 1e-7  # an energy that can't be changed may lie on its bound
 _NOWHERE = 1 << 40
 _NO_LINK = (-1, 0.0)
 _kernel = njit(cache=True, nogil=True, error_model="numpy")
+# Called for every variable with all arrays: a call would cost more than what it does.
+_inlined = njit(cache=True, nogil=True, error_model="numpy", inline="always")
 
 
 class _Into(NamedTuple):
@@ -54,7 +56,7 @@ class _Rows(NamedTuple):
     reserved: bool  # whether a store of it may hold reserve
 
 
-@_kernel
+@_inlined
 def _add(out, into, at, bounds, costs, link, target):
     """Add a variable with its coefficients; return the new counts of variables and entries.
 
@@ -89,7 +91,7 @@ def _add(out, into, at, bounds, costs, link, target):
     return v + 1, z
 
 
-@_kernel
+@_inlined
 def _add_slack(out, into, at, coefficient, most, cost):
     """Add a variable of one row, from 0 to its most."""
     _begin(into)
@@ -97,21 +99,21 @@ def _add_slack(out, into, at, coefficient, most, cost):
     return _add(out, into, at, (0.0, most), (cost, 0.0), _NO_LINK, -1)
 
 
-@_kernel
+@_inlined
 def _begin(into):
     """Begin a variable without coefficients."""
     for k in range(len(into.row)):
         into.row[k] = -1
 
 
-@_kernel
+@_inlined
 def _take(into, k, row, value):
     """Set the variable's k-th coefficient."""
     into.row[k] = row
     into.value[k] = value
 
 
-@_kernel
+@_inlined
 def _shift(out, into, low, target):
     """Count the variable from `low`."""
     if into.fill:
@@ -121,7 +123,7 @@ def _shift(out, into, low, target):
         out.fixed_result[target] += low
 
 
-@_kernel
+@_inlined
 def _new_row(out, into, r, target, right):
     """Add a row; return their new count."""
     if into.fill:
