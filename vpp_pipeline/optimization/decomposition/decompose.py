@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from vpp_pipeline.optimization.problem import Bools, Problem
 
 _TOGETHER_AT_MOST = 2_500  # devices that are solved as one
-_KINKED_TOGETHER_AT_MOST = 12_000  # a sample tells little of prices that two imbalance prices pin
+_KINKED_TOGETHER_AT_MOST = 40_000  # a sample tells little of prices that two imbalance prices pin
 _SAMPLE_SHARE, _SAMPLE_MOST = 0.1, 4_000  # of the devices, for finding the prices; at most so many
 _SAMPLE_LEAST = (1_000, 2_000)  # the closer the gap wanted, the more
 _SAMPLE_TIMES_GAP = 0.2
