@@ -236,7 +236,7 @@ class _Method:
         d_low = (low - own.at_low * dv) / room[0] - own.at_low
         d_high = (high + own.at_high * dv) / room[1] - own.at_high
         primal, dual_step, forced, curved = self._completed(few, d_price, centre, bend)
-        if not few:  # else these are among the few
+        if few < len(own.v):  # else these are among the few
             primal = min(primal, _longest(room[0], -dv), _longest(room[1], dv))
             dual_step = min(dual_step, _longest(own.at_low, -d_low), _longest(own.at_high, -d_high))
         return _Direction(
@@ -278,6 +278,7 @@ class _Method:
             lambda first, last: blocks.move(self.of, self.at, first, last, primal, dual, keep)
         )
         low, high = self.shared.low, self.shared.high
+        keep *= self.few >= len(own.v)
         least = _LEAST_SLACK * (high - low)
         below, above = (np.maximum(keep * room, least) for room in (own.v - low, high - own.v))
         own.v = np.clip(own.v + primal * way.dv, low + below, high - above)
