@@ -37,6 +37,7 @@ _ROUNDING = 1e-13
 _LEAST_MULTIPLIER = 1e-16
 _LEAST_SLACK = 1e-13  # of a variable's range
 _FEW = 2e-4  # of all variables: so many do not shorten all others' step, but go less far
+_FEWEST = 20  # in a small fleet each counts: a reserve is the least that is left of it
 _ROUGH = 1e-4  # of the cost: a gap down to which that pays; it leaves residuals behind
 _KEPT, _KEPT_LATE = 0.3, 0.05  # what such a step leaves of each bound's room and multiplier
 _LATE = 0.9  # of a whole step: so long, it may leave less
@@ -103,9 +104,11 @@ def solve_coupled(of: Programmes, shared: Shared, tolerance: float) -> Coupled:
 
     Raises `CoupledError` where the Newton system can't be solved from the start.
     """
+    few = int(_FEW * len(of.linear))
+    few = few if few >= _FEWEST else 0
     with ThreadPoolExecutor(THREADS) as pool, threadpool_limits(1, "blas"):
         try:
-            return _Method(of, shared, pool, few=int(_FEW * len(of.linear))).run(tolerance)
+            return _Method(of, shared, pool, few=few).run(tolerance)
         except CoupledError:
             return _Method(of, shared, pool, few=0).run(tolerance)
 
