@@ -34,8 +34,6 @@ _STEPS_AT_MOST = 100
 _START_EUR = 1.0  # complementarity of each bound; measured: 25-34 steps, against 28-42 from 0.01
 _PIECES = 2 * THREADS
 _ROUNDING = 1e-13
-_LEAST_MULTIPLIER = 1e-16
-_LEAST_SLACK = 1e-13  # of a variable's range
 _FEW = 2e-4  # of all variables: so many do not shorten all others' step, but go less far
 _FEWEST = 20  # in a small fleet each counts: a reserve is the least that is left of it
 _ROUGH = 1e-4  # of the cost: a gap down to which that pays; it leaves residuals behind
@@ -110,6 +108,8 @@ def solve_coupled(of: Programmes, shared: Shared, tolerance: float) -> Coupled:
         try:
             return _Method(of, shared, pool, few=few).run(tolerance)
         except CoupledError:
+            if not few:
+                raise
             return _Method(of, shared, pool, few=0).run(tolerance)
 
 
@@ -179,7 +179,7 @@ class _Method:
             bend = 1.0 if longest > _SHORT else primal * dual_step
             centre = gap / pairs * (after / gap) ** 3
             way = aim(centre, bend, ahead, self._pushed(centre, bend))
-            self._move(way, hasty=few > 0)
+            self._move(way, few)
             longest = min(way.primal, way.dual)
         else:
             if self.few:
@@ -239,7 +239,7 @@ class _Method:
         d_low = (low - own.at_low * dv) / room[0] - own.at_low
         d_high = (high + own.at_high * dv) / room[1] - own.at_high
         primal, dual_step, forced, curved = self._completed(few, d_price, centre, bend)
-        if few < len(own.v):  # else these are among the few
+        if not self._own_lag(few):
             primal = min(primal, _longest(room[0], -dv), _longest(room[1], dv))
             dual_step = min(dual_step, _longest(own.at_low, -d_low), _longest(own.at_high, -d_high))
         return _Direction(
@@ -273,20 +273,24 @@ class _Method:
         forced, curved = told[:, 2:].sum(axis=0).tolist()
         return primal, dual, forced, curved
 
-    def _move(self, way: _Direction, *, hasty: bool) -> None:
+    def _own_lag(self, few: int) -> bool:
+        """Return whether the shared rows' own variables can all be among the few."""
+        return few >= len(self.own.v)
+
+    def _move(self, way: _Direction, few: int) -> None:
         own = self.own
         primal, dual = (min(1.0, blocks.NEAR_BOUND * longest) for longest in (way.primal, way.dual))
-        keep = (_KEPT_LATE if min(primal, dual) > _LATE else _KEPT) if hasty else 0.0
+        keep = (_KEPT_LATE if min(primal, dual) > _LATE else _KEPT) if few else 0.0
         self.each(
             lambda first, last: blocks.move(self.of, self.at, first, last, primal, dual, keep)
         )
         low, high = self.shared.low, self.shared.high
-        keep *= self.few >= len(own.v)
-        least = _LEAST_SLACK * (high - low)
-        below, above = (np.maximum(keep * room, least) for room in (own.v - low, high - own.v))
+        own_keep = keep if self._own_lag(few) else 0.0
+        least = blocks.LEAST_SHARE * (high - low)
+        below, above = (np.maximum(own_keep * room, least) for room in (own.v - low, high - own.v))
         own.v = np.clip(own.v + primal * way.dv, low + below, high - above)
-        own.at_low = _kept(own.at_low, dual * way.d_low, keep)
-        own.at_high = _kept(own.at_high, dual * way.d_high, keep)
+        own.at_low = _kept(own.at_low, dual * way.d_low, own_keep)
+        own.at_high = _kept(own.at_high, dual * way.d_high, own_keep)
         own.price = own.price + dual * way.d_price
 
 
@@ -306,7 +310,9 @@ def _factored(system: Floats) -> tuple[Floats, bool]:
 
 def _kept(multiplier: Floats, change: Floats, keep: float) -> Floats:
     """Return multipliers after a change, of which each keeps a share."""
-    kept: Floats = np.maximum(multiplier + change, np.maximum(keep * multiplier, _LEAST_MULTIPLIER))
+    kept: Floats = np.maximum(
+        multiplier + change, np.maximum(keep * multiplier, blocks.LEAST_MULTIPLIER)
+    )
     return kept
 
 

@@ -36,8 +36,8 @@ _LEAST_SLACK = 1e-14
 _LEAST_PIVOT = 1e-30
 _NO_PIVOT = 1e-30  # a row that says nothing new is left out, as by an infinite pivot: its inverse
 _NOWHERE = 1 << 40
-_LEAST_SHARE = 1e-13  # of its range, that a variable keeps from each bound
-_LEAST_MULTIPLIER = 1e-16
+LEAST_SHARE = 1e-13  # of its range, that a variable keeps from each bound
+LEAST_MULTIPLIER = 1e-16
 LENGTHS = 256  # how finely the lengths of steps are counted
 
 
@@ -202,18 +202,13 @@ def _aim(of, at, b, centre, bend):
     by_low, by_high = at.by_low[v0:v1], at.by_high[v0:v1]
     theta, residual = at.theta[v0:v1], at.dual_residual[v0:v1]
     push, dy = at.push[v0:v1], at.dy[r0:r1]
-    if bend:
-        dx, d_low, d_high = at.dx[v0:v1], at.d_low[v0:v1], at.d_high[v0:v1]
-        for v in range(len(push)):
-            bent = bend * dx[v]
-            low, high = (
-                (centre - bent * d_low[v]) * by_low[v],
-                (centre + bent * d_high[v]) * by_high[v],
-            )
-            push[v] = residual[v] + low - at_low[v] - high + at_high[v]
-    else:
-        for v in range(len(push)):
-            push[v] = residual[v] + centre * (by_low[v] - by_high[v]) - at_low[v] + at_high[v]
+    dx, d_low, d_high = at.dx[v0:v1], at.d_low[v0:v1], at.d_high[v0:v1]
+    for v in range(len(push)):
+        low, high = centre, centre
+        if bend:
+            low -= bend * dx[v] * d_low[v]
+            high += bend * dx[v] * d_high[v]
+        push[v] = residual[v] + low * by_low[v] - at_low[v] - high * by_high[v] + at_high[v]
     dy[:] = at.row_residual[r0:r1]
     entries = of.entry_first[v0 : v1 + 1]
     for v in range(len(push)):
@@ -224,13 +219,12 @@ def _aim(of, at, b, centre, bend):
 
 
 @_kernel
-def _direct(of, at, b, d_price, centre, bend, told, counts):
+def _direct(of, at, b, d_price, centre, bend, told):
     """Complete the direction for a change of the shared rows' prices.
 
     `at.dx`, `at.d_low` and `at.d_high` hold the last direction when this begins. Of `told` the
     first two become at most the longest primal and dual steps that all variables allow; to the
-    others is added what `gap_after` needs. `counts` (2, LENGTHS) are of variables that allow but a
-    primal, or a dual, step shorter than a whole one, by length.
+    others is added what `gap_after` needs. Return whether a variable allows less than a whole step.
     """
     v0, v1 = of.variable_first[b], of.variable_first[b + 1]
     at_low, at_high = at.at_low[v0:v1], at.at_high[v0:v1]
@@ -262,18 +256,23 @@ def _direct(of, at, b, d_price, centre, bend, told, counts):
         fast = max(-step * by_low[v], step * by_high[v])
         shrink = max(-down / at_low[v], -up / at_high[v])
         fastest, shrinking = max(fastest, fast), max(shrinking, shrink)
-    if max(fastest, shrinking) > NEAR_BOUND:
-        for v in range(len(push)):
-            fast = max(-dx[v] * by_low[v], dx[v] * by_high[v])
-            if fast > NEAR_BOUND:
-                counts[0, min(int(LENGTHS / fast), LENGTHS - 1)] += 1
-            shrink = max(-d_low[v] / at_low[v], -d_high[v] / at_high[v])
-            if shrink > NEAR_BOUND:
-                counts[1, min(int(LENGTHS / shrink), LENGTHS - 1)] += 1
     told[0] = min(told[0], 1.0 / max(fastest, NEAR_BOUND))
     told[1] = min(told[1], 1.0 / max(shrinking, NEAR_BOUND))
     told[2] += forced
     told[3] += curved
+    return max(fastest, shrinking) > NEAR_BOUND
+
+
+@_kernel
+def _count(of, at, b, counts):
+    """Count a direction's variables that allow less than a whole primal, or dual, step, by length."""
+    for v in range(of.variable_first[b], of.variable_first[b + 1]):
+        fast = max(-at.dx[v] * at.by_low[v], at.dx[v] * at.by_high[v])
+        if fast > NEAR_BOUND:
+            counts[0, min(int(LENGTHS / fast), LENGTHS - 1)] += 1
+        shrink = max(-at.d_low[v] / at.at_low[v], -at.d_high[v] / at.at_high[v])
+        if shrink > NEAR_BOUND:
+            counts[1, min(int(LENGTHS / shrink), LENGTHS - 1)] += 1
 
 
 @_kernel
@@ -299,12 +298,12 @@ def _move(of, at, b, primal, dual, keep):
     dx, d_low, d_high = at.dx[v0:v1], at.d_low[v0:v1], at.d_high[v0:v1]
     for v in range(len(x)):
         low, high = lows[v], highs[v]
-        least = _LEAST_SHARE * (high - low)
+        least = LEAST_SHARE * (high - low)
         below = max(keep * (x[v] - low), least)
         above = max(keep * (high - x[v]), least)
         x[v] = min(max(x[v] + primal * dx[v], low + below), high - above)
-        at_low[v] = max(at_low[v] + dual * d_low[v], keep * at_low[v], _LEAST_MULTIPLIER)
-        at_high[v] = max(at_high[v] + dual * d_high[v], keep * at_high[v], _LEAST_MULTIPLIER)
+        at_low[v] = max(at_low[v] + dual * d_low[v], keep * at_low[v], LEAST_MULTIPLIER)
+        at_high[v] = max(at_high[v] + dual * d_high[v], keep * at_high[v], LEAST_MULTIPLIER)
     for r in range(of.row_first[b], of.row_first[b + 1]):
         at.y[r] += dual * at.dy[r]
 
@@ -317,7 +316,6 @@ def solve_alone(of, at, first, last, price, tolerance_eur):
     """
     worst = 0.0
     still = np.zeros(len(price))
-    counts = np.zeros((2, LENGTHS), dtype=np.int64)
     for b in range(first, last):
         variables = of.variable_first[b + 1] - of.variable_first[b]
         if variables == 0:
@@ -330,12 +328,12 @@ def solve_alone(of, at, first, last, price, tolerance_eur):
                 break
             told = _nothing_told()
             _aim(of, at, b, 0.0, 0.0)
-            _direct(of, at, b, still, 0.0, 0.0, told, counts)
+            _direct(of, at, b, still, 0.0, 0.0, told)
             after = gap_after(gap, min(1.0, told[0]), min(1.0, told[1]), told[2], told[3])
             centre = gap / (2 * variables) * (after / gap) ** 3
             told[:] = _nothing_told()
             _aim(of, at, b, centre, 1.0)
-            _direct(of, at, b, still, centre, 1.0, told, counts)
+            _direct(of, at, b, still, centre, 1.0, told)
             _move(of, at, b, NEAR_BOUND * told[0], NEAR_BOUND * told[1], 0.0)
         worst = max(worst, left)
     return worst
@@ -521,7 +519,7 @@ def aim(of, at, first, last, centre, bend, pushed):
 def direct(of, at, first, last, d_price, centre, bend, counts):
     """Complete the blocks' directions for a change of the shared rows' prices.
 
-    Return what `_direct` tells of all of them; `counts` are added to.
+    Return what `_direct` tells of all of them; `counts` (2, LENGTHS) are added to by `_count`.
     """
     told = _nothing_told()
     start = of.row_first[first]
@@ -539,7 +537,8 @@ def direct(of, at, first, last, d_price, centre, bend, counts):
         _back(at.band[r0:r1], 0, r1 - r0, of.width[b], at.inverse_pivot[r0:r1], of_block)
         for r in range(r0, r1):
             at.dy[r] -= of_block[r - r0]
-        _direct(of, at, b, d_price, centre, bend, told, counts)
+        if _direct(of, at, b, d_price, centre, bend, told):
+            _count(of, at, b, counts)
     return told
 
 
