@@ -21,10 +21,13 @@ from defs_plant import (
     market_time,
     open_plant,
 )
+from polars.testing import assert_frame_equal
 
 from vpp_pipeline.collector import Collector
 from vpp_pipeline.delivery_day import STEP, bounds
 from vpp_pipeline.demo import open_fleet
+from vpp_pipeline.planning.candidates import CANDIDATES
+from vpp_pipeline.planning.scoring import day_skill
 from vpp_pipeline.settings import MARKET_TZ
 
 if TYPE_CHECKING:
@@ -250,13 +253,44 @@ def test_every_candidate_is_scored_in_euros_and_rivals_stay_out_of_what_plans_re
     assert rivals.join(made, on=["target", "known_at"], how="anti").is_empty()
 
 
-def test_what_a_challenger_says_after_the_day_it_would_have_said_before_it(judged):
+def test_the_rivals_sessions_are_kept_apart_as_of_the_moment_the_champion_spoke(judged):
+    (running, result) = judged
+    rivals = running.plant.rows("challenger_sessions")
+    made = running.plant.rows("session_forecasts")
+    (champion,) = running.plant.rows("forecast_skill").filter(
+        pl.col("target") == "sessions", "champion"
+    )["forecaster"]
+    assert set(rivals["forecaster"]) == set(CANDIDATES["sessions"]) - {champion}
+    assert rivals["known_at"].unique().to_list() == [made["known_at"].min()]
+    told = result.asset_materializations_for_node("challenger_forecasts")[0].metadata
+    named = {row.data["target"] for row in told["challengers"].records}
+    assert "sessions" in named
+
+
+@pytest.fixture(scope="module")
+def asked_again(judged):
+    """What the challengers said, and that with what they said when asked once more."""
     (running, _) = judged
-    told = running.plant.rows("challenger_forecasts")
+    tables = ["challenger_forecasts", "challenger_sessions"]
+    once = [running.plant.rows(table) for table in tables]
     assert running.plant.materialise("judge_forecasts", TOMORROW, "challenger_forecasts").success
-    both = running.plant.rows("challenger_forecasts")
+    return dict(zip(tables, zip(once, map(running.plant.rows, tables), strict=True), strict=True))
+
+
+@pytest.mark.parametrize("table", ["challenger_forecasts", "challenger_sessions"])
+def test_what_a_challenger_says_after_the_day_it_would_have_said_before_it(asked_again, table):
+    told, both = asked_again[table]
+    assert told.height > 0
     assert both.height == 2 * told.height
     assert both.unique().sort(both.columns).equals(told.sort(told.columns))
+
+
+def test_challengers_that_were_asked_twice_are_scored_as_though_once(judged, asked_again):
+    (running, _) = judged
+    measures = ["target", "forecaster", "intervals", "mae", "rmae", "pinball", "euros_lost"]
+    before = running.plant.rows("forecast_skill").select(measures).sort("target", "forecaster")
+    again = day_skill(running.plant.runtime, TOMORROW, running.plant.clock.now())
+    assert_frame_equal(again.select(measures).sort("target", "forecaster"), before, abs_tol=1e-3)
 
 
 def test_the_check_tells_whether_a_champion_is_worse_than_the_naive_rule(judged):

@@ -22,7 +22,7 @@ from vpp_pipeline.defs.settlement import settlement
 from vpp_pipeline.forecasting.champions import WINDOW_DAYS
 from vpp_pipeline.forecasting.schemas import ChallengerForecasts, ForecastSkill
 from vpp_pipeline.planning.candidates import CANDIDATES
-from vpp_pipeline.planning.champions import challenges, election
+from vpp_pipeline.planning.champions import challenges, election, session_challenges
 from vpp_pipeline.planning.scoring import day_skill
 from vpp_pipeline.reporting import pictures
 from vpp_pipeline.runtime import Runtime
@@ -50,20 +50,29 @@ def challenger_forecasts(
     """What the day's other candidates would have said when the champions spoke.
 
     Made after the day from what was known then, so that no plan waits for them, and kept apart:
-    no plan reads them.
+    no plan reads them. What they would have said of vehicles stands in `challenger_sessions`.
     """
-    said = challenges(runtime, delivery_day(context), runtime.clock.now())
+    day, now = delivery_day(context), runtime.clock.now()
+    said, sessions = challenges(runtime, day, now), session_challenges(runtime, day, now)
     with runtime.warehouse.write() as connection:
         connection.append("challenger_forecasts", said)
+        connection.append("challenger_sessions", sessions)
+    columns = ["target", "forecaster", "model", "known_at"]
+    both = pl.concat(
+        [
+            said.with_columns(pl.col("target").cast(pl.String)).select(columns),
+            sessions.with_columns(target=pl.lit("sessions")).select(columns),
+        ]
+    )
     return dg.MaterializeResult(
         metadata={
-            "dagster/row_count": said.height,
+            "dagster/row_count": both.height,
             "challengers": table(
-                said.group_by("target", "forecaster", "model")
+                both.group_by("target", "forecaster", "model")
                 .agg(rows=pl.len(), known_at=pl.col("known_at").max())
-                .with_columns(pl.col("target").cast(pl.String))
                 .sort("target", "forecaster", "model")
             ),
+            "sessions": table(sessions),
         }
     )
 

@@ -80,6 +80,12 @@ class ChallengerForecasts(Forecasts):
     forecaster = dy.String(primary_key=True)
 
 
+class ChallengerSessions(SessionForecasts):
+    """What a candidate that no plan stands on would have said: `SessionForecasts`, and whose."""
+
+    forecaster = dy.String(primary_key=True)
+
+
 class ForecastSkill(dy.Schema):
     """One row a delivery day, target and candidate: how good its forecast was.
 

@@ -14,7 +14,7 @@ import polars as pl
 from vpp_pipeline import delivery_day as market_day
 from vpp_pipeline.forecasting import groups
 from vpp_pipeline.forecasting.champions import Election, elect
-from vpp_pipeline.forecasting.schemas import ChallengerForecasts
+from vpp_pipeline.forecasting.schemas import ChallengerForecasts, ChallengerSessions
 from vpp_pipeline.forecasting.skill import SCORED_AS
 from vpp_pipeline.planning.candidates import CANDIDATES
 from vpp_pipeline.settings import MARKET_TZ
@@ -63,32 +63,14 @@ def issued(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
     )
 
 
-def sessions_said(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
-    """Return the `SessionForecasts` that the day was sold on and those of the challengers.
+def issued_sessions(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
+    """Return the stored `SessionForecasts` that the day was sold on, with `champion`: who made them.
 
-    With them stand `forecaster` and whether it was the `champion`, whose rows are those stored,
-    of one moment that is chosen as `issued` does. The others are asked now for what they would
-    have said then. No rows where nobody was expected to come.
+    They are of one moment, chosen as `issued` does. No rows where nobody was expected to come.
     """
     made = _sold_on(runtime, "planning_issued_sessions", day, as_of)
-    named = {"forecaster": pl.lit(None, pl.String), "champion": pl.lit(value=False)}
-    if made.is_empty():
-        return made.with_columns(**named)
-    moment = made["known_at"][0]
-    champion = election(runtime, "sessions", moment).champion
-    return pl.concat(
-        [
-            made.with_columns(forecaster=pl.lit(champion), champion=pl.lit(value=True)),
-            *(
-                answer(runtime, day, moment).with_columns(
-                    forecaster=pl.lit(name), champion=pl.lit(value=False)
-                )
-                for name, answer in CANDIDATES["sessions"].items()
-                if name != champion
-            ),
-        ],
-        how="diagonal_relaxed",
-    )
+    who = election(runtime, "sessions", made["known_at"][0]).champion if made.height else None
+    return made.with_columns(champion=pl.lit(who, pl.String))
 
 
 def challenges(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
@@ -112,6 +94,20 @@ def challenges(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
             how="diagonal_relaxed",
         ),
         cast=True,
+    )
+
+
+def session_challenges(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
+    """Return `ChallengerSessions`, made of `issued_sessions` as `challenges` are of `issued`."""
+    spoke = issued_sessions(runtime, day, as_of).select("known_at", "champion").unique()
+    said = [
+        answer(runtime, day, moment).with_columns(forecaster=pl.lit(name))
+        for moment, champion in spoke.iter_rows()
+        for name, answer in CANDIDATES["sessions"].items()
+        if name != champion
+    ]
+    return ChallengerSessions.validate(
+        pl.concat([ChallengerSessions.create_empty(), *said], how="diagonal_relaxed"), cast=True
     )
 
 

@@ -18,7 +18,7 @@ from vpp_pipeline.forecasting.presence import TARGET, presence
 from vpp_pipeline.forecasting.schemas import ForecastSkill
 from vpp_pipeline.forecasting.skill import SCORED_AS, skill
 from vpp_pipeline.optimization.settings import PlanSettings
-from vpp_pipeline.planning.champions import issued, sessions_said
+from vpp_pipeline.planning.champions import issued, issued_sessions
 from vpp_pipeline.planning.records import day_records
 from vpp_pipeline.settings import MARKET, MARKET_TZ
 from vpp_pipeline.settlement.actuals import actual_day
@@ -41,7 +41,7 @@ def day_skill(runtime: Runtime, day: date, as_of: datetime) -> dy.DataFrame[Fore
     """
     start, end = market_day.bounds(day, MARKET_TZ)
     intervals = market_day.day_intervals(day, MARKET_TZ)
-    sessions = sessions_said(runtime, day, as_of)
+    sessions = _sessions_said(runtime, day, as_of)
     said = pl.concat(
         [_said(runtime, day, as_of), *_presence(runtime, sessions, intervals, as_of)],
         how="diagonal_relaxed",
@@ -82,18 +82,30 @@ def actuals(runtime: Runtime, start: datetime, end: datetime, as_of: datetime) -
 
 def _said(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
     """Return the `Forecasts` of champions and challengers, with `forecaster` and `champion`."""
+    rivals = _challengers(runtime, "planning_challenger_forecasts", day, as_of)
+    return _together(issued(runtime, day, as_of), rivals, ["target", "known_at"])
+
+
+def _sessions_said(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
+    """Return the `SessionForecasts` of champion and challengers, likewise."""
+    rivals = _challengers(runtime, "planning_challenger_sessions", day, as_of)
+    return _together(issued_sessions(runtime, day, as_of), rivals, ["known_at"])
+
+
+def _challengers(runtime: Runtime, query: str, day: date, as_of: datetime) -> pl.DataFrame:
     start, end = market_day.bounds(day, MARKET_TZ)
-    champions = issued(runtime, day, as_of)
     with runtime.warehouse.read() as connection:
-        challengers = connection.frame(
-            "planning_challenger_forecasts", start=start, end_=end, as_of=as_of
-        )
+        return connection.frame(query, start=start, end_=end, as_of=as_of)
+
+
+def _together(champions: pl.DataFrame, rivals: pl.DataFrame, spoke: list[str]) -> pl.DataFrame:
+    """Return champions and those of their `rivals` that `spoke` of the same, at the same moment."""
     return pl.concat(
         [
             champions.rename({"champion": "forecaster"}).with_columns(champion=pl.lit(value=True)),
-            challengers.join(
-                champions.select("target", "known_at").unique(), on=["target", "known_at"]
-            ).with_columns(champion=pl.lit(value=False)),
+            rivals.join(champions.select(spoke).unique(), on=spoke).with_columns(
+                champion=pl.lit(value=False)
+            ),
         ],
         how="diagonal_relaxed",
     )
