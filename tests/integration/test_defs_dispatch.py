@@ -26,6 +26,8 @@ from polars.testing import assert_frame_equal
 from vpp_pipeline.collector import Collector
 from vpp_pipeline.delivery_day import STEP, bounds
 from vpp_pipeline.demo import open_fleet
+from vpp_pipeline.forecasting import session_values
+from vpp_pipeline.forecasting.rows import QUANTILES
 from vpp_pipeline.planning.candidates import CANDIDATES
 from vpp_pipeline.planning.scoring import day_skill
 from vpp_pipeline.settings import MARKET_TZ
@@ -300,3 +302,36 @@ def test_the_check_tells_whether_a_champion_is_worse_than_the_naive_rule(judged)
     worse = set(champions.filter(pl.col("rmae") > 1)["target"])
     assert set(check.metadata["worse_than_naive"].value) == worse
     assert check.passed == (not worse)
+
+
+def test_a_rival_that_knew_when_a_vehicle_would_come_and_leave_is_scored_as_closer(
+    judged, asked_again
+):
+    plant = judged[0].plant
+    (rival,) = set(plant.rows("challenger_sessions")["forecaster"])
+    now, came, left = plant.clock.now(), START + timedelta(hours=6), START + timedelta(hours=10)
+    there = plant.rows("telemetry").filter(
+        pl.col("device_id") == "borgo-charger",
+        pl.col("measured_at").is_between(came, left, closed="left"),
+    )
+    told = {"plugged_in": True, "energy_kwh": 20.0, "target_energy_kwh": 28.0}
+    told |= {"deadline": left, "known_at": now}
+    plant.append("telemetry", there.with_columns(**{k: pl.lit(v) for k, v in told.items()}))
+    expected = plant.rows("session_forecasts").head(1).with_columns(probability=pl.lit(0.9))
+    plant.append("session_forecasts", expected)
+    knew = {"arrival": came, "departure": left}
+    plant.append(
+        "challenger_sessions",
+        expected.with_columns(
+            pl.lit(rival).alias("forecaster"),
+            *(pl.lit(knew[event]).alias(f"{event}_{q}") for event in knew for q in QUANTILES),
+            *(pl.lit(8.0).alias(f"energy_{q}_kwh") for q in QUANTILES),
+        ),
+    )
+    scored = day_skill(plant.runtime, TOMORROW, now).filter(
+        pl.col("target").is_in(session_values.TARGETS)
+    )
+    errors = {(row["target"], row["champion"]): row["mae"] for row in scored.to_dicts()}
+    assert set(errors) == {(t, champion) for t in session_values.TARGETS for champion in (0, 1)}
+    assert all(errors[target, False] < errors[target, True] for target in session_values.TARGETS)
+    assert errors["session_energy", False] == pytest.approx(0.0)

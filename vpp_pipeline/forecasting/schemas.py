@@ -90,7 +90,9 @@ class ForecastSkill(dy.Schema):
     """One row a delivery day, target and candidate: how good its forecast was.
 
     Targets: `load`, `site_load`, `group_load`, `generation` (PV and wind), `temperature`, `price`,
-    `sessions` (whether a vehicle is there, 1 or 0, so that few values lie beyond p10 and p90).
+    `sessions` (whether a vehicle is there, 1 or 0, so that few values lie beyond p10 and p90),
+    `session_arrival` and `session_departure` (hours after midnight), `session_energy` (kWh asked
+    for). A session is an interval of the last three.
     """
 
     delivery_day = dy.Date(primary_key=True)

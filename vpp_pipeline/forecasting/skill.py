@@ -27,6 +27,9 @@ SCORED_AS = {
     "temperature": "temperature",
     "price": "price",
     "sessions": "sessions",
+    "session_arrival": "session_arrival",
+    "session_departure": "session_departure",
+    "session_energy": "session_energy",
 }
 """A forecast's target as candidates stand for it: sun and wind are one model's."""
 

@@ -86,7 +86,7 @@ def temperature_like_recent_days(runtime: Runtime, day: date, as_of: datetime) -
 
 def sessions_as_learned(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
     """Return the sessions of vehicles; those under way end as such sessions have taught."""
-    told = _told_by_chargers(runtime, as_of)
+    told = told_by_chargers(runtime, as_of)
     ended = words_and_outcomes(past_sessions(ended_by(told, as_of))).filter(~pl.col("ongoing"))
     start, end = market_day.bounds(day, MARKET_TZ)
     return session_forecast(told, start, end, MARKET_TZ, as_of, stay_model_at(ended, as_of))
@@ -95,7 +95,7 @@ def sessions_as_learned(runtime: Runtime, day: date, as_of: datetime) -> pl.Data
 def sessions_as_stated(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
     """Return the sessions of vehicles; those under way end as the vehicles say."""
     start, end = market_day.bounds(day, MARKET_TZ)
-    return session_forecast(_told_by_chargers(runtime, as_of), start, end, MARKET_TZ, as_of)
+    return session_forecast(told_by_chargers(runtime, as_of), start, end, MARKET_TZ, as_of)
 
 
 def price_from_fundamentals(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
@@ -131,7 +131,8 @@ def history(runtime: Runtime, devices: pl.DataFrame, query: str, as_of: datetime
     return in_parts(readings, lambda part: quarter_hours(trusted(part, devices, settings)))
 
 
-def _told_by_chargers(runtime: Runtime, as_of: datetime) -> pl.DataFrame:
+def told_by_chargers(runtime: Runtime, as_of: datetime) -> pl.DataFrame:
+    """Return the `history` of all chargers."""
     chargers = runtime.devices(as_of).filter(pl.col("device_type") == "ev_charger")
     return history(runtime, chargers, "warehouse_charger_readings", as_of)
 

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from vpp_pipeline import delivery_day as market_day
-from vpp_pipeline.forecasting import groups
+from vpp_pipeline.forecasting import groups, session_values
 from vpp_pipeline.forecasting.naive import naive
 from vpp_pipeline.forecasting.presence import TARGET, presence
+from vpp_pipeline.forecasting.rows import ended_by
 from vpp_pipeline.forecasting.schemas import ForecastSkill
 from vpp_pipeline.forecasting.skill import SCORED_AS, skill
+from vpp_pipeline.forecasting.stays import past_sessions
 from vpp_pipeline.optimization.settings import PlanSettings
+from vpp_pipeline.planning.candidates import told_by_chargers
 from vpp_pipeline.planning.champions import issued, issued_sessions
 from vpp_pipeline.planning.records import day_records
 from vpp_pipeline.settings import MARKET, MARKET_TZ
@@ -29,7 +32,9 @@ if TYPE_CHECKING:
 
     import dataframely as dy
 
+    from vpp_pipeline.fleet.frame import DeviceFrame
     from vpp_pipeline.runtime import Runtime
+    from vpp_pipeline.settlement.schemas import ActualDay
 
 _RULE_LOOKS_BACK = timedelta(days=8)
 
@@ -43,25 +48,34 @@ def day_skill(runtime: Runtime, day: date, as_of: datetime) -> dy.DataFrame[Fore
     intervals = market_day.day_intervals(day, MARKET_TZ)
     sessions = _sessions_said(runtime, day, as_of)
     said = pl.concat(
-        [_said(runtime, day, as_of), *_presence(runtime, sessions, intervals, as_of)],
+        [_said(runtime, day, as_of), *_by_value(runtime, sessions, intervals, as_of)],
         how="diagonal_relaxed",
     )
     if said.is_empty():
         return ForecastSkill.create_empty()
     known = pl.concat(
-        actuals(runtime, start - _RULE_LOOKS_BACK, start, moment).filter(
-            pl.col("target").is_in(targets)
-        )
+        _known(runtime, start, moment, targets)
         for moment, targets in said.filter("champion")
         .group_by("known_at", maintain_order=True)
         .agg(pl.col("target").unique().sort())
         .iter_rows()
     )
+    devices = runtime.devices(as_of)
+    records = day_records(runtime, devices, day, as_of)
+    stays = session_values.happened(past_sessions(records.telemetry), MARKET_TZ)
+    happened = actual_day(
+        devices,
+        records.telemetry,
+        records.prices,
+        records.weather,
+        records.forecasts,
+        intervals=intervals,
+    )
     return skill(
         said,
-        actuals(runtime, start, end, as_of),
+        pl.concat([actuals(runtime, start, end, as_of), stays], how="diagonal"),
         naive(known, intervals, MARKET_TZ),
-        _euros(runtime, said, sessions, day, as_of),
+        _euros(runtime, devices, happened, said, sessions),
         day,
         as_of,
     )
@@ -111,39 +125,45 @@ def _together(champions: pl.DataFrame, rivals: pl.DataFrame, spoke: list[str]) -
     )
 
 
-def _presence(
+def _by_value(
     runtime: Runtime, sessions: pl.DataFrame, intervals: pl.Series, as_of: datetime
 ) -> list[pl.DataFrame]:
-    """Return where each forecaster's sessions have a vehicle, beside `Forecasts`."""
+    """Return each forecaster's sessions beside `Forecasts`: where a vehicle is, and their numbers."""
     chargers = runtime.devices(as_of).filter(pl.col("device_type") == "ev_charger")["device_id"]
+    in_the_day = pl.col("interval_start").is_in(intervals.implode())
     return [
-        presence(of_one, chargers, intervals).with_columns(
-            forecaster=pl.lit(name), champion=pl.lit(champion)
-        )
+        values.with_columns(forecaster=pl.lit(name), champion=pl.lit(champion))
         for (name, champion), of_one in sorted(
             sessions.partition_by("forecaster", "champion", as_dict=True).items()
+        )
+        for values in (
+            presence(of_one, chargers, intervals),
+            session_values.expected(of_one, MARKET_TZ).filter(in_the_day),
         )
     ]
 
 
+def _known(runtime: Runtime, start: datetime, moment: datetime, targets: list[str]) -> pl.DataFrame:
+    """Return what the naive rule looks back on from a day's `start`, of `targets`, by a moment."""
+    known = [actuals(runtime, start - _RULE_LOOKS_BACK, start, moment)]
+    if not set(targets).isdisjoint(session_values.TARGETS):
+        told = ended_by(told_by_chargers(runtime, moment), moment)
+        known.append(session_values.happened(past_sessions(told), MARKET_TZ))
+    return pl.concat(known, how="diagonal").filter(pl.col("target").is_in(targets))
+
+
 def _euros(
-    runtime: Runtime, said: pl.DataFrame, sessions: pl.DataFrame, day: date, as_of: datetime
+    runtime: Runtime,
+    devices: dy.DataFrame[DeviceFrame],
+    happened: ActualDay,
+    said: pl.DataFrame,
+    sessions: pl.DataFrame,
 ) -> pl.DataFrame:
-    devices = runtime.devices(as_of)
-    records = day_records(runtime, devices, day, as_of)
-    happened = actual_day(
-        devices,
-        records.telemetry,
-        records.prices,
-        records.weather,
-        records.forecasts,
-        intervals=market_day.day_intervals(day, MARKET_TZ),
-    )
     return euros_lost(
         devices,
         happened,
         said.with_columns(target=pl.col("target").cast(pl.String).replace_strict(SCORED_AS)).filter(
-            ~pl.col("target").is_in([*groups.TARGETS, TARGET])
+            ~pl.col("target").is_in([*groups.TARGETS, TARGET, *session_values.TARGETS])
         ),
         PlanSettings(),
         runtime.settings.imbalance_spread_eur_per_mwh,

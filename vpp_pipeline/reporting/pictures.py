@@ -208,8 +208,7 @@ def forecast_skill(skill: pl.DataFrame, form: Format = "svg") -> bytes:
         .group_by("target", "forecaster")
         .agg(
             pl.col("champion").last(),
-            pl.col("rmae").mean(),
-            pl.col("euros_lost").mean().fill_null(0.0),
+            pl.col("rmae", "euros_lost").mean(),
             days=pl.len(),
         )
         .sort("target", "euros_lost", "forecaster")
@@ -218,12 +217,14 @@ def forecast_skill(skill: pl.DataFrame, form: Format = "svg") -> bytes:
     figure, axes = canvas.bars(names, "EUR lost a day to the forecast, all else foreseen", 0.3)
     bars = axes.barh(
         names,
-        shown["euros_lost"],
+        shown["euros_lost"].fill_null(0.0),
         color=[_PRICE if champion else "#b8b8b8" for champion in shown["champion"]],
         height=0.6,
     )
     labels = [
-        f"{euros:.2f} EUR, " + ("" if rmae is None else f"rMAE {rmae:.2f}, ") + f"{days} d"
+        ("" if euros is None else f"{euros:.2f} EUR, ")
+        + ("" if rmae is None else f"rMAE {rmae:.2f}, ")
+        + f"{days} d"
         for euros, rmae, days in shown.select("euros_lost", "rmae", "days").iter_rows()
     ]
     axes.bar_label(bars, labels=labels, padding=4, fontsize=7)
