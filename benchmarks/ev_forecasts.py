@@ -12,7 +12,8 @@ Beside what drivers said stands the same less their usual error of the last week
 median hours, energy by the median share), which is what a rule without a model could do.
 
 Arrivals are forecast at noon for the next day, one day a week in turn, by `session_forecast`: each
-station's first, second, ... session of the day, and compared with its like a week before.
+station's first, second, ... session of the day, and compared with its like a week before. Those of
+the candidate `weekday` are printed beside them, and have no bar.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import polars as pl
 
 from vpp_pipeline.delivery_day import STEP, bounds, intervals
 from vpp_pipeline.forecasting.rows import MEMORY
-from vpp_pipeline.forecasting.sessions import session_forecast
+from vpp_pipeline.forecasting.sessions import WEEKDAY, WEEKEND, session_forecast
 from vpp_pipeline.forecasting.stay_model import LEAST_SESSIONS, train
 
 if TYPE_CHECKING:
@@ -161,12 +162,17 @@ def _arrivals(sessions: pl.DataFrame, weeks: int) -> bool:
         nth=pl.col("arrival").cum_count().over("device_id", "day").cast(pl.Int64)
     )
     quarters = _quarter_hours(sessions)
-    expected = pl.concat([_expected(quarters, day) for day in days])
+    expected, by_weekday = (
+        pl.concat([_expected(quarters, day, day_type) for day in days])
+        for day_type in (WEEKEND, WEEKDAY)
+    )
     before = came.select("device_id", "nth", day=pl.col("day") + timedelta(weeks=1), before="hour")
     on = ["device_id", "day", "nth"]
     told = came.join(expected, on=on)
     both = told.join(before, on=on)
-    ours = both.select((pl.col("hour") - pl.col("p50")).abs().mean()).item()
+    miss = (pl.col("hour") - pl.col("p50")).abs().mean()
+    ours = both.select(miss).item()
+    rival = by_weekday.join(both.select(*on, "hour"), on=on)
     naive = both.select((pl.col("hour") - pl.col("before")).abs().mean()).item()
     covered = told.select(pl.col("hour").is_between("p10", "p90").mean()).item()
     happened = came.filter(pl.col("day").is_in(days)).height
@@ -175,6 +181,10 @@ def _arrivals(sessions: pl.DataFrame, weeks: int) -> bool:
     )
     print(f"            p10 to p90 covers {covered:.1%} of {told.height} that were expected")
     print(f"            {expected['probability'].sum():.0f} sessions expected, {happened} came")
+    print(
+        f"            of the rival, by weekday, MAE {rival.select(miss).item():.3f} h "
+        f"({rival.height} of the same)"
+    )
     return bool(ours < naive and _COVERED[0] <= covered <= _COVERED[1])
 
 
@@ -207,7 +217,7 @@ def _quarter_hours(sessions: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _expected(quarters: pl.DataFrame, day: date) -> pl.DataFrame:
+def _expected(quarters: pl.DataFrame, day: date, day_type: pl.Expr) -> pl.DataFrame:
     """Return the day's expected sessions: local hours of arrival as `p10`, `p50`, `p90`."""
     start, end = bounds(day, _TIMEZONE)
     noon = _midnight(day - timedelta(days=1)) + timedelta(hours=12)
@@ -220,6 +230,7 @@ def _expected(quarters: pl.DataFrame, day: date) -> pl.DataFrame:
         end,
         _TIMEZONE,
         noon,
+        day_type=day_type,
     )
     hours = (
         (pl.col(f"arrival_{q}") - pl.lit(start)).dt.total_minutes().truediv(60).alias(q)

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from datetime import time, timedelta
+from itertools import product
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -308,7 +309,6 @@ def test_a_rival_that_knew_when_a_vehicle_would_come_and_leave_is_scored_as_clos
     judged, asked_again
 ):
     plant = judged[0].plant
-    (rival,) = set(plant.rows("challenger_sessions")["forecaster"])
     now, came, left = plant.clock.now(), START + timedelta(hours=6), START + timedelta(hours=10)
     there = plant.rows("telemetry").filter(
         pl.col("device_id") == "borgo-charger",
@@ -323,7 +323,7 @@ def test_a_rival_that_knew_when_a_vehicle_would_come_and_leave_is_scored_as_clos
     plant.append(
         "challenger_sessions",
         expected.with_columns(
-            pl.lit(rival).alias("forecaster"),
+            pl.lit("weekday").alias("forecaster"),
             *(pl.lit(knew[event]).alias(f"{event}_{q}") for event in knew for q in QUANTILES),
             *(pl.lit(8.0).alias(f"energy_{q}_kwh") for q in QUANTILES),
         ),
@@ -331,7 +331,7 @@ def test_a_rival_that_knew_when_a_vehicle_would_come_and_leave_is_scored_as_clos
     scored = day_skill(plant.runtime, TOMORROW, now).filter(
         pl.col("target").is_in(session_values.TARGETS)
     )
-    errors = {(row["target"], row["champion"]): row["mae"] for row in scored.to_dicts()}
-    assert set(errors) == {(t, champion) for t in session_values.TARGETS for champion in (0, 1)}
-    assert all(errors[target, False] < errors[target, True] for target in session_values.TARGETS)
-    assert errors["session_energy", False] == pytest.approx(0.0)
+    errors = {(row["target"], row["forecaster"]): row["mae"] for row in scored.to_dicts()}
+    assert set(errors) == set(product(session_values.TARGETS, ["learned", "weekday"]))
+    assert all(errors[of, "weekday"] < errors[of, "learned"] for of in session_values.TARGETS)
+    assert errors["session_energy", "weekday"] == pytest.approx(0.0)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vpp_pipeline.delivery_day import bounds, intervals
-from vpp_pipeline.forecasting.sessions import session_forecast
+from vpp_pipeline.forecasting.sessions import WEEKDAY, session_forecast
 from vpp_pipeline.forecasting.stay_model import train
 from vpp_pipeline.forecasting.stays import past_sessions, words_and_outcomes
 
@@ -254,3 +254,20 @@ def test_too_few_sessions_of_its_own_reach_out_to_those_of_the_fleet():
     assert alone["arrival_p10"] == alone["arrival_p90"] == local(day, 18)
     assert among["arrival_p10"] < local(day, 18) < among["arrival_p90"]
     assert alone["model"] == among["model"] == "own-days"
+
+
+def test_who_comes_on_tuesdays_alone_is_expected_on_a_tuesday_where_weekdays_are_told_apart():
+    weeks = [FIRST + timedelta(weeks=n) for n in range(4)]
+    tuesdays = [
+        (local(day + timedelta(days=1), 9), local(day + timedelta(days=1), 17)) for day in weeks
+    ]
+    monday = FIRST + timedelta(weeks=4)
+    rows = told(local(FIRST, 0), local(monday, 12), tuesdays)
+
+    def likely(day: date, **kinds: pl.Expr) -> list[float]:
+        sessions = session_forecast(rows, *bounds(day, TZ), TZ, local(monday, 12), **kinds)
+        return sessions["probability"].to_list()
+
+    assert likely(monday + timedelta(days=1), day_type=WEEKDAY) == [1.0]
+    assert likely(monday + timedelta(days=2), day_type=WEEKDAY) == []
+    assert likely(monday + timedelta(days=1)) == likely(monday + timedelta(days=2)) == [0.2]

@@ -31,6 +31,10 @@ _ENOUGH_FOR_TENTHS = 9
 """The least and the greatest of fewer are no p10 and p90 of the next one."""
 _LEAST_PROBABILITY = 0.05
 _SATURDAY = 6
+WEEKEND = pl.col("day").dt.weekday() >= _SATURDAY
+"""By `day`: workdays are alike, and so are the days of a weekend."""
+WEEKDAY = pl.col("day").dt.weekday()
+"""By `day`: Mondays are like Mondays alone."""
 _TYPICAL = {
     "probability": 0.5,
     "arrival_p10": 16 * 60.0,
@@ -55,13 +59,15 @@ def session_forecast(  # noqa: PLR0917 - what is known, what is asked, and when
     timezone: str,
     known_at: datetime,
     learned: StayModel | None = None,
+    *,
+    day_type: pl.Expr = WEEKEND,
 ) -> dy.DataFrame[SessionForecasts]:
     """Forecast the sessions, under way at `known_at` or still to come, that touch [start, end).
 
     `telemetry` holds the chargers' quarter-hours: `device_id`, `interval_start`, `power_kw`,
-    `plugged_in`, `energy_kwh`, `target_energy_kwh`, `deadline`. The nth session of a workday or
-    weekend day is expected as the nth ones of the last four weeks were, by local clock time:
-    `probability` is the share of days that had one (`own-days`). A charger with fewer than three
+    `plugged_in`, `energy_kwh`, `target_energy_kwh`, `deadline`. The nth session of a day is
+    expected as the nth ones of the days of its `day_type` were, in the last four weeks and by local
+    clock time: `probability` is the share of days that had one (`own-days`). A charger with fewer than three
     days of the type answers as the whole fleet does (`fleet`), a fleet without a session as a
     typical household (`typical`). Sessions of one charger never overlap: what the present
     vehicle leaves no room for, by its deadline or by what is learned, or a session expected
@@ -73,10 +79,12 @@ def session_forecast(  # noqa: PLR0917 - what is known, what is asked, and when
     """
     chargers = telemetry.select(pl.col("device_id").unique().sort())
     known = ended_by(telemetry, known_at)
-    here = _local_day(known.select("device_id", "interval_start"), "interval_start", timezone)
+    here = _local_day(
+        known.select("device_id", "interval_start"), "interval_start", timezone, day_type
+    )
     zone = ZoneInfo(timezone)
     today = known_at.astimezone(zone).date()
-    past = _local_day(past_sessions(known), "arrival", timezone).with_columns(
+    past = _local_day(past_sessions(known), "arrival", timezone, day_type).with_columns(
         pl.col("arrival", "departure")
         .dt.convert_time_zone(timezone)
         .dt.replace_time_zone(None)
@@ -92,10 +100,15 @@ def session_forecast(  # noqa: PLR0917 - what is known, what is asked, and when
     )
 
     first_day = max(start.astimezone(zone).date() - timedelta(days=1), today)
-    days = pl.date_range(first_day, end.astimezone(zone).date(), eager=True).alias("day")
+    days = (
+        pl.date_range(first_day, end.astimezone(zone).date(), eager=True)
+        .alias("day")
+        .to_frame()
+        .with_columns(day_type=day_type)
+    )
     expected = (
-        _habits(chargers, here, past, today)
-        .join(days.to_frame().with_columns(weekend=_weekend()), on="weekend")
+        _habits(chargers.join(days.select("day_type").unique(), how="cross"), here, past, today)
+        .join(days, on="day_type")
         .join(came_today, on="device_id", how="left")
         .join(there, on="device_id", how="left")
         .filter((pl.col("day") > today) | (pl.col("nth") > pl.col("came").fill_null(0)))
@@ -166,37 +179,38 @@ def _begun(sessions: pl.DataFrame, known_at: datetime, learned: StayModel | None
 
 
 def _habits(
-    chargers: pl.DataFrame, here: pl.DataFrame, past: pl.DataFrame, today: date
+    asked: pl.DataFrame, here: pl.DataFrame, past: pl.DataFrame, today: date
 ) -> pl.DataFrame:
-    """Return each charger's nth session of a day type: its probability and its quantiles."""
+    """Return each charger's nth session of a day type: its probability and its quantiles.
+
+    `asked` holds `device_id`, `day_type`.
+    """
     before = past.filter(pl.col("day") < today)
     days = (
         here.filter(pl.col("day") < today)
-        .group_by("device_id", "weekend")
+        .group_by("device_id", "day_type")
         .agg(days=pl.col("day").n_unique())
     )
-    fleet_days = days.group_by("weekend").agg(pl.col("days").sum())
-    own = _shares(before, days, ["device_id", "weekend"])
-    fleet = _shares(before, fleet_days, ["weekend"])
+    fleet_days = days.group_by("day_type").agg(pl.col("days").sum())
+    own = _shares(before, days, ["device_id", "day_type"])
+    fleet = _shares(before, fleet_days, ["day_type"])
     typical = pl.DataFrame({"nth": [1], **{name: [value] for name, value in _TYPICAL.items()}})
 
-    kinds = (
-        chargers.join(pl.DataFrame({"weekend": [False, True]}), how="cross")
-        .join(days, on=["device_id", "weekend"], how="left")
-        .join(fleet_days, on="weekend", how="left", suffix="_fleet")
+    kinds = asked.join(days, on=["device_id", "day_type"], how="left").join(
+        fleet_days, on="day_type", how="left", suffix="_fleet"
     )
     knows_itself = pl.col("days").fill_null(0) >= _ENOUGH_DAYS
     knows_fleet = ~knows_itself & (pl.col("days_fleet").fill_null(0) >= _ENOUGH_DAYS)
-    columns = ["device_id", "weekend", "nth", "probability", *_INSTANTS, *_ENERGIES, "model"]
+    columns = ["device_id", "day_type", "nth", "probability", *_INSTANTS, *_ENERGIES, "model"]
     return pl.concat(
         [
             kinds.filter(knows_itself)
-            .join(own, on=["device_id", "weekend"])
-            .join(fleet, on=["weekend", "nth"], how="left", suffix="_of_fleet")
+            .join(own, on=["device_id", "day_type"])
+            .join(fleet, on=["day_type", "nth"], how="left", suffix="_of_fleet")
             .with_columns(*_widened(), model=pl.lit("own-days"))
             .select(columns),
             kinds.filter(knows_fleet)
-            .join(fleet, on="weekend")
+            .join(fleet, on="day_type")
             .with_columns(model=pl.lit("fleet"))
             .select(columns),
             kinds.filter(~knows_itself & ~knows_fleet)
@@ -256,9 +270,9 @@ def _next_quantile(values: pl.Expr, q: float) -> pl.Expr:
     return low + (place - below) * (high - low)
 
 
-def _local_day(rows: pl.DataFrame, instant: str, timezone: str) -> pl.DataFrame:
+def _local_day(rows: pl.DataFrame, instant: str, timezone: str, day_type: pl.Expr) -> pl.DataFrame:
     local = pl.col(instant).dt.convert_time_zone(timezone)
-    return rows.with_columns(day=local.dt.date()).with_columns(weekend=_weekend())
+    return rows.with_columns(day=local.dt.date()).with_columns(day_type=day_type)
 
 
 def _instant(day: pl.Expr, minutes: pl.Expr, timezone: str) -> pl.Expr:
@@ -271,7 +285,3 @@ def _instant(day: pl.Expr, minutes: pl.Expr, timezone: str) -> pl.Expr:
 
     later = utc(wall + pl.duration(hours=1))
     return pl.coalesce(utc(wall), later).alias(minutes.meta.output_name())
-
-
-def _weekend() -> pl.Expr:
-    return pl.col("day").dt.weekday() >= _SATURDAY

@@ -24,7 +24,7 @@ from vpp_pipeline.forecasting.load import load_forecast
 from vpp_pipeline.forecasting.price_days import PRICE_MEMORY
 from vpp_pipeline.forecasting.prices import lear_price_forecast, price_forecast
 from vpp_pipeline.forecasting.rows import ended_by
-from vpp_pipeline.forecasting.sessions import session_forecast
+from vpp_pipeline.forecasting.sessions import WEEKDAY, WEEKEND, session_forecast
 from vpp_pipeline.forecasting.stays import past_sessions, words_and_outcomes
 from vpp_pipeline.forecasting.temperature import temperature_forecast
 from vpp_pipeline.planning.trained import load_model_at, pv_model_at, stay_model_at
@@ -86,10 +86,12 @@ def temperature_like_recent_days(runtime: Runtime, day: date, as_of: datetime) -
 
 def sessions_as_learned(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
     """Return the sessions of vehicles; those under way end as such sessions have taught."""
-    told = told_by_chargers(runtime, as_of)
-    ended = words_and_outcomes(past_sessions(ended_by(told, as_of))).filter(~pl.col("ongoing"))
-    start, end = market_day.bounds(day, MARKET_TZ)
-    return session_forecast(told, start, end, MARKET_TZ, as_of, stay_model_at(ended, as_of))
+    return _sessions_like(WEEKEND, runtime, day, as_of)
+
+
+def sessions_by_weekday(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
+    """Return the sessions of vehicles, those to come as on the last days of the same name."""
+    return _sessions_like(WEEKDAY, runtime, day, as_of)
 
 
 def sessions_as_stated(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
@@ -129,6 +131,14 @@ def history(runtime: Runtime, devices: pl.DataFrame, query: str, as_of: datetime
         )
     settings = QualitySettings()
     return in_parts(readings, lambda part: quarter_hours(trusted(part, devices, settings)))
+
+
+def _sessions_like(day_type: pl.Expr, runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
+    told = told_by_chargers(runtime, as_of)
+    ended = words_and_outcomes(past_sessions(ended_by(told, as_of))).filter(~pl.col("ongoing"))
+    learned = stay_model_at(ended, as_of)
+    start, end = market_day.bounds(day, MARKET_TZ)
+    return session_forecast(told, start, end, MARKET_TZ, as_of, learned, day_type=day_type)
 
 
 def told_by_chargers(runtime: Runtime, as_of: datetime) -> pl.DataFrame:
@@ -184,6 +194,10 @@ CANDIDATES: Mapping[str, Mapping[str, Candidate]] = {
     },
     "temperature": {"similar-day": temperature_like_recent_days},
     "price": {"lear": price_from_fundamentals, "similar-day": price_like_recent_days},
-    "sessions": {"learned": sessions_as_learned, "stated": sessions_as_stated},
+    "sessions": {
+        "learned": sessions_as_learned,
+        "stated": sessions_as_stated,
+        "weekday": sessions_by_weekday,
+    },
 }
 """By target; the first one answers until there is evidence for another (`champions`)."""
