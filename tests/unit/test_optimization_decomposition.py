@@ -15,7 +15,7 @@ from vpp_pipeline.optimization.decomposition import coupled, decompose
 from vpp_pipeline.optimization.decomposition.answers import link_prices
 from vpp_pipeline.optimization.decomposition.at_prices import answer
 from vpp_pipeline.optimization.decomposition.coupled import CoupledError
-from vpp_pipeline.optimization.decomposition.decompose import relax
+from vpp_pipeline.optimization.decomposition.decompose import cost_eur, relax
 from vpp_pipeline.optimization.decomposition.master import MasterError, next_prices
 from vpp_pipeline.optimization.decomposition.shared import Shared
 from vpp_pipeline.optimization.decomposition.together import (
@@ -150,6 +150,7 @@ def test_limits_that_were_thought_not_to_bind_are_kept_all_the_same():
         ),
         nowhere,
         nothing_beside(problem),
+        None,
         1e-6,
     )
     limits = problem.sites
@@ -161,7 +162,7 @@ def test_limits_that_were_thought_not_to_bind_are_kept_all_the_same():
         return max(over.max(), under.max())
 
     assert beyond(unlimited) > 0.1
-    assert beyond(solve_together(problem, nowhere, nothing_beside(problem), 1e-6)) < 1e-5
+    assert beyond(solve_together(problem, nowhere, nothing_beside(problem), None, 1e-6)) < 1e-5
 
 
 @pytest.mark.parametrize("market", COUPLED)
@@ -178,7 +179,7 @@ def test_a_part_beside_the_rests_power_finds_the_wholes_optimum(market):
     rest_kw += problem.sites.base_kw[:, ~some].sum(axis=1)
     if market == "reserve":
         rest_kw = np.concatenate([rest_kw, *answers.reserve_kw[:, ~stores].sum(axis=1)])
-    fitted = solve_together(part, some[some], rest_kw, 1e-8).answers
+    fitted = solve_together(part, some[some], rest_kw, None, 1e-8).answers
     np.testing.assert_allclose(fitted.charge_kw, answers.charge_kw[stores], atol=0.05)
     np.testing.assert_allclose(fitted.source_kw, answers.source_kw[sources], atol=0.05)
 
@@ -221,6 +222,18 @@ def test_warm_prices_change_the_way_and_not_where_it_leads(in_passes):
         again = relax(problem, 5e-4, IN_TIME, warm)
         assert again.gap <= 5e-4
         assert again.cost_eur == pytest.approx(cold.cost_eur, rel=1e-3)
+
+
+@pytest.mark.parametrize("market", COUPLED)
+def test_a_start_from_near_prices_leads_where_the_middle_of_all_boxes_does(market):
+    problem = sample(60, 4, market)
+    limited = np.ones(len(problem.sites.import_limit_kw), dtype=bool)
+    cold = solve_together(problem, limited, nothing_beside(problem), None, 1e-5)
+    near = replace(problem, price_eur_per_kwh=1.1 * problem.price_eur_per_kwh)
+    prices = solve_together(near, limited, nothing_beside(near), None, 1e-3).prices
+    warm = solve_together(problem, limited, nothing_beside(problem), prices, 1e-5)
+    reached = [cost_eur(problem, found.answers) for found in (cold, warm)]
+    assert reached[0] == pytest.approx(reached[1], rel=1e-3 if market == "reserve" else 1e-4)
 
 
 def test_after_the_deadline_the_first_answer_stands_with_its_proof(in_passes):
@@ -344,7 +357,7 @@ def test_within_the_trust_all_prices_still_fit_the_portfolio(market):
     problem = sample(45, 9, market)
     guess = market_prices(problem)
     answers, limited = answer(problem, guess)
-    follows = solve_together(problem, limited, nothing_beside(problem), 1e-4).follows
+    follows = solve_together(problem, limited, nothing_beside(problem), None, 1e-4).follows
     shared, links = shared_of(problem, nothing_beside(problem)), link_prices(problem, guess)
     power = answers.links_kw(problem)
     told = prices_of(problem, next_prices(shared, links, power, follows, 1e-4))
@@ -366,7 +379,7 @@ def test_the_fleets_own_optimum_is_where_the_master_stays(market):
     problem = sample(45, 8, market)
     still = nothing_beside(problem)
     _, limited = answer(problem, market_prices(problem))
-    found = solve_together(problem, limited, still, 1e-8)
+    found = solve_together(problem, limited, still, None, 1e-8)
     told = prices_of(
         problem,
         next_prices(

@@ -144,7 +144,8 @@ def test_the_answer_to_shared_prices_is_what_dense_algebra_gives(market, limited
     (gap, short, proof), answered, power, pushed = linearised(of, at, price, 36)
 
     rows, links = dense(of)
-    theta = 1 / (of.quadratic + at.at_low / (at.x - of.low) + at.at_high / (of.high - at.x))
+    held = method.PROXIMAL_EUR / (of.high - of.low)
+    theta = 1 / (of.quadratic + at.at_low / (at.x - of.low) + at.at_high / (of.high - at.x) + held)
     system = (rows * theta) @ rows.T
     both = (rows * theta) @ links.T
     expected = (links * theta) @ links.T - both.T @ np.linalg.solve(system, both)
@@ -208,14 +209,14 @@ def test_power_follows_the_shared_prices_as_the_answer_says(market, limited):
     problem = narrower(sample(10, 8, steps=8, portfolio=market), 0.6, 0.6)
     _, of = programmes_of(problem, limited=limited)
     price = link_price(problem)
-    _, answered = on_the_central_path(of, price, 1e-3)
+    _, answered = on_the_central_path(of, price, 1.0)
     told = [link for link in range(len(price)) if answered[link, link] > 0]
     assert len(told) >= 8
     for link in told[::3]:
         step = np.zeros_like(price)
         step[link] = 1e-6
-        up, _ = on_the_central_path(of, price + step, 1e-3)
-        down, _ = on_the_central_path(of, price - step, 1e-3)
+        up, _ = on_the_central_path(of, price + step, 1.0)
+        down, _ = on_the_central_path(of, price - step, 1.0)
         moved = (up - down) / 2e-6
         np.testing.assert_allclose(
             moved, answered[:, link], rtol=1e-4, atol=1e-4 * answered[link, link]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vpp_pipeline.optimization.decomposition.assembly_kernel import write_blocks
+from vpp_pipeline.optimization.decomposition.assembly_kernel import write_blocks, write_meetings
 from vpp_pipeline.threads import side_by_side
 
 if TYPE_CHECKING:
@@ -44,6 +44,9 @@ class Programmes(NamedTuple):
     high: Floats  # (V,)
     link: Indices  # (V,) -1 where there is none
     link_value: Floats  # (V,)
+    meeting_first: Places  # (B+1,) of the shared rows that a block's rows meet, in time's order
+    meeting_link: Indices  # (M,)
+    meeting_row: Indices  # (M,) the first of the block's rows that it meets
     target: Places  # (V,) place in the flat results, see `result_places`
     right: Floats  # (R,)
     row_target: Places  # (R,) place in the flat multipliers, see `multiplier_places`
@@ -89,6 +92,13 @@ def assemble(part: Part) -> Programmes:
     made.entry_first[-1] = entries
     for link in side_by_side(lambda run: write(made, run, fill=True), runs):
         made.fixed_link[:] += link
+    made.meeting_first.cumsum(out=made.meeting_first)
+    meetings = int(made.meeting_first[-1])
+    made = made._replace(
+        meeting_link=np.zeros(meetings, dtype=np.int32),
+        meeting_row=np.zeros(meetings, dtype=np.int32),
+    )
+    list(side_by_side(lambda run: write_meetings(made, *run), runs))
     return made
 
 
@@ -108,6 +118,9 @@ def _empty(blocks: int, sizes: tuple[int, int, int], steps: int, results: int) -
         high=np.zeros(variables),
         link=np.full(variables, -1, dtype=np.int32),
         link_value=np.zeros(variables),
+        meeting_first=np.zeros(blocks + 1, dtype=np.int64),
+        meeting_link=np.zeros(0, dtype=np.int32),
+        meeting_row=np.zeros(0, dtype=np.int32),
         target=np.zeros(variables, dtype=np.int64),
         right=np.zeros(rows),
         row_target=np.zeros(rows, dtype=np.int64),

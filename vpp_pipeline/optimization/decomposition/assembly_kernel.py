@@ -363,17 +363,19 @@ def write_blocks(part, out, fixed_link, run, fill, ends, places):
             at = _add_outputs(part, out, into, rows, at, g, g - g0)
         at = _add_connection(part, out, into, rows, at, b)
         if fill:
-            out.width[b] = _width(out, begin[0], at[0], part.charge_max_kw.shape[1])
+            out.width[b], out.meeting_first[b + 1] = _width(out, begin[0], at[0])
         else:
             ends[b + 1, 0], ends[b + 1, 1], ends[b + 1, 2] = at[0], count, at[1]
 
 
 @_kernel
-def _width(out, first, last, steps):
-    """Return the widest spread of rows that a variable, or a shared row, brings together."""
-    width = 1
-    lowest = np.full(3 * steps, _NOWHERE, dtype=np.int64)
-    highest = np.full(3 * steps, -1, dtype=np.int64)
+def _width(out, first, last):
+    """Return the widest spread of rows that a variable, or a shared row, brings together, and how
+    many shared rows do.
+    """
+    width, meetings = 1, 0
+    lowest = np.full(3 * out.steps, _NOWHERE, dtype=np.int64)
+    highest = np.full(3 * out.steps, -1, dtype=np.int64)
     for v in range(first, last):
         low, high = _NOWHERE, -1
         for z in range(out.entry_first[v], out.entry_first[v + 1]):
@@ -384,7 +386,28 @@ def _width(out, first, last, steps):
         width = max(width, high - low)
         link = out.link[v]
         if link >= 0:
+            meetings += highest[link] < 0
             lowest[link] = min(lowest[link], low)
             highest[link] = max(highest[link], high)
             width = max(width, highest[link] - lowest[link])
-    return width
+    return width, meetings
+
+
+@_kernel
+def write_meetings(out, first, last):
+    """Write which shared rows the rows of blocks [first, last) meet, and where: in time's order."""
+    links = 3 * out.steps
+    lowest = np.empty(links, dtype=np.int64)
+    for b in range(first, last):
+        lowest[:] = _NOWHERE
+        for v in range(out.variable_first[b], out.variable_first[b + 1]):
+            link = out.link[v]
+            if link >= 0:
+                for z in range(out.entry_first[v], out.entry_first[v + 1]):
+                    lowest[link] = min(lowest[link], out.entry_row[z])
+        m = out.meeting_first[b]
+        for t in range(out.steps):
+            for link in range(t, links, out.steps):
+                if lowest[link] < _NOWHERE:
+                    out.meeting_link[m], out.meeting_row[m] = link, lowest[link]
+                    m += 1

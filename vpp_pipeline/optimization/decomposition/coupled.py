@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.optimize import lsq_linear
 from threadpoolctl import threadpool_limits
 
 from vpp_pipeline.optimization.decomposition import interior_point as blocks
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
 _STEPS_AT_MOST = 100
 _START_EUR = 1.0  # complementarity of each bound; measured: 25-34 steps, against 28-42 from 0.01
+_ALONE_EUR = 1e-2  # the same where the blocks begin alone, at known prices
+_ROUGHLY_EUR = 0.1  # how near each comes to its best there: nearer saves no further step
+_AWAY = 3e-3  # of its range, that a variable then begins away from each bound
+_FREE_EUR = 1e-3  # complementarity of each bound there
 _PIECES = 2 * THREADS
 _ROUNDING = 1e-13
 _FEW = 2e-4  # of all variables: so many do not shorten all others' step, but go less far
@@ -95,8 +100,11 @@ class _Direction:
     curved: float
 
 
-def solve_coupled(of: Programmes, shared: Shared, tolerance: float) -> Coupled:
+def solve_coupled(of: Programmes, shared: Shared, near: Floats | None, tolerance: float) -> Coupled:
     """Solve to a gap of `tolerance` times the portfolio's own cost, or as near as numbers allow.
+
+    `near` (rows,) are prices to begin from, EUR/kW: those of a problem like this one. Prices that
+    have little to do with this one's are worse than none.
 
     Residuals are left that cost no more than that: they are repaired, and counted in the proof.
 
@@ -106,33 +114,64 @@ def solve_coupled(of: Programmes, shared: Shared, tolerance: float) -> Coupled:
     few = few if few >= _FEWEST else 0
     with ThreadPoolExecutor(THREADS) as pool, threadpool_limits(1, "blas"):
         try:
-            return _Method(of, shared, pool, few=few).run(tolerance)
+            return _Method(of, shared, near, pool, few=few).run(tolerance)
         except CoupledError:
-            if not few:
+            if near is None and not few:
                 raise
-            return _Method(of, shared, pool, few=0).run(tolerance)
+            return _Method(of, shared, None, pool, few=0).run(tolerance)
 
 
 class _Method:
     def __init__(
-        self, of: Programmes, shared: Shared, pool: ThreadPoolExecutor, *, few: int
+        self,
+        of: Programmes,
+        shared: Shared,
+        near: Floats | None,
+        pool: ThreadPoolExecutor,
+        *,
+        few: int,
     ) -> None:
         self.of, self.shared, self.pool, self.few = of, shared, pool, few
-        self.at = blocks.begin(of, _START_EUR)
-        self.right = shared.right.copy()
-        self.right[: shared.links] -= of.fixed_link[: shared.links]
-        middle = 0.5 * (shared.low + shared.high)
-        self.own = _Own(
-            v=middle,
-            at_low=_START_EUR / (middle - shared.low),
-            at_high=_START_EUR / (shared.high - middle),
-            price=np.zeros(len(shared.right)),
-        )
         marks = np.searchsorted(
             of.variable_first, np.linspace(0, of.variable_first[-1], _PIECES + 1)
         )
         marks = np.unique(np.concatenate([[0], marks[1:-1], [len(of.width)]])).tolist()
         self.pieces = list(itertools.pairwise(marks))
+        self.right = shared.right.copy()
+        self.right[: shared.links] -= of.fixed_link[: shared.links]
+        if near is None:
+            self.at = blocks.begin(of, _START_EUR)
+            self.own = _middle(shared)
+        else:
+            self.at = blocks.begin(of, _ALONE_EUR)
+            self.each(partial(self._settle, near[: shared.links]))
+            self.own = self._beside_blocks(near)
+
+    def _settle(self, price: Floats, first: int, last: int) -> None:
+        """Bring blocks near their best at these prices, and away from their bounds again.
+
+        Such a start is that of Yildirim & Wright, SIAM J. Optim. 12, 2002.
+        """
+        blocks.solve_alone(self.of, self.at, first, last, price, _ROUGHLY_EUR)
+        blocks.unbind(self.of, self.at, first, last, _AWAY, _FREE_EUR)
+
+    def _beside_blocks(self, price: Floats) -> _Own:
+        """Return the shared rows' own variables as fit the blocks best, away from their bounds."""
+        of, shared = self.of, self.shared
+        missing = self.right.copy()
+        missing[: shared.links] -= np.bincount(
+            of.link + 1, of.link_value * self.at.x, shared.links + 1
+        )[1:]
+        fitted = lsq_linear(shared.matrix, missing, (shared.low, shared.high)).x
+        away = _AWAY * (shared.high - shared.low)
+        v = np.clip(fitted, shared.low + away, shared.high - away)
+        reduced = shared.cost - shared.matrix.T @ price
+        return _Own(
+            v=v,
+            at_low=np.maximum(reduced, 0.0) + _FREE_EUR / (v - shared.low),
+            at_high=np.maximum(-reduced, 0.0) + _FREE_EUR / (shared.high - v),
+            price=price.copy(),
+        )
 
     def each(self, task: Callable[[int, int], Any]) -> list[Any]:
         return list(self.pool.map(lambda piece: task(*piece), self.pieces))
@@ -296,6 +335,16 @@ class _Method:
         own.at_low = _kept(own.at_low, dual * way.d_low, own_keep)
         own.at_high = _kept(own.at_high, dual * way.d_high, own_keep)
         own.price = own.price + dual * way.d_price
+
+
+def _middle(shared: Shared) -> _Own:
+    middle = 0.5 * (shared.low + shared.high)
+    return _Own(
+        v=middle,
+        at_low=_START_EUR / (middle - shared.low),
+        at_high=_START_EUR / (shared.high - middle),
+        price=np.zeros(len(shared.right)),
+    )
 
 
 def _factored(system: Floats) -> tuple[Floats, bool]:

@@ -39,6 +39,8 @@ _KINKED_TOGETHER_AT_MOST = 40_000  # a sample tells little of prices that two im
 _SAMPLE_SHARE, _SAMPLE_MOST = 0.1, 4_000  # of the devices, for finding the prices; at most so many
 _SAMPLE_LEAST = (1_000, 2_000)  # the closer the gap wanted, the more
 _SAMPLE_TIMES_GAP = 0.2
+_WORTH_A_SAMPLE = 1_000  # devices: above, a sample's prices save more steps than they cost
+_FIRST_TOLERANCE = 1e-3  # of a sample that only tells where to begin
 _GOLDEN = 0.5 * (5**0.5 - 1)  # of a stride: multiples of it lie far from each other
 _NEAR_LIMIT = 0.6  # a site that uses so much of a limit may reach it
 _PASSES_AT_MOST = 6
@@ -77,13 +79,13 @@ def relax(problem: Problem, tolerance: float, deadline: float, warm: Prices | No
     kinked = np.any(portfolio.shortage_eur_per_kwh > portfolio.surplus_eur_per_kwh)
     most = _KINKED_TOGETHER_AT_MOST if kinked else _TOGETHER_AT_MOST
     if len(problem.stores.place) + len(problem.sources.place) <= most:
-        limited = binding_sites(problem, guess)
-        still = np.zeros(len(link_prices(problem, guess)))
-        found = solve_together(problem, limited, still, tolerance / 2)
-        here = _judged(problem, found.answers, limited, found.prices, 2)
-        if here.gap <= tolerance or _every(problem, tolerance, 1).all():
-            return here  # a balance would solve the same again
-        return balanced(problem, here, tolerance, 0)
+        near = warm or _first_prices(problem, guess)
+        here = _together(problem, binding_sites(problem, near or guess), near, tolerance / 2)
+        if here.gap <= tolerance or time.perf_counter() > deadline:
+            return here
+        if not _every(problem, tolerance, 1).all():
+            return balanced(problem, here, tolerance, 0)
+        return _nearer(problem, here, tolerance)
     return _passes(problem, tolerance, deadline, guess, warm=warm is not None)
 
 
@@ -137,6 +139,36 @@ def _passes(
         prices = prices_of(problem, told)
 
 
+def _together(
+    problem: Problem, limited: Bools, near: Prices | None, tolerance: float
+) -> Relaxation:
+    """Solve all sites as one."""
+    still = np.zeros(len(link_prices(problem, market_prices(problem))))
+    found = solve_together(problem, limited, still, near, tolerance)
+    return _judged(problem, found.answers, limited, found.prices, 2)
+
+
+def _nearer(problem: Problem, found: Relaxation, tolerance: float) -> Relaxation:
+    """Solve all sites again: what was asked for was a share of the portfolio's cost, not of all's."""
+    asked = 0.5 * tolerance * min(tolerance / found.gap, 1.0)
+    try:
+        return _better_of(found, _together(problem, found.limited, found.prices, asked))
+    except CoupledError:
+        return found
+
+
+def _first_prices(problem: Problem, guess: Prices) -> Prices | None:
+    """Return the prices of a tenth of the sites, to begin from; nothing where that is too few."""
+    many = len(problem.stores.place) + len(problem.sources.place)
+    if many < _WORTH_A_SAMPLE:
+        return None
+    sample = _spread(problem, _SAMPLE_SHARE * many, 0)
+    try:
+        return _sampled(problem, sample, float(sample.mean()), guess, _FIRST_TOLERANCE).prices
+    except CoupledError:
+        return None
+
+
 def _sampled(
     problem: Problem, sample: Bools, share: float, guess: Prices, tolerance: float
 ) -> Together:
@@ -145,7 +177,7 @@ def _sampled(
     beside_kw = np.zeros(len(link_prices(problem, guess)))
     own_kw = part.sites.base_kw.sum(axis=1)
     beside_kw[: len(own_kw)] = share * problem.sites.base_kw.sum(axis=1) - own_kw
-    return solve_together(part, binding_sites(part, guess), beside_kw, tolerance / 2)
+    return solve_together(part, binding_sites(part, guess), beside_kw, None, tolerance / 2)
 
 
 def balanced(problem: Problem, found: Relaxation, tolerance: float, nth: int) -> Relaxation:
@@ -184,7 +216,9 @@ def _beside_others(
     whole = found.answers.links_kw(problem)
     whole[:steps] += problem.sites.base_kw.sum(axis=1)
     near = using(part, found.answers.site_kw(problem)[:, chosen], _NEAR_LIMIT)
-    return solve_together(part, found.limited[chosen] | near, share * whole - mine, tolerance / 2)
+    beside_kw = share * whole - mine
+    limited = found.limited[chosen] | near
+    return solve_together(part, limited, beside_kw, found.prices, tolerance / 2)
 
 
 def _judged(
@@ -236,12 +270,17 @@ def cost_eur(problem: Problem, answers: Answers) -> float:
 
 
 def _every(problem: Problem, tolerance: float, begin: int) -> Bools:
-    """Return a sample of the sites (K,), evenly from the smallest to the largest."""
+    """Return a sample of the sites (K,), the larger the closer the gap wanted."""
+    many = len(problem.stores.place) + len(problem.sources.place)
+    least = float(np.clip(_SAMPLE_TIMES_GAP / max(tolerance, 1e-9), *_SAMPLE_LEAST))
+    return _spread(problem, min(max(_SAMPLE_SHARE * many, least), _SAMPLE_MOST), begin)
+
+
+def _spread(problem: Problem, sample: float, begin: int) -> Bools:
+    """Return sites (K,) with about so many devices, evenly from the smallest to the largest."""
     sites = problem.sites
     count = len(sites.import_limit_kw)
     many = len(problem.stores.place) + len(problem.sources.place)
-    least = float(np.clip(_SAMPLE_TIMES_GAP / max(tolerance, 1e-9), *_SAMPLE_LEAST))
-    sample = min(max(_SAMPLE_SHARE * many, least), _SAMPLE_MOST)
     stride = max(many / sample, 1.0)
     order = np.argsort(sites.import_limit_kw, kind="stable")
     places = np.arange(begin * _GOLDEN % 1 * stride, count, stride).astype(np.int64)

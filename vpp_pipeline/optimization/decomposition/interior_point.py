@@ -36,7 +36,6 @@ NEAR_BOUND = 0.9995  # of the way to the nearest bound
 _LEAST_SLACK = 1e-14
 _LEAST_PIVOT = 1e-30
 _NO_PIVOT = 1e-30  # a row that says nothing new is left out, as by an infinite pivot: its inverse
-_NOWHERE = 1 << 40
 LEAST_SHARE = 1e-13  # of its range, that a variable keeps from each bound
 LEAST_MULTIPLIER = 1e-16
 PROXIMAL_EUR = 1e-5  # rho: what its whole range changes a variable's price by, in a step
@@ -61,6 +60,7 @@ class Iterate(NamedTuple):
     d_high: Floats
     dy: Floats  # (R,)
     band: Floats  # (R, W)
+    given: Floats  # (M, W) G: a shared row's column, from the first of the block's rows it meets
     inverse_pivot: Floats  # (R,)
 
 
@@ -87,6 +87,7 @@ def begin(programmes: Programmes, complementarity_eur: float) -> Iterate:
         by_high=empty[7],
         dy=np.zeros(rows),
         band=np.zeros((rows, width)),
+        given=np.zeros((len(programmes.meeting_link), width)),
         inverse_pivot=np.zeros(rows),
     )
 
@@ -344,6 +345,21 @@ def solve_alone(of, at, first, last, price, tolerance_eur):
 
 
 @_kernel
+def unbind(of, at, first, last, share, complementarity_eur):
+    """Move blocks [first, last) away from their bounds, and let each bound and multiplier have at
+    least this product: near where they were, but free to go elsewhere.
+    """
+    for v in range(of.variable_first[first], of.variable_first[last]):
+        low, high = of.low[v], of.high[v]
+        away = share * (high - low)
+        x = min(max(at.x[v], low + away), high - away)
+        reduced = at.at_low[v] - at.at_high[v]
+        at.x[v] = x
+        at.at_low[v] = max(reduced, 0.0) + complementarity_eur / (x - low)
+        at.at_high[v] = max(-reduced, 0.0) + complementarity_eur / (high - x)
+
+
+@_kernel
 def collect(of, at, result, multiplier):
     """Add the variables to the flat results, and write the rows' multipliers."""
     for v in range(len(of.linear)):
@@ -367,82 +383,83 @@ def _multiply(row, times):
 
 
 @_kernel
-def _answer_of_chain(factor, inverse, lowest, given, order, row, shared):
+def _answer_of_chain(factor, inverse, rows, given, row, shared):
     """Take G' M⁻¹ G from `shared` where M has three diagonals and each shared row meets one row.
 
     `row` is the row of M⁻¹ G at hand, from the last to the first: above the diagonal each row of
     the inverse of such an M is a multiple of the next.
     """
-    begin = columns = len(order)
+    begin = columns = len(rows)
     for i in range(len(factor) - 1, -1, -1):
         if begin < columns:
             _multiply(row[begin:columns], -factor[i + 1])
-        if begin and lowest[order[begin - 1]] == i:
+        if begin and rows[begin - 1] == i:
             begin -= 1
-            link = order[begin]
-            row[begin] = inverse[i] * given[link]
-            _add(shared[link, link : link + columns - begin], row[begin:columns], -given[link])
+            row[begin] = inverse[i] * given[begin]
+            _add(shared[begin, begin:columns], row[begin:columns], -given[begin])
+
+
+@_kernel
+def _meet(of, at, b, shared, power, place):
+    """Write a block's G; add B theta B' to `shared`, and the shared rows' own power to `power`.
+
+    `place` (L,) is written over.
+    """
+    v0, v1 = of.variable_first[b], of.variable_first[b + 1]
+    m0, m1 = of.meeting_first[b], of.meeting_first[b + 1]
+    at.given[m0:m1, : of.width[b] + 1] = 0.0
+    for m in range(m0, m1):
+        place[of.meeting_link[m]] = m
+    x, theta, entries = at.x[v0:v1], at.theta[v0:v1], of.entry_first[v0 : v1 + 1]
+    links, link_value = of.link[v0:v1], of.link_value[v0:v1]
+    for v in range(len(links)):
+        link = links[v]
+        if link < 0:
+            continue
+        power[link] += link_value[v] * x[v]
+        weighted = theta[v] * link_value[v]
+        shared[link, link] += weighted * link_value[v]
+        for z in range(entries[v], entries[v + 1]):
+            m = place[link]
+            at.given[m, of.entry_row[z] - of.meeting_row[m]] += weighted * of.entry_value[z]
 
 
 @_kernel
 def _answer(of, at, b, shared, room):
-    """Add a block's E, from its factored system, to `shared` (L, L); `room` is written over.
+    """Take a block's G' M⁻¹ G, from its factored system, from `shared` (L, L).
 
-    Of two shared rows only one of the two equal elements is added to: E = shared + shared' less
-    the diagonal.
+    `room` is written over. Of two shared rows only one of the two equal elements is changed:
+    E = shared + shared' less the diagonal.
     """
-    v0, v1 = of.variable_first[b], of.variable_first[b + 1]
-    r0, r1 = of.row_first[b], of.row_first[b + 1]
-    width, count, links = of.width[b], r1 - r0, len(shared)
-    lowest, order, given, near, found, total = room
-    lowest[:] = _NOWHERE
-    single = width == 1
-    for v in range(v0, v1):
-        link = of.link[v]
-        if link < 0:
-            continue
-        shared[link, link] += at.theta[v] * of.link_value[v] ** 2
-        for z in range(of.entry_first[v], of.entry_first[v + 1]):
-            row = of.entry_row[z]
-            single &= lowest[link] == _NOWHERE or lowest[link] == row
-            lowest[link] = min(lowest[link], row)
-    columns, steps = 0, of.steps
-    for t in range(steps):  # a block's rows are in the order of time, and so are its links
-        for link in range(t, links, steps):
-            if lowest[link] < _NOWHERE:
-                order[columns] = link
-                columns += 1
-                given[link, : width + 1] = 0.0
+    m0, m1 = of.meeting_first[b], of.meeting_first[b + 1]
+    columns = m1 - m0
     if columns == 0:
         return
-    in_a_row = True
+    r0, r1 = of.row_first[b], of.row_first[b + 1]
+    width, count = of.width[b], r1 - r0
+    links, rows, given = of.meeting_link[m0:m1], of.meeting_row[m0:m1], at.given[m0:m1]
+    near, found, total = room
+    in_a_row = links[columns - 1] - links[0] == columns - 1
     for c in range(1, columns):
-        in_a_row &= order[c] == order[c - 1] + 1
-    for v in range(v0, v1):
-        link = of.link[v]
-        if link >= 0:
-            weighted = at.theta[v] * of.link_value[v]
-            for z in range(of.entry_first[v], of.entry_first[v + 1]):
-                given[link, of.entry_row[z] - lowest[link]] += weighted * of.entry_value[z]
+        in_a_row &= links[c] == links[c - 1] + 1
+    first_link = links[0]
+    square = shared[first_link : first_link + columns, first_link : first_link + columns]
     _inverse(at.band, r0, r1, width, at.inverse_pivot, near)
-    if single and in_a_row:
-        _answer_of_chain(
-            at.band[r0:r1, 1], near[:, 0], lowest, given[:, 0], order[:columns], total, shared
-        )
+    if in_a_row and width == 1 and not np.any(given[:, 1]):
+        _answer_of_chain(at.band[r0:r1, 1], near[:, 0], rows, given[:, 0], total, square)
         return
     for c in range(columns):
-        link = order[c]
-        first = lowest[link]
+        first = rows[c]
         last = min(count - 1, first + width)
         for i in range(first, last + 1):
             value = 0.0
             for d in range(last - first + 1):
                 j = first + d
-                value += given[link, d] * (near[i, i - j] if i >= j else near[j, j - i])
+                value += given[c, d] * (near[i, i - j] if i >= j else near[j, j - i])
             found[i, c] = value  # M⁻¹ G, where it is needed
     begin = columns
     for i in range(count - 1, -1, -1):
-        while begin > 0 and lowest[order[begin - 1]] > i:
+        while begin > 0 and rows[begin - 1] > i:
             begin -= 1
         found[i, begin:columns] = 0.0
         for k in range(i + 1, min(i + width, count - 1) + 1):
@@ -450,24 +467,23 @@ def _answer(of, at, b, shared, room):
             if value != 0.0:
                 _add(found[i, begin:columns], found[k, begin:columns], -value)
     for o in range(columns):
-        link = order[o]
         total[o:columns] = 0.0
-        for d in range(min(width, count - 1 - lowest[link]) + 1):
-            value = given[link, d]
+        for d in range(min(width, count - 1 - rows[o]) + 1):
+            value = given[o, d]
             if value != 0.0:
-                _add(total[o:columns], found[lowest[link] + d, o:columns], value)
+                _add(total[o:columns], found[rows[o] + d, o:columns], value)
         if in_a_row:
-            _add(shared[link, link : link + columns - o], total[o:columns], -1.0)
+            _add(square[o, o:columns], total[o:columns], -1.0)
         else:
             for c in range(o, columns):
-                shared[link, order[c]] -= total[c]
+                shared[links[o], links[c]] -= total[c]
 
 
 @_kernel
-def linearise(of, at, first, last, price, shared, link, pushed):
+def linearise(of, at, first, last, price, shared, power, pushed):
     """Linearise blocks [first, last), and begin their way straight to complementarity 0.
 
-    Add their E to `shared`, what they put on the shared rows to `link`, and what they push onto
+    Add their E to `shared`, what they put on the shared rows to `power`, and what they push onto
     them by themselves to `pushed`. Return sums of what `_linearise` does.
     """
     gap = short = proof = 0.0
@@ -475,40 +491,34 @@ def linearise(of, at, first, last, price, shared, link, pushed):
     for b in range(first, last):
         longest = max(longest, of.row_first[b + 1] - of.row_first[b])
         widest = max(widest, of.width[b])
-    room = (
-        np.empty(links, dtype=np.int64),
-        np.empty(links, dtype=np.int64),
-        np.empty((links, widest + 1)),
-        np.empty((longest, widest + 1)),
-        np.empty((longest, links)),
-        np.empty(links),
-    )
+    room = (np.empty((longest, widest + 1)), np.empty((longest, links)), np.empty(links))
+    place = np.zeros(links, dtype=np.int64)
     for b in range(first, last):
         told = _linearise(of, at, b, price)
         gap += told[0]
         short += told[1]
         proof += told[2]
+        _meet(of, at, b, shared, power, place)
         _aim(of, at, b, 0.0, 0.0)
         _push(of, at, b, pushed)
         _answer(of, at, b, shared, room)
-        for v in range(of.variable_first[b], of.variable_first[b + 1]):
-            if of.link[v] >= 0:
-                link[of.link[v]] += of.link_value[v] * at.x[v]
     return gap, short, proof
 
 
 @_kernel
 def _push(of, at, b, pushed):
     """Add what a block whose direction has begun pushes onto the shared rows by itself."""
-    r0 = of.row_first[b]
-    for v in range(of.variable_first[b], of.variable_first[b + 1]):
-        link = of.link[v]
-        if link < 0:
-            continue
-        push = at.push[v]
-        for z in range(of.entry_first[v], of.entry_first[v + 1]):
-            push += of.entry_value[z] * at.dy[r0 + of.entry_row[z]]
-        pushed[link] += of.link_value[v] * at.theta[v] * push
+    v0, v1 = of.variable_first[b], of.variable_first[b + 1]
+    links, link_value = of.link[v0:v1], of.link_value[v0:v1]
+    theta, push = at.theta[v0:v1], at.push[v0:v1]
+    for v in range(len(links)):
+        if links[v] >= 0:
+            pushed[links[v]] += link_value[v] * theta[v] * push[v]
+    dy = at.dy[of.row_first[b] : of.row_first[b + 1]]
+    for m in range(of.meeting_first[b], of.meeting_first[b + 1]):
+        first = of.meeting_row[m]
+        for r in range(first, min(first + of.width[b] + 1, len(dy))):
+            pushed[of.meeting_link[m]] += at.given[m, r - first] * dy[r]
 
 
 @_kernel
@@ -526,21 +536,21 @@ def direct(of, at, first, last, d_price, centre, bend, counts):
     Return what `_direct` tells of all of them; `counts` (2, LENGTHS) are added to by `_count`.
     """
     told = _nothing_told()
-    start = of.row_first[first]
-    shift = np.zeros(of.row_first[last] - start)
+    longest = 0
     for b in range(first, last):
-        r0, r1 = of.row_first[b], of.row_first[b + 1]
-        for v in range(of.variable_first[b], of.variable_first[b + 1]):
-            link = of.link[v]
-            if link < 0:
-                continue
-            moved = at.theta[v] * of.link_value[v] * d_price[link]
-            for z in range(of.entry_first[v], of.entry_first[v + 1]):
-                shift[r0 - start + of.entry_row[z]] += of.entry_value[z] * moved
-        of_block = shift[r0 - start : r1 - start]
-        _back(at.band[r0:r1], 0, r1 - r0, of.width[b], at.inverse_pivot[r0:r1], of_block)
-        for r in range(r0, r1):
-            at.dy[r] -= of_block[r - r0]
+        longest = max(longest, of.row_first[b + 1] - of.row_first[b])
+    room = np.empty(longest)
+    for b in range(first, last):
+        r0, r1, width = of.row_first[b], of.row_first[b + 1], of.width[b]
+        dy, shift = at.dy[r0:r1], room[: r1 - r0]
+        shift[:] = 0.0
+        for m in range(of.meeting_first[b], of.meeting_first[b + 1]):
+            changed = d_price[of.meeting_link[m]]
+            row = of.meeting_row[m]
+            for r in range(row, min(row + width + 1, len(shift))):
+                shift[r] += at.given[m, r - row] * changed
+        _back(at.band[r0:r1], 0, r1 - r0, width, at.inverse_pivot[r0:r1], shift)
+        _add(dy, shift, -1.0)
         if _direct(of, at, b, d_price, centre, bend, told):
             _count(of, at, b, counts)
     return told

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vpp_pipeline.delivery_day import STEP_H
-from vpp_pipeline.optimization.decomposition.answers import Answers
+from vpp_pipeline.optimization.decomposition.answers import Answers, link_prices
 from vpp_pipeline.optimization.decomposition.assembly import assemble
 from vpp_pipeline.optimization.decomposition.at_prices import are_few, solve_sites, using
 from vpp_pipeline.optimization.decomposition.blocks import cut, pack
@@ -34,22 +34,27 @@ class Together:
     follows: Floats  # (links, links) kW for a EUR/kW more in a quarter-hour
 
 
-def solve_together(problem: Problem, limited: Bools, rest_kw: Floats, tolerance: float) -> Together:
+def solve_together(
+    problem: Problem, limited: Bools, rest_kw: Floats, near: Prices | None, tolerance: float
+) -> Together:
     """Solve a problem's sites beside the power of others (T,), and keep every limit.
 
-    `limited` (K,) tells the sites whose limits may bind. Where others turn out to, few devices are
-    solved again, all together; of many only those sites, at the same prices, and the portfolio is
-    that little off. Raises `CoupledError` where the method breaks down.
+    `near` are the prices of a problem like this one, to begin from. `limited` (K,) tells the sites
+    whose limits may bind. Where others turn out to, few devices are solved again, all together; of
+    many only those sites, at the same prices, and the portfolio is that little off. Raises
+    `CoupledError` where the method breaks down.
     """
     blocks = cut(problem, np.ones_like(limited), limited)
     programmes = assemble(pack(problem, blocks))
-    found = solve_coupled(programmes, shared_of(problem, rest_kw), tolerance)
+    shared = shared_of(problem, rest_kw)
+    begin = None if near is None else _row_prices(problem, near, len(shared.right))
+    found = solve_coupled(programmes, shared, begin, tolerance)
     answers = Answers.blank(problem)
     answers.fill(blocks, programmes, found.at)
     prices = prices_of(problem, found.price)
     missed = using(problem, answers.site_kw(problem), 1.0) & ~limited
     if missed.any() and are_few(problem):
-        return solve_together(problem, limited | missed, rest_kw, tolerance)
+        return solve_together(problem, limited | missed, rest_kw, prices, tolerance)
     solve_sites(problem, missed, prices, answers)
     return Together(answers, prices, found.answer)
 
@@ -64,6 +69,16 @@ def shared_of(problem: Problem, rest_kw: Floats) -> Shared:
         sources.max_kw.sum(axis=1) + stores.discharge_max_kw.sum(axis=1),
         rest_kw[len(problem.price_eur_per_kwh) :],
     )
+
+
+def _row_prices(problem: Problem, prices: Prices, rows: int) -> Floats:
+    """Return the portfolio's prices as the shared rows' (rows,): what `prices_of` makes of them."""
+    of_links = link_prices(problem, prices)
+    price = np.zeros(rows)
+    price[: len(of_links)] = of_links
+    if problem.portfolio.peak_eur_per_kw > 0:
+        price[len(of_links) :][: len(prices.peak_eur_per_kw)] = prices.peak_eur_per_kw
+    return price
 
 
 def prices_of(problem: Problem, price: Floats) -> Prices:
