@@ -80,7 +80,7 @@ def relax(problem: Problem, tolerance: float, deadline: float, warm: Prices | No
     most = _KINKED_TOGETHER_AT_MOST if kinked else _TOGETHER_AT_MOST
     if len(problem.stores.place) + len(problem.sources.place) <= most:
         near = warm or _first_prices(problem, guess)
-        here = _together(problem, binding_sites(problem, near or guess), near, tolerance / 2)
+        here = _together(problem, binding_sites(problem, near or guess), near, 0.8 * tolerance)
         if here.gap <= tolerance or time.perf_counter() > deadline:
             return here
         if not _every(problem, tolerance, 1).all():

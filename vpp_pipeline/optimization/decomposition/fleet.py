@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _SOLVER = "interior point"
 _SITE_S, _SITE_AT_MOST_S = 2.0, 5.0  # a site with its switches takes about, and gets at most
 _SITES_SHARE = 0.3  # of the time left, for such sites
-_CONVEX_SHARE = 0.5  # of the gap allowed, for the convex answer
+_CONVEX_SHARE = 0.7  # of the gap allowed, for the convex answer
 
 
 @dataclass(frozen=True)
