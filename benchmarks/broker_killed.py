@@ -13,7 +13,6 @@ journal. Exits with 1 if one is not.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 import psutil
 
+from vpp_pipeline import event_loop
 from vpp_pipeline.clock import ScaledClock
 from vpp_pipeline.credentials import Credentials
 from vpp_pipeline.devices.leases import Leases
@@ -198,7 +198,7 @@ def burst(directory: Path, broker: Broker, commands: int, anchor_epoch_s: float)
         finally:
             await driver.close()
 
-    return asyncio.run(run())
+    return event_loop.run(run())
 
 
 def run(directory: Path, commands: int) -> dict[str, object]:

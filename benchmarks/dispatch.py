@@ -34,6 +34,7 @@ import polars as pl
 
 from benchmarks.dispatch_bare import BareModbus, BareMqtt
 from benchmarks.dispatch_devices import CAPACITY_KWH, LIMIT_KW, name_of
+from vpp_pipeline import event_loop
 from vpp_pipeline.clock import ScaledClock
 from vpp_pipeline.devices import sunspec
 from vpp_pipeline.devices.leases import Leases
@@ -66,7 +67,7 @@ from vpp_pipeline.simulation.broker import start_broker
 from vpp_pipeline.warehouse.store import Warehouse
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from vpp_pipeline.devices.protocol import Driver
 
@@ -82,6 +83,8 @@ _WORDS = """\
 CPU is that of the commanding process. Devices run in processes of their own on the same cores, so
 that what they take counts on both sides. In each round every device is asked whether it was told
 exactly once, and what; a wrong answer ends the benchmark.
+
+The bare libraries run on asyncio's own loop, ours on the pipeline's (uvloop's).
 
 Ours is a whole push, with drivers opened and closed within: intents stored, guard under a standing
 grid limit, claim stored, send, answers and read-backs stored. Each stored batch is one durable
@@ -319,8 +322,10 @@ def _must_be_verified(counts: Mapping[str, int], expected: int) -> None:
         raise AssertionError(f"of {expected} commands: {counts}")
 
 
-async def _modbus(directory: Path, count: int, repeat: int) -> list[str]:
+def _modbus(directory: Path, count: int, repeat: int) -> list[str]:
     with ExitStack() as stack:
+        bare_loop = stack.enter_context(asyncio.Runner())  # as anyone uses the bare library
+        our_loop = stack.enter_context(event_loop.runner())
         halves = [(0, count // 2), (count // 2, count - count // 2)]
         processes = [
             stack.enter_context(DeviceProcess("modbus", str(first), str(number)))
@@ -328,9 +333,14 @@ async def _modbus(directory: Path, count: int, repeat: int) -> list[str]:
         ]
         links = {name: link for process in processes for name, link in process.links.items()}
         names = list(links)
-        address, look = await _registers(*links[names[0]])
-        kept = BareModbus(links, address)
-        await kept.connect()
+        address, look = our_loop.run(_registers(*links[names[0]]))
+
+        async def connected() -> BareModbus:
+            bare = BareModbus(links, address)
+            await bare.connect()
+            return bare
+
+        kept = bare_loop.run(connected())
         stack.callback(kept.close)
         fleet = _fleet(_modbus_connections(links))
         ours = Ours(directory, fleet, "modbus", _modbus_driver(directory))
@@ -338,21 +348,19 @@ async def _modbus(directory: Path, count: int, repeat: int) -> list[str]:
         async def visiting(
             setpoints_kw: Mapping[str, float], look: tuple[int, int] | None = None
         ) -> None:
-            bare = BareModbus(links, address)
+            bare = await connected()
             try:
-                await bare.connect()
                 await bare.command(setpoints_kw, look)
             finally:
                 bare.close()
 
-        async def looking(setpoints_kw: Mapping[str, float]) -> None:
-            await visiting(setpoints_kw, look)
-
-        async def pushing(setpoints_kw: Mapping[str, float]) -> None:
-            _must_be_verified(await ours.command(setpoints_kw), count)
-
-        sides = {"kept": kept.command, "connecting": visiting, "looking": looking, "ours": pushing}
-        took = await _alternate(sides, names, processes, repeat)
+        sides: dict[str, Callable[[Mapping[str, float]], None]] = {
+            "kept": lambda asked: bare_loop.run(kept.command(asked)),
+            "connecting": lambda asked: bare_loop.run(visiting(asked)),
+            "looking": lambda asked: bare_loop.run(visiting(asked, look)),
+            "ours": lambda asked: _must_be_verified(our_loop.run(ours.command(asked)), count),
+        }
+        took = _alternate(sides, names, processes, repeat)
         what = f"{count:,} Modbus devices, write and read-back"
         return [
             _row(
@@ -375,8 +383,8 @@ async def _modbus(directory: Path, count: int, repeat: int) -> list[str]:
         ]
 
 
-async def _alternate(
-    sides: Mapping[str, Callable[[Mapping[str, float]], Awaitable[None]]],
+def _alternate(
+    sides: Mapping[str, Callable[[Mapping[str, float]], None]],
     names: Sequence[str],
     processes: Sequence[DeviceProcess],
     repeat: int,
@@ -388,14 +396,15 @@ async def _alternate(
         for number, side in enumerate(turn):
             setpoints = _setpoints(names, len(sides) * run + number)
             with _timed(took[side]):
-                await sides[side](setpoints)
+                sides[side](setpoints)
             _check(processes, setpoints)
     return {side: times[1:] for side, times in took.items()}
 
 
-async def _blackholed(directory: Path, count: int, repeat: int) -> list[str]:
+def _blackholed(directory: Path, count: int, repeat: int) -> list[str]:
     """Compare the times of nine devices in ten while the tenth answers, and while it never does."""
     with ExitStack() as stack:
+        our_loop = stack.enter_context(event_loop.runner())
         process = stack.enter_context(DeviceProcess("modbus", "0", str(count)))
         links = process.links
         holes = {}
@@ -414,7 +423,7 @@ async def _blackholed(directory: Path, count: int, repeat: int) -> list[str]:
             setpoints = _setpoints(list(links), run)
             asked = {name: kw for name, kw in setpoints.items() if name not in holes}
             began = time.monotonic()
-            counts = await sides[side].command(setpoints)
+            counts = our_loop.run(sides[side].command(setpoints))
             _must_be_verified(
                 {"VERIFIED": counts["VERIFIED"]}, len(asked if side == "silent" else links)
             )
@@ -430,8 +439,9 @@ async def _blackholed(directory: Path, count: int, repeat: int) -> list[str]:
         return [row]
 
 
-async def _mqtt(directory: Path, count: int, repeat: int) -> list[str]:
+def _mqtt(directory: Path, count: int, repeat: int) -> list[str]:
     with ExitStack() as stack:
+        our_loop = stack.enter_context(event_loop.runner())
         broker = start_broker(directory / "broker")
         stack.callback(broker.stop)
         process = stack.enter_context(DeviceProcess("mqtt", broker.endpoint))
@@ -444,19 +454,19 @@ async def _mqtt(directory: Path, count: int, repeat: int) -> list[str]:
         acked: list[Took] = []
         runs = count_from(0)
 
-        async def naked(setpoints_kw: Mapping[str, float]) -> None:
+        def naked(setpoints_kw: Mapping[str, float]) -> None:
             bare.command(setpoints_kw, f"bare{next(runs)}", whole=False)
 
-        async def whole(setpoints_kw: Mapping[str, float]) -> None:
+        def whole(setpoints_kw: Mapping[str, float]) -> None:
             bare.command(setpoints_kw, f"bare{next(runs)}", whole=True)
 
-        async def pushing(setpoints_kw: Mapping[str, float]) -> None:
+        def pushing(setpoints_kw: Mapping[str, float]) -> None:
             wall_s, cpu_s = time.perf_counter(), time.process_time()
-            _must_be_verified(await ours.command(setpoints_kw), count)
+            _must_be_verified(our_loop.run(ours.command(setpoints_kw)), count)
             safe = ours.ledger.acked_at
             acked.append(Took(safe.wall_s - wall_s, safe.cpu_s - cpu_s))
 
-        took = await _alternate(
+        took = _alternate(
             {"naked": naked, "whole": whole, "ours": pushing}, names, [process], repeat
         )
         what = f"{count:,} MQTT devices, command and ack"
@@ -523,11 +533,11 @@ def _report(rows: Sequence[str], arguments: argparse.Namespace) -> str:
     return "\n".join([title, "", machine, "", *head, *rows, "", _WORDS])
 
 
-async def _run(parts: Sequence[Callable[[Path], Awaitable[list[str]]]]) -> list[str]:
+def _run(parts: Sequence[Callable[[Path], list[str]]]) -> list[str]:
     rows: list[str] = []
     for part in parts:
         with tempfile.TemporaryDirectory() as directory:
-            told = await part(Path(directory))
+            told = part(Path(directory))
         print("\n".join(told), flush=True)
         rows += told
     return rows
@@ -549,7 +559,7 @@ def main() -> None:
         ]
     if arguments.mqtt:
         parts.append(lambda directory: _mqtt(directory, arguments.mqtt, arguments.repeat))
-    rows = asyncio.run(_run(parts))
+    rows = _run(parts)
     if arguments.write:
         _TABLE.write_text(_report(rows, arguments))
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 import polars as pl
 
+from vpp_pipeline import event_loop
 from vpp_pipeline.devices.protocol import DeviceLink, Driver, Reading, Unreachable
 from vpp_pipeline.devices.schemas import Telemetry
 from vpp_pipeline.dispatch.links import device_links
@@ -62,7 +63,7 @@ class Collector:
     def __init__(self, runtime: Runtime, timeout_s: float) -> None:
         self._runtime = runtime
         self._timeout_s = timeout_s
-        self._loop = asyncio.Runner()
+        self._loop = event_loop.runner()
         self._drivers = runtime.drivers("collector")
 
     def __enter__(self) -> Self:

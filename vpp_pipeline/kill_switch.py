@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from vpp_pipeline import event_loop
 from vpp_pipeline.devices.protocol import CommandResult, Outcome
 from vpp_pipeline.dispatch.holds import Holds
 from vpp_pipeline.dispatch.links import NO_ADDRESS
@@ -38,7 +39,9 @@ def release_stopped(
     `look_again_s` above 0 all are looked at once more after so long. Needs nothing to be written.
     """
     links, silent = releasable(devices)
-    results = asyncio.run(_release(runtime.drivers("kill switch"), links, within_s, look_again_s))
+    results = event_loop.run(
+        _release(runtime.drivers("kill switch"), links, within_s, look_again_s)
+    )
     return results | dict.fromkeys(silent, CommandResult("", Outcome.FAILED, "", NO_ADDRESS))
 
 

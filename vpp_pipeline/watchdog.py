@@ -11,6 +11,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Self
 
+from vpp_pipeline import event_loop
 from vpp_pipeline.devices.failsafe import no_failsafe
 from vpp_pipeline.devices.protocol import CommandResult, Outcome
 from vpp_pipeline.dispatch.heartbeat import Heartbeat
@@ -67,7 +68,7 @@ class Watchdog:
         self._book, self._holds = OrderBook(directory), Holds(directory)
         self._log = ReleaseLog(directory)
         self._drivers: Mapping[str, Driver] = {}
-        self._loop = asyncio.Runner()
+        self._loop = event_loop.runner()
         self._changed_at: tuple[int, ...] = ()
         self._devices: pl.DataFrame | None = None
         self._links: dict[str, DeviceLink] = {}

@@ -6,7 +6,6 @@ Run as `python faults_dispatcher.py HOME NOW FAULT NTH PROTOCOL...`.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import resource
 import sys
@@ -18,6 +17,7 @@ from dispatch_fakes import Doomed, Watched
 from faults_plant import devices_of
 from faults_story import PATIENCE_S, START, Hooked, usual_schedule
 
+from vpp_pipeline import event_loop
 from vpp_pipeline.clock import ManualClock
 from vpp_pipeline.dispatch.commands import PlanRef, due_commands
 from vpp_pipeline.dispatch.dispatcher import PushSettings
@@ -53,7 +53,7 @@ def main(home: Path, now: datetime, fault: str, nth: int, protocols: list[str]) 
             whole = replace(dispatcher, drivers=drivers, ledger=doomed, settings=settings_)
             await push(whole, plan, due, devices, START)
 
-    asyncio.run(pushed())
+    event_loop.run(pushed())
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from faults_judgement import FINAL, Bound, Evidence, judge
 from faults_plant import FaultyPlant, devices_of, fleet
 from faults_proxy import honest
 
+from vpp_pipeline import event_loop
 from vpp_pipeline.clock import ManualClock
 from vpp_pipeline.collector import poll, telemetry_rows
 from vpp_pipeline.dispatch.commands import PlanRef, due_commands, interval_number
@@ -156,7 +157,7 @@ class Story:
                 await asyncio.gather(*(driver.close() for driver in drivers.values()))
             return telemetry_rows(answers, self.clock.now())
 
-        rows = asyncio.run(asked())
+        rows = event_loop.run(asked())
         landing.land(self.runtime.settings.landing_dir, "telemetry", rows, self.clock.now())
         return rows
 
@@ -189,7 +190,7 @@ class Story:
             async with self.runtime.dispatching("faults") as dispatcher:
                 return await push(self.hooked(dispatcher), plan, due, self.devices, start)
 
-        self.reports.append(asyncio.run(pushed()))
+        self.reports.append(event_loop.run(pushed()))
         return self.reports[-1]
 
     def recheck(self, after: timedelta = timedelta(minutes=6)) -> RecheckReport:
@@ -201,7 +202,7 @@ class Story:
             async with self.runtime.dispatching("faults") as dispatcher:
                 return await recheck(self.hooked(dispatcher), self.devices)
 
-        return asyncio.run(rechecked())
+        return event_loop.run(rechecked())
 
     def next_interval(self, **fields: Any) -> PushReport:
         """Go on to the second interval and push it."""
@@ -313,7 +314,7 @@ class Story:
                 plan = PlanRef("plan-9", 9)
                 await push(self.hooked(dispatcher), plan, nothing, self.devices, following)
 
-        asyncio.run(closed())
+        event_loop.run(closed())
         commands, events = self.ledger()
         told = events.with_columns(clock_was_set=pl.lit(self._clock_was_set))
         judge(Evidence(self.plant.record, self._bounds, commands, told))

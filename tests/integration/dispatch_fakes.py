@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from vpp_pipeline import event_loop
 from vpp_pipeline.clock import Clock, ManualClock
 from vpp_pipeline.devices.leases import Leases
 from vpp_pipeline.devices.protocol import (
@@ -228,12 +228,12 @@ class Bench:
         settings: PushSettings = SETTINGS,
     ) -> PushReport:
         asked = due(self.devices, plan=plan) if what is None else what
-        return asyncio.run(push(self.dispatcher(settings), plan, asked, self.devices, START))
+        return event_loop.run(push(self.dispatcher(settings), plan, asked, self.devices, START))
 
     def recheck(self, after: timedelta) -> RecheckReport:
         """Look again, so long after START."""
         self.clock.sleep_until(START + after)
-        return asyncio.run(recheck(self.dispatcher(SETTINGS), self.devices))
+        return event_loop.run(recheck(self.dispatcher(SETTINGS), self.devices))
 
     def dispatcher(self, settings: PushSettings) -> Dispatcher:
         return Dispatcher(

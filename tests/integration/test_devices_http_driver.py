@@ -23,6 +23,7 @@ from devices_mqtt_bench import (
     wait_until,
 )
 
+from vpp_pipeline import event_loop
 from vpp_pipeline.clock import ManualClock
 from vpp_pipeline.devices.http import HttpDriver
 from vpp_pipeline.devices.protocol import (
@@ -82,7 +83,7 @@ def drive(work: Callable[[HttpDriver], Awaitable[T]], clock: ManualClock | None 
         finally:
             await driver.close()
 
-    return asyncio.run(run())
+    return event_loop.run(run())
 
 
 def push(url: str, *commands: Command, timeout_s: float = PATIENCE_S) -> list[CommandResult]:

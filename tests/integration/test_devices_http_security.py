@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import ssl
 import subprocess
@@ -12,6 +11,7 @@ import pytest
 from devices_http_scripted import Answer, Script, scripted_server
 from devices_mqtt_bench import NOON, PATIENCE_S, SHORT_S, command, link, wait_until
 
+from vpp_pipeline import event_loop
 from vpp_pipeline.clock import ManualClock
 from vpp_pipeline.credentials import Credentials
 from vpp_pipeline.devices import http_connection
@@ -59,7 +59,7 @@ def run(driving: HttpDriver, work: Callable[[HttpDriver], Awaitable[Any]]) -> An
         finally:
             await driving.close()
 
-    return asyncio.run(do())
+    return event_loop.run(do())
 
 
 def push(

@@ -14,6 +14,7 @@ from devices_http_scripted import Answer, Script, scripted_server
 from devices_mqtt_bench import DEVICES, NOON, PATIENCE_S, ObedientPlant, command, link, wait_until
 from pydantic import SecretStr
 
+from vpp_pipeline import event_loop
 from vpp_pipeline.clock import ManualClock
 from vpp_pipeline.credentials import Credentials
 from vpp_pipeline.devices.http import HttpDriver
@@ -87,7 +88,7 @@ def push_and(
             await driver.close()
         return result, statuses, driver
 
-    return asyncio.run(do())
+    return event_loop.run(do())
 
 
 def test_a_signed_completion_ends_the_wait_without_a_poll(script: Script, free_port: int) -> None:
@@ -143,7 +144,7 @@ def test_a_simulated_gateway_acknowledges_first_and_tells_the_end_itself(free_po
             await driver.close()
 
     try:
-        results, driver = asyncio.run(do())
+        results, driver = event_loop.run(do())
     finally:
         devices.stop()
     assert {result.outcome for result in results} == {Outcome.ACKED}
@@ -170,7 +171,7 @@ def test_a_taken_port_costs_the_webhook_and_no_command(
             await driver.close()
 
     try:
-        [result] = asyncio.run(do())
+        [result] = event_loop.run(do())
     finally:
         receiver.stop()
     assert result.outcome is Outcome.ACKED
@@ -206,10 +207,10 @@ def test_invariant_20_a_device_with_enough_to_do_says_busy_and_takes_it_later() 
             await driver.close()
 
     try:
-        results = asyncio.run(push(17, 2.0))
+        results = event_loop.run(push(17, 2.0))
         plant.clock.sleep_until(NOON + timedelta(minutes=5))
         devices.tick()
-        [later] = asyncio.run(push(1, PATIENCE_S))
+        [later] = event_loop.run(push(1, PATIENCE_S))
     finally:
         devices.stop()
     assert {result.outcome for result in results[:-1]} == {Outcome.ACKED}

@@ -22,6 +22,7 @@ from devices_modbus_scripted import (
     sunspec_map,
 )
 
+from vpp_pipeline import event_loop
 from vpp_pipeline.clock import ManualClock
 from vpp_pipeline.devices.leases import Leases
 from vpp_pipeline.devices.modbus import ModbusDriver
@@ -60,7 +61,7 @@ def run_with(
             finally:
                 await driver.close()
 
-    asyncio.run(run())
+    event_loop.run(run())
 
 
 def test_a_reading_carries_what_the_device_says_and_when_it_arrived(tmp_path: Path) -> None:

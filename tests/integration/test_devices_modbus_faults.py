@@ -12,6 +12,7 @@ from devices_modbus_fake_plant import BATTERY, NOON, PV, command_of
 from devices_modbus_proxy import ModbusProxy, function_of
 from devices_modbus_scripted import BATTERY_MODELS, HONEST, ScriptedDevice, on_write, sunspec_map
 
+from vpp_pipeline import event_loop
 from vpp_pipeline.clock import ManualClock
 from vpp_pipeline.devices import sunspec
 from vpp_pipeline.devices.endpoint_health import EndpointHealth, HealthLimits
@@ -97,7 +98,7 @@ def on_bench(
         ):
             await scenario(Bench(shared_dir, device, proxy))
 
-    asyncio.run(run())
+    event_loop.run(run())
 
 
 def wrong_unit(frame: bytes) -> bytes:
@@ -385,7 +386,7 @@ def test_the_registry_s_base_address_is_looked_at_first(tmp_path: Path) -> None:
             assert isinstance(reading, Reading)
             assert device.reads[0] == (50000, 2)
 
-    asyncio.run(run())
+    event_loop.run(run())
 
 
 def test_invariant_14_a_lease_that_was_taken_away_stops_the_write(tmp_path: Path) -> None:
@@ -428,7 +429,7 @@ def test_invariant_14_a_stale_holder_never_writes_again_and_a_waiter_gets_the_ne
             fourth.check()
         fourth.release()
 
-    asyncio.run(run())
+    event_loop.run(run())
 
 
 def test_a_dead_unit_is_left_alone_and_its_neighbours_are_not_kept_waiting(tmp_path: Path) -> None:
@@ -452,7 +453,7 @@ def test_a_dead_unit_is_left_alone_and_its_neighbours_are_not_kept_waiting(tmp_p
             now_s = 2.0
             assert all(isinstance(one, Reading) for one in await driver.read(links, PATIENCE_S))
 
-    asyncio.run(run())
+    event_loop.run(run())
 
 
 def test_a_black_hole_is_asked_three_times_and_then_costs_nothing(tmp_path: Path) -> None:
@@ -469,4 +470,4 @@ def test_a_black_hole_is_asked_three_times_and_then_costs_nothing(tmp_path: Path
                 reasons.append(answer.reason)
             assert "left alone" in reasons[-1]
 
-    asyncio.run(run())
+    event_loop.run(run())

@@ -5,7 +5,6 @@ Install it anywhere and name the folder: `npm install modbus-serial`, `NODE_PATH
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import shutil
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from devices_modbus_fake_plant import NOON
 
+from vpp_pipeline import event_loop
 from vpp_pipeline.clock import ManualClock
 from vpp_pipeline.devices.modbus import ModbusDriver
 from vpp_pipeline.devices.protocol import Command, DeviceLink, Outcome, ReadBack, Reading
@@ -98,4 +98,4 @@ def test_a_battery_on_modbus_serial_is_read_commanded_verified_and_released(
         (freed,) = await driver.release([link], PATIENCE_S)
         assert freed.outcome is Outcome.ACKED, freed
 
-    asyncio.run(run())
+    event_loop.run(run())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from devices_modbus_certificates import issue, make_authority
 from devices_modbus_fake_plant import BATTERY, NOON, command_of
 from devices_modbus_scripted import BATTERY_MODELS, ScriptedDevice, sunspec_map
 
+from vpp_pipeline import event_loop
 from vpp_pipeline.clock import ManualClock
 from vpp_pipeline.credentials import Credentials
 from vpp_pipeline.devices.modbus import ModbusDriver
@@ -76,7 +76,7 @@ def test_a_device_is_read_commanded_and_verified_under_mutual_tls(
             assert isinstance(back, ReadBack)
             assert back.matches
 
-    asyncio.run(run())
+    event_loop.run(run())
 
 
 def test_an_answer_in_pieces_is_put_together(tmp_path: Path, certificates: Path) -> None:
@@ -90,7 +90,7 @@ def test_an_answer_in_pieces_is_put_together(tmp_path: Path, certificates: Path)
             assert isinstance(reading, Reading), reading
             assert reading.power_kw == 0.7
 
-    asyncio.run(run())
+    event_loop.run(run())
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_what_is_wrong_with_a_certificate_is_told_and_nothing_is_sent(
             assert (result.outcome, result.sent) == (Outcome.FAILED, "")
             assert device.asked == []
 
-    asyncio.run(run())
+    event_loop.run(run())
 
 
 def test_a_device_that_speaks_no_tls_and_credentials_nobody_knows_are_named(
@@ -136,4 +136,4 @@ def test_a_device_that_speaks_no_tls_and_credentials_nobody_knows_are_named(
             assert isinstance(plain, Unreachable)
             assert device.writes == []
 
-    asyncio.run(run())
+    event_loop.run(run())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import ExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self
@@ -11,6 +10,7 @@ import pytest
 from devices_modbus_fake_plant import NOON
 from pyModbusTCP.server import DataBank, ModbusServer
 
+from vpp_pipeline import event_loop
 from vpp_pipeline.clock import ManualClock
 from vpp_pipeline.devices.modbus import ModbusDriver
 from vpp_pipeline.devices.protocol import (
@@ -145,7 +145,7 @@ def on_bench(
             writable=True,
             register_map=register_map,
         )
-        asyncio.run(scenario(Bench(shared_dir, device, link)))
+        event_loop.run(scenario(Bench(shared_dir, device, link)))
 
 
 def test_a_battery_is_read_commanded_verified_and_released(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from devices_modbus_scripted import (
     sunspec_map,
 )
 
+from vpp_pipeline import event_loop
 from vpp_pipeline.clock import ManualClock
 from vpp_pipeline.devices import modbus_visits
 from vpp_pipeline.devices.modbus import ModbusDriver
@@ -64,7 +64,7 @@ def test_a_set_point_is_read_back_within_the_visit_that_wrote_it(tmp_path: Path)
             assert result.read_back.setpoint_kw == -2.5
             assert device.connections == 1
 
-    asyncio.run(run())
+    event_loop.run(run())
 
 
 def test_the_read_back_within_the_visit_is_the_devices_word_not_ours(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_the_read_back_within_the_visit_is_the_devices_word_not_ours(tmp_path: P
             assert not result.read_back.matches
             assert "WSetEna is 0, not 1" in result.read_back.detail
 
-    asyncio.run(run())
+    event_loop.run(run())
 
 
 def test_a_set_point_whose_read_back_fails_stays_acknowledged(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_set_point_whose_read_back_fails_stays_acknowledged(tmp_path: Path) ->
             assert result.outcome is Outcome.ACKED
             assert result.read_back is None
 
-    asyncio.run(run())
+    event_loop.run(run())
 
 
 def test_a_new_process_need_not_walk_through_a_map_again_on_the_same_day(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_new_process_need_not_walk_through_a_map_again_on_the_same_day(tmp_pat
             assert second < first / 3
             assert next_day > second
 
-    asyncio.run(run())
+    event_loop.run(run())
 
 
 def test_a_map_that_moved_since_another_process_saw_it_is_walked_again(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_map_that_moved_since_another_process_saw_it_is_walked_again(tmp_path:
             assert result.read_back is not None
             assert result.read_back.matches
 
-    asyncio.run(run())
+    event_loop.run(run())
 
 
 def test_a_nameplate_is_read_once_a_day_and_anew_once_it_forbade_a_set_point(
@@ -146,7 +146,7 @@ def test_a_nameplate_is_read_once_a_day_and_anew_once_it_forbade_a_set_point(
                 assert result.outcome is Outcome.ACKED
             assert requests(device)[-1] == 2  # before the write and after it
 
-    asyncio.run(run())
+    event_loop.run(run())
 
 
 def test_an_endpoint_that_keeps_us_waiting_leaves_its_place_to_another(
@@ -169,7 +169,7 @@ def test_an_endpoint_that_keeps_us_waiting_leaves_its_place_to_another(
             )
             return come
 
-    assert asyncio.run(run()) == [1, 0]
+    assert event_loop.run(run()) == [1, 0]
 
 
 def test_a_damaged_memory_of_maps_is_no_memory(tmp_path: Path) -> None:
@@ -182,4 +182,4 @@ def test_a_damaged_memory_of_maps_is_no_memory(tmp_path: Path) -> None:
                 result = await told(tmp_path, device, ManualClock(NOON))
                 assert result.outcome is Outcome.ACKED
 
-    asyncio.run(run())
+    event_loop.run(run())

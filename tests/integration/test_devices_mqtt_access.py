@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 from contextlib import ExitStack
 from itertools import product
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from devices_mqtt_bench import NOON, PATIENCE_S, SHORT_S, link, need_mosquitto
 
+from vpp_pipeline import event_loop
 from vpp_pipeline.clock import ManualClock
 from vpp_pipeline.credentials import Credentials, write_credentials
 from vpp_pipeline.devices.mqtt import MqttDriver
@@ -189,6 +189,6 @@ def test_credentials_that_come_after_the_driver_are_found(broker: Broker, tmp_pa
         await driver.close()
         return said
 
-    before, after = asyncio.run(work())
+    before, after = event_loop.run(work())
     assert "no credentials are known as 'simulated-broker'" in before
     assert "no telemetry came in time" in after

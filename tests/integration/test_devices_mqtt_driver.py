@@ -25,6 +25,7 @@ from devices_mqtt_bench import (
     wait_until,
 )
 
+from vpp_pipeline import event_loop
 from vpp_pipeline.clock import ScaledClock
 from vpp_pipeline.devices.mqtt import MqttDriver
 from vpp_pipeline.devices.mqtt_client import BrokerAddress
@@ -70,7 +71,7 @@ def drive(rig: Bench, work: Callable[[MqttDriver], Awaitable[T]]) -> T:
         finally:
             await driver.close()
 
-    return asyncio.run(run())
+    return event_loop.run(run())
 
 
 def push(rig: Bench, *commands: Command, timeout_s: float = PATIENCE_S) -> list[CommandResult]:
@@ -391,9 +392,9 @@ def test_a_connection_lost_while_waiting_is_a_doubt_and_the_next_call_connects_a
 def test_one_driver_serves_one_event_loop_after_another(rig: Bench) -> None:
     driver = rig.driver()
     for _ in range(2):
-        [reading] = asyncio.run(driver.read([rig.link()], PATIENCE_S))
+        [reading] = event_loop.run(driver.read([rig.link()], PATIENCE_S))
         assert isinstance(reading, Reading)
-    asyncio.run(driver.close())
+    event_loop.run(driver.close())
 
 
 def test_a_reading_is_fresh_and_never_the_retained_one(bare: Bench) -> None:
@@ -439,7 +440,7 @@ def test_the_brokers_expiry_is_the_validity_in_wall_seconds(rig: Bench) -> None:
         await driver.close()
 
     with peer(rig.endpoint, "cmd") as listener:
-        asyncio.run(work())
+        event_loop.run(work())
         properties = listener.hear("cmd").properties
     assert properties is not None
     told = properties.json()  # type: ignore[no-untyped-call]

@@ -26,6 +26,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from vpp_pipeline import event_loop
 from vpp_pipeline.devices import mqtt, mqtt_session
 from vpp_pipeline.devices.mqtt_client import (
     BrokerAddress,
@@ -99,7 +100,7 @@ def test_a_device_that_speaks_only_3_1_1_gets_id_and_validity_from_the_payload(b
         finally:
             await driver.close()
 
-    [result] = asyncio.run(work())
+    [result] = event_loop.run(work())
     close_client(device)
     assert result.outcome is Outcome.ACKED
     assert [(m.command_id, m.valid_until) for m in heard] == [("b-1-1-1", command().valid_until)]
@@ -140,7 +141,7 @@ def test_a_command_whose_validity_ends_while_the_device_is_offline_is_never_deli
             await driver.close()
         return results
 
-    results = asyncio.run(work())
+    results = event_loop.run(work())
     device, heard = connect()
     wait_until(lambda: heard, "what was kept for it")
     with peer(bare.endpoint) as sender:
@@ -168,7 +169,7 @@ def test_acks_out_of_order_and_doubled_reach_the_commands_they_are_for(bare: Ben
         await driver.close()
         return results, driver.unknown_acks
 
-    results, unknown = asyncio.run(work())
+    results, unknown = event_loop.run(work())
     assert [(r.command_id, r.outcome) for r in results] == [
         (c.command_id, Outcome.ACKED) for c in asked
     ]
@@ -191,7 +192,7 @@ def test_invariant_06_an_ack_that_comes_too_late_is_ignored_and_the_device_read_
         await driver.close()
         return late, driver.unknown_acks, seen
 
-    late, unknown, seen = asyncio.run(work())
+    late, unknown, seen = event_loop.run(work())
     assert (late.outcome, unknown) == (Outcome.UNKNOWN, 1)
     assert not getattr(seen, "matches", True)  # it never had it, whatever the ack said
 
@@ -201,7 +202,7 @@ def test_a_connection_that_ended_while_the_loop_stood_still_is_replaced_before_t
 ) -> None:
     """A resident process runs its loop only while it asks."""
     driver = rig.driver()
-    with asyncio.Runner() as loop:
+    with event_loop.runner() as loop:
         [before] = loop.run(driver.read([rig.link()], PATIENCE_S))
         rig.broker.stop()
         second = brokers.start_broker(rig.directory, rig.broker.port)
@@ -243,7 +244,7 @@ def test_a_client_under_our_id_is_named_and_not_thrown_out_in_turn(
         await driver.close()
         return lost, again, other
 
-    lost, again, other = asyncio.run(work())
+    lost, again, other = event_loop.run(work())
     still_there = other.is_connected()
     close_client(other)
     assert lost.outcome is Outcome.UNKNOWN
@@ -287,7 +288,7 @@ def test_a_gateways_queue_at_the_broker_never_overflows(
                 finally:
                     await driver.close()
 
-            results = asyncio.run(work())
+            results = event_loop.run(work())
             close_client(gateway)
         finally:
             server.terminate()
@@ -332,6 +333,6 @@ def test_many_dead_devices_hold_up_nobody_for_the_whole_timeout(
         finally:
             await driver.close()
 
-    outcomes = [result.outcome for result in asyncio.run(work())]
+    outcomes = [result.outcome for result in event_loop.run(work())]
     assert outcomes == [Outcome.UNKNOWN, Outcome.UNKNOWN, Outcome.ACKED]
     assert told[0] == (2, Outcome.ACKED)

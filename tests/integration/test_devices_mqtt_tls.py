@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import subprocess
@@ -19,6 +18,7 @@ from devices_mqtt_bench import (
     need_mosquitto,
 )
 
+from vpp_pipeline import event_loop
 from vpp_pipeline.credentials import Credentials
 from vpp_pipeline.devices.mqtt import MqttDriver
 from vpp_pipeline.devices.mqtt_client import (
@@ -124,7 +124,7 @@ def test_a_command_goes_through_tls_with_a_client_certificate(
             await driver.close()
 
     try:
-        [result] = asyncio.run(work())
+        [result] = event_loop.run(work())
     finally:
         devices.stop()
     assert result.outcome is Outcome.ACKED
@@ -170,7 +170,7 @@ def test_the_brokers_expired_certificate_is_named_and_nothing_is_sent(
         return await driver.command([(where, command())], NOON, PATIENCE_S)
 
     try:
-        [result] = asyncio.run(work())
+        [result] = event_loop.run(work())
     finally:
         broker.stop()
     assert (result.outcome, result.sent) == (Outcome.REJECTED, "")
@@ -195,6 +195,6 @@ def test_credentials_that_are_not_there_are_told_before_anything_is_sent(broker:
         where = link(broker.endpoint, tls=True, credentials="grid")
         return await driver.command([(where, command())], NOON, PATIENCE_S)
 
-    [result] = asyncio.run(work())
+    [result] = event_loop.run(work())
     assert (result.outcome, result.sent) == (Outcome.REJECTED, "")
     assert "VPP_CREDENTIAL_GRID_USER" in result.detail

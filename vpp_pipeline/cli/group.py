@@ -6,7 +6,6 @@ to the devices (`dispatch.group`).
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from datetime import datetime, timedelta  # noqa: TC003 - click reads the signature
 from pathlib import Path  # noqa: TC003 - click reads the signature
@@ -15,6 +14,7 @@ from uuid import uuid4
 
 import click
 
+from vpp_pipeline import event_loop
 from vpp_pipeline.cli import ordering
 from vpp_pipeline.cli.home import home_option
 from vpp_pipeline.delivery_day import floor_interval
@@ -71,7 +71,7 @@ def dispatch(
             standing = OrderBook(runtime.settings.order_dir).standing(known.devices, now)
             report = preview(known, target, standing, floor_interval(now))
         else:
-            report = asyncio.run(_dispatch(runtime, known, target))
+            report = event_loop.run(_dispatch(runtime, known, target))
     except (EnvelopeError, LeaseHeld, LookupError, OrderBookDamaged, ProblemError) as error:
         raise click.ClickException(str(error)) from error
     _show(report, sent=not dry_run)

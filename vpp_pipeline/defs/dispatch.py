@@ -3,7 +3,6 @@
 Belongs here: the ledger and re-check assets, and their checks. Does not: guard, ledger, push (`dispatch`).
 """
 
-import asyncio
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,6 +10,7 @@ import dagster as dg
 import polars as pl
 
 from vpp_pipeline import delivery_day as market_day
+from vpp_pipeline import event_loop
 from vpp_pipeline.defs.metadata import figures, owners, table
 from vpp_pipeline.defs.partitions import delivery_days
 from vpp_pipeline.defs.planning import device_schedules
@@ -58,7 +58,7 @@ def dispatch_ledger(
             allow_retries=False,
         )
     plan = PlanRef(config.plan_id, plans["plan_version"][0])
-    report = asyncio.run(_push(runtime, context.run.run_id, plan, schedule, interval_start))
+    report = event_loop.run(_push(runtime, context.run.run_id, plan, schedule, interval_start))
     return dg.MaterializeResult(
         metadata={"interval_start": config.interval_start, **pushed(report)}
     )
@@ -77,7 +77,7 @@ def dispatch_recheck(
 
     What fell back to its default is told again; where another's value stands, that is an alarm.
     """
-    report = asyncio.run(_recheck(runtime, context.run.run_id))
+    report = event_loop.run(_recheck(runtime, context.run.run_id))
     return dg.MaterializeResult(
         metadata={
             "looked_at": report.looked_at,

@@ -4,12 +4,12 @@ Belongs here: the asset. Does not: sharing a target out and bringing it to the d
 (`dispatch.group`).
 """
 
-import asyncio
 from datetime import timedelta
 
 import dagster as dg
 from pydantic import Field
 
+from vpp_pipeline import event_loop
 from vpp_pipeline.defs.dispatch import dispatch_ledger
 from vpp_pipeline.defs.envelopes import flexibility_envelopes
 from vpp_pipeline.defs.metadata import figures, owners, table
@@ -54,7 +54,7 @@ def group_dispatch(
         who=config.who,
         why=config.why,
     )
-    report = asyncio.run(_dispatch(runtime, target))
+    report = event_loop.run(_dispatch(runtime, target))
     return dg.MaterializeResult(
         metadata={
             **figures(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from pymodbus.exceptions import ModbusException
 from pymodbus.framer import FramerSocket
@@ -94,8 +94,7 @@ class Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin; called by the event loop."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's only acts like one
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - every end is one
         """End; called by the event loop."""
