@@ -90,6 +90,12 @@ def layout(model_id: int) -> Mapping[str, Point]:
     )
 
 
+@cache
+def length(model_id: int) -> int:
+    """Return how many registers a model's top-level points take, from its ID on."""
+    return max(point.end for point in layout(model_id).values())
+
+
 @dataclass(frozen=True)
 class Block:
     """A model's registers as read, from its ID on; it may end before the model does."""
@@ -161,6 +167,7 @@ def pack(model_id: int, name: str, raw: int) -> tuple[int, ...]:
     return to_registers(data)
 
 
+@cache
 def not_implemented(model_id: int, name: str) -> tuple[int, ...]:
     """Return the registers that say a numeric point is not implemented."""
     return to_registers(mb.create_unimpl_value(layout(model_id)[name].kind))

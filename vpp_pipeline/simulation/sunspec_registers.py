@@ -239,8 +239,7 @@ class UnitRegisters:
 
     def _block(self, model_id: int, registers: Sequence[int]) -> Block:
         first = self._first[model_id]
-        points = sunspec.layout(model_id).values()
-        return Block(model_id, tuple(registers[first : first + max(p.end for p in points)]))
+        return Block(model_id, tuple(registers[first : first + sunspec.length(model_id)]))
 
     def _span(self, model_id: int, names: Sequence[str]) -> set[int]:
         if model_id not in self._first:
