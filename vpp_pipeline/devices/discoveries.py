@@ -45,24 +45,16 @@ class Discoveries:
 
     def keep(self) -> None:
         """Write down what is known, where that is news. Raises OSError."""
-        if self._day is None or _copied(self._known) == self._kept:
+        if self._day is None or all(
+            self._kept.get(endpoint, {}) == units for endpoint, units in self._known.items()
+        ):
             return
         known = self._read(self._day)
         for endpoint, units in self._known.items():
             known.setdefault(endpoint, {}).update(units)
         content = {
             "day": self._day.isoformat(),
-            "endpoints": {
-                endpoint: {
-                    unit_id: {
-                        id_: (placed.address, placed.length, placed.registers)
-                        for id_, placed in models.items()
-                    }
-                    for unit_id, models in units.items()
-                }
-                for endpoint, units in known.items()
-                if units
-            },
+            "endpoints": {endpoint: units for endpoint, units in known.items() if units},
         }
         new = self._path.with_suffix(f".{os.getpid()}.new")
         new.write_text(json.dumps(content))

@@ -18,8 +18,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,8 +49,7 @@ class HealthLimits:
             )
 
 
-@dataclass(frozen=True)
-class Health:
+class Health(NamedTuple):
     """What is remembered of one endpoint; a new one has a closed circuit."""
 
     failures: int = 0  # of the transport, in a row
@@ -85,11 +84,11 @@ def admitted(
     if wait_s > patience_s:
         why = "its own wish" if start_s > now_s else f"the limit of {limits.requests_per_s:g}/s"
         raise NotAdmitted(f"not asked for another {wait_s:.1f} s by {why}")
-    counted = replace(health, full_at_s=full_at_s)
+    counted = health._replace(full_at_s=full_at_s)
     if health.pause_s:
         # A probe of which nobody ever tells must not hold the circuit open for good.
         ends_at_s = now_s + max(patience_s, health.pause_s)
-        counted = replace(counted, probing=True, retry_at_s=ends_at_s)
+        counted = counted._replace(probing=True, retry_at_s=ends_at_s)
     return counted, wait_s
 
 
@@ -108,8 +107,7 @@ def after_failure(health: Health, limits: HealthLimits, now_s: float, why: str) 
     """
     if health.pause_s and not health.probing:
         return health
-    failed = replace(
-        health,
+    failed = health._replace(
         failures=health.failures + 1,
         failing_since_s=health.failing_since_s if health.failures else now_s,
         last_failure=why,
@@ -118,13 +116,13 @@ def after_failure(health: Health, limits: HealthLimits, now_s: float, why: str) 
     if failed.failures < limits.failures_until_open:
         return failed
     pause_s = min(max(2 * health.pause_s, limits.first_pause_s), limits.longest_pause_s)
-    return replace(failed, pause_s=pause_s, retry_at_s=now_s + pause_s)
+    return failed._replace(pause_s=pause_s, retry_at_s=now_s + pause_s)
 
 
 def asked_for_quiet(health: Health, now_s: float, seconds: float) -> Health:
     """Return the health after a Retry-After: nothing goes for so long, at most 5 minutes."""
     until_s = now_s + min(max(seconds, 0.0), _LONGEST_PAUSE_S)
-    return replace(health, held_until_s=max(health.held_until_s, until_s))
+    return health._replace(held_until_s=max(health.held_until_s, until_s))
 
 
 class EndpointHealth:

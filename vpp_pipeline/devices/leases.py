@@ -51,7 +51,7 @@ class Lease:
             raise LeaseLost(
                 f"the lease file of {self.endpoint} was taken away: another may write there now"
             )
-        if not _first_line(self.descriptor).startswith(f"{self.token} {os.getpid()} "):
+        if not _content(self.descriptor).startswith(b"%d %d " % (self.token, os.getpid())):
             raise LeaseLost(f"{_holder(self.descriptor)} has the lease of {self.endpoint} now")
 
     def release(self) -> None:
@@ -87,10 +87,11 @@ class Leases:
         path = self._directory / f"{quote(endpoint, safe='')}.lease"
         descriptor = await _locked(path, endpoint, timeout_s)
         try:
-            token = _last_token(descriptor, path) + 1
+            before = _content(descriptor)
+            token = _last_token(before, path) + 1
             line = f"{token} {os.getpid()} {self._owner}\n".encode()
-            os.pwrite(descriptor, line, 0)
-            os.ftruncate(descriptor, len(line))
+            if os.pwrite(descriptor, line, 0) < len(before):
+                os.ftruncate(descriptor, len(line))
         except BaseException:
             os.close(descriptor)
             raise
@@ -135,20 +136,24 @@ async def _lock(descriptor: int, endpoint: str, timeout_s: float) -> None:
             return
 
 
-def _first_line(descriptor: int) -> str:
-    return os.pread(descriptor, 4096, 0).decode(errors="replace").partition("\n")[0]
+def _content(descriptor: int) -> bytes:
+    return os.pread(descriptor, 4096, 0)
+
+
+def _first_line(content: bytes) -> str:
+    return content.decode(errors="replace").partition("\n")[0]
 
 
 def _holder(descriptor: int) -> str:
-    match _first_line(descriptor).split(" ", 2):
+    match _first_line(_content(descriptor)).split(" ", 2):
         case [_, pid, owner]:
             return f"{owner} (pid {pid})"
         case _:
             return "another process"
 
 
-def _last_token(descriptor: int, path: Path) -> int:
-    line = _first_line(descriptor)
+def _last_token(content: bytes, path: Path) -> int:
+    line = _first_line(content)
     if not line:
         return 0
     try:

@@ -6,7 +6,7 @@ not: the points' meaning (`sunspec_control`, `sunspec_reading`), requests (`modb
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -160,7 +160,7 @@ class SunspecLook:
         control, _ = self._steered_by()
         first, old = address - self.models[control.model_id].address, control.registers
         new = Block(control.model_id, (*old[:first], *words, *old[first + len(words) :]))
-        return replace(self, blocks={**self.blocks, control.model_id: new})
+        return SunspecLook(self.link, self.models, {**self.blocks, control.model_id: new})
 
     @property
     def _control(self) -> Block | None:

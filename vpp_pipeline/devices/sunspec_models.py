@@ -7,8 +7,7 @@ from process to process (`discoveries`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vpp_pipeline.devices import sunspec
 from vpp_pipeline.devices.modbus_session import LinkError, Refusal
@@ -24,8 +23,7 @@ _MOST_REGISTERS = 125  # a Modbus read
 _MOST_MODELS = 100  # a longer chain is no SunSpec map
 
 
-@dataclass(frozen=True)
-class Placed:
+class Placed(NamedTuple):
     """A model as discovered: its first register and the length its header tells.
 
     `registers` are what it held when it was last read, where that may be remembered.
@@ -75,7 +73,7 @@ async def blocks(
 def forget_contents(session: Session, unit_id: int) -> None:
     """Forget what a unit's models held, not where they are."""
     session.discovered[unit_id] = {
-        model_id: replace(placed, registers=())
+        model_id: placed._replace(registers=())
         for model_id, placed in session.discovered.get(unit_id, {}).items()
     }
 
@@ -111,7 +109,7 @@ async def _blocks(
             raise _Moved(f"model {model_id} is not at {address} any more")
         blocks[model_id] = block
         if model_id in remembered:
-            placed = replace(placed_at[model_id], registers=block.registers)
+            placed = placed_at[model_id]._replace(registers=block.registers)
             session.discovered[unit_id] = placed_at = {**placed_at, model_id: placed}
     return blocks
 
