@@ -207,11 +207,14 @@ def _within(facts: pl.DataFrame, bound: _Bound) -> pl.DataFrame:
 
 def _changed(facts: pl.DataFrame, kw: pl.Expr, words: pl.Expr) -> pl.DataFrame:
     """Set `kw` where it is not null, and tell it in `words` where that is more than noise."""
-    told = pl.when((kw - pl.col("kw")).abs() > _SLACK_KW).then(words)
-    return facts.with_columns(
-        kw=pl.coalesce(kw, "kw"),
-        reason=pl.concat_str("reason", told, separator="; ", ignore_nulls=True).replace("", None),
-    )
+    changed_kw = facts.select(pl.coalesce(kw, "kw")).to_series()
+    is_told = (changed_kw - facts["kw"]).abs() > _SLACK_KW
+    if is_told.any():  # mostly not, and words are most of what a bound costs
+        told = pl.concat_str(
+            "reason", pl.when(is_told).then(words), separator="; ", ignore_nulls=True
+        )
+        facts = facts.with_columns(reason=told.replace("", None))
+    return facts.with_columns(kw=changed_kw)
 
 
 _Bound = tuple[pl.Expr, pl.Expr, pl.Expr, pl.Expr]
