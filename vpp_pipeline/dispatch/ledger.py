@@ -60,8 +60,9 @@ class Ledger:
             connection.append("commands", stored)
             _append(connection, whole_events(events(new, State.PLANNED, at, actor)))
             superseded = connection.frame("dispatch_superseded", frames={"named": new})
-            rejected = events(superseded, State.REJECTED, at, actor, detail=_SUPERSEDED)
-            _append(connection, whole_events(rejected))
+            if not superseded.is_empty():
+                rejected = events(superseded, State.REJECTED, at, actor, detail=_SUPERSEDED)
+                _append(connection, whole_events(rejected))
         return intents.join(known, on="command_id", how="semi", maintain_order="left")
 
     def record_events(self, batch: pl.DataFrame) -> pl.DataFrame:
