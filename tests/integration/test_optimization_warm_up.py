@@ -36,7 +36,8 @@ for devices, portfolio in ((70, "position"), (120, "reserve")):
         stores=replace(stores, unbroken=stores.owed.any(axis=0) & (stores.min_active_kw == 0)),
         sources=replace(sources, min_rest_steps=np.where(sources.curtailable, 0, 3)),
     )
-    solve(problem, PlanSettings(time_limit_s=2))
+    found = solve(problem, PlanSettings(time_limit_s=2))
+    solve(problem, PlanSettings(time_limit_s=2), warm=found.prices)
 print(sorted(compiled() - before))
 """
 

@@ -39,7 +39,8 @@ def warm_up() -> None:
     rng = np.random.default_rng(0)
     problem = sample_problem(_DEVICES, rng)
     for each in (problem, sample_problem(_DEVICES, rng, portfolio="reserve")):
-        solve(each, PlanSettings(gap_tolerance=1.0))  # any plan will do
+        any_will_do = PlanSettings(gap_tolerance=1.0)
+        solve(each, any_will_do, warm=solve(each, any_will_do).prices)
 
     stores, sources = problem.stores, problem.sources
     runs = replace(
