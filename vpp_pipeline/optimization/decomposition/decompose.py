@@ -39,7 +39,8 @@ _KINKED_TOGETHER_AT_MOST = 40_000  # a sample tells little of prices that two im
 _SAMPLE_SHARE, _SAMPLE_MOST = 0.1, 4_000  # of the devices, for finding the prices; at most so many
 _SAMPLE_LEAST = (1_000, 2_000)  # the closer the gap wanted, the more
 _SAMPLE_TIMES_GAP = 0.2
-_WORTH_A_SAMPLE = 1_000  # devices: above, a sample's prices save more steps than they cost
+_BEFORE_A_BALANCE, _AT_ONCE = 0.8, 0.1  # of the gap wanted: it counts a part of the cost only
+_WORTH_A_SAMPLE = 2_500  # devices: above, a sample's prices save more steps than they cost
 _FIRST_TOLERANCE = 1e-3  # of a sample that only tells where to begin
 _GOLDEN = 0.5 * (5**0.5 - 1)  # of a stride: multiples of it lie far from each other
 _NEAR_LIMIT = 0.6  # a site that uses so much of a limit may reach it
@@ -80,10 +81,13 @@ def relax(problem: Problem, tolerance: float, deadline: float, warm: Prices | No
     most = _KINKED_TOGETHER_AT_MOST if kinked else _TOGETHER_AT_MOST
     if len(problem.stores.place) + len(problem.sources.place) <= most:
         near = warm or _first_prices(problem, guess)
-        here = _together(problem, binding_sites(problem, near or guess), near, 0.8 * tolerance)
+        limited = binding_sites(problem, near or guess)
+        can_balance = not _every(problem, tolerance, 1).all()
+        asked = tolerance * (_BEFORE_A_BALANCE if can_balance else _AT_ONCE)
+        here = _together(problem, limited, near, asked)
         if here.gap <= tolerance or time.perf_counter() > deadline:
             return here
-        if not _every(problem, tolerance, 1).all():
+        if can_balance:
             return balanced(problem, here, tolerance, 0)
         return _nearer(problem, here, tolerance)
     return _passes(problem, tolerance, deadline, guess, warm=warm is not None)
