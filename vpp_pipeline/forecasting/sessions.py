@@ -67,11 +67,11 @@ def session_forecast(  # noqa: PLR0917 - what is known, what is asked, and when
     `telemetry` holds the chargers' quarter-hours: `device_id`, `interval_start`, `power_kw`,
     `plugged_in`, `energy_kwh`, `target_energy_kwh`, `deadline`. The nth session of a day is
     expected as the nth ones of the days of its `day_type` were, in the last four weeks and by local
-    clock time: `probability` is the share of days that had one (`own-days`). A charger with fewer than three
-    days of the type answers as the whole fleet does (`fleet`), a fleet without a session as a
-    typical household (`typical`). Sessions of one charger never overlap: what the present
-    vehicle leaves no room for, by its deadline or by what is learned, or a session expected
-    before, is dropped.
+    clock time: `probability` is the share of days that had one (`own-days`). A charger with fewer
+    than three days of the type answers as the whole fleet does (`fleet`), a fleet without a session
+    as a typical household (`typical`). Sessions of one charger never overlap: what the present
+    vehicle leaves no room for, by its deadline or by what is learned, or a session expected before,
+    is dropped.
 
     A session under way has its arrival before `known_at`; its energy is what is still to be
     charged. It ends as the plant's sessions have taught (`learned`); where they were too few to

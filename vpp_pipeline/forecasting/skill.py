@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from vpp_pipeline.forecasting import session_values
 from vpp_pipeline.forecasting.rows import QUANTILES
 from vpp_pipeline.forecasting.schemas import ForecastErrors, ForecastSkill
 
@@ -27,9 +28,7 @@ SCORED_AS = {
     "temperature": "temperature",
     "price": "price",
     "sessions": "sessions",
-    "session_arrival": "session_arrival",
-    "session_departure": "session_departure",
-    "session_energy": "session_energy",
+    **{target: target for target in session_values.TARGETS},
 }
 """A forecast's target as candidates stand for it: sun and wind are one model's."""
 

@@ -160,6 +160,16 @@ class Problem:
     portfolio: Portfolio
     overload_eur_per_kwh: float
 
+    @property
+    def steered(self) -> int:
+        """Return how many stores and sources there are."""
+        return len(self.stores.place) + len(self.sources.place)
+
+    @property
+    def links(self) -> int:
+        """Return how many sums all devices share: power and, where wanted, reserve up and down."""
+        return len(self.price_eur_per_kwh) * (3 if self.portfolio.wants_reserve else 1)
+
 
 def no_portfolio(price_eur_per_kwh: Floats) -> Portfolio:
     """Return the portfolio of one who sells all power at the market's prices (T,)."""

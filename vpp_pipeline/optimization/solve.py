@@ -32,7 +32,7 @@ def solve(problem: Problem, settings: PlanSettings, warm: Prices | None = None) 
     where nothing better is found.
     """
     deadline = time.perf_counter() + settings.time_limit_s
-    devices = len(problem.stores.place) + len(problem.sources.place)
+    devices = problem.steered
     complaint = ""
     if devices > MONOLITH_AT_MOST:
         try:

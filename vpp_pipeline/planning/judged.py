@@ -6,14 +6,13 @@ Belongs here: a schedule and a day's records → costs and regret. Does not: how
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from vpp_pipeline.delivery_day import STEP_H, day_intervals
 from vpp_pipeline.settings import MARKET_TZ
-from vpp_pipeline.settlement.actuals import actual_day
 from vpp_pipeline.settlement.cost import day_cost
 from vpp_pipeline.settlement.followed import followed_power
 from vpp_pipeline.settlement.foresight import perfect_foresight
@@ -77,14 +76,8 @@ def judged(
             f"telemetry: no reading of any device is known on {day}: what a plan of it would have "
             "cost can be told once its readings are in the warehouse"
         )
-    actual = actual_day(
-        fleet,
-        records.telemetry,
-        variant.prices(records.prices),
-        records.weather,
-        records.forecasts,
-        intervals=intervals,
-    )
+    paid = replace(records, prices=variant.prices(records.prices))
+    actual = paid.happened(fleet, intervals)
     held = stores(devices, actual)
     default_kw = unmanaged_power(devices, actual, held)
 

@@ -24,7 +24,6 @@ from vpp_pipeline.planning.candidates import told_by_chargers
 from vpp_pipeline.planning.champions import issued, issued_sessions
 from vpp_pipeline.planning.records import day_records
 from vpp_pipeline.settings import MARKET, MARKET_TZ
-from vpp_pipeline.settlement.actuals import actual_day
 from vpp_pipeline.settlement.forecast_loss import euros_lost
 
 if TYPE_CHECKING:
@@ -63,19 +62,11 @@ def day_skill(runtime: Runtime, day: date, as_of: datetime) -> dy.DataFrame[Fore
     devices = runtime.devices(as_of)
     records = day_records(runtime, devices, day, as_of)
     stays = session_values.happened(past_sessions(records.telemetry), MARKET_TZ)
-    happened = actual_day(
-        devices,
-        records.telemetry,
-        records.prices,
-        records.weather,
-        records.forecasts,
-        intervals=intervals,
-    )
     return skill(
         said,
         pl.concat([actuals(runtime, start, end, as_of), stays], how="diagonal"),
         naive(known, intervals, MARKET_TZ),
-        _euros(runtime, devices, happened, said, sessions),
+        _euros(runtime, devices, records.happened(devices, intervals), said, sessions),
         day,
         as_of,
     )

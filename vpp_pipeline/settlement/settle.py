@@ -52,6 +52,12 @@ class Records:
     outages: pl.DataFrame
     """(device_id, from, until) left out of the delivery errors"""
 
+    def happened(self, devices: pl.DataFrame, intervals: pl.Series) -> ActualDay:
+        """Return what came of the day whose quarter-hours are `intervals`, to `devices`."""
+        return actual_day(
+            devices, self.telemetry, self.prices, self.weather, self.forecasts, intervals=intervals
+        )
+
 
 @dataclass(frozen=True)
 class Settlement:
@@ -112,14 +118,7 @@ def settle_day(
 
     Raises `SettlementError` where a price, or the temperature at a heat pump's site, is missing.
     """
-    day = actual_day(
-        devices,
-        records.telemetry,
-        records.prices,
-        records.weather,
-        records.forecasts,
-        intervals=intervals,
-    )
+    day = records.happened(devices, intervals)
     held = stores(devices, day)
     measured = records.telemetry.select("device_id", "interval_start", "power_kw")
     managed_kw = _measured_power(devices, measured, day)

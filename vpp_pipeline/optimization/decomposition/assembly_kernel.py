@@ -368,6 +368,16 @@ def write_blocks(part, out, fixed_link, run, fill, ends, places):
             ends[b + 1, 0], ends[b + 1, 1], ends[b + 1, 2] = at[0], count, at[1]
 
 
+@_inlined
+def _spread(out, v):
+    """Return the first and the last row of a variable; (_NOWHERE, -1) where it has none."""
+    low, high = _NOWHERE, -1
+    for z in range(out.entry_first[v], out.entry_first[v + 1]):
+        low = min(low, out.entry_row[z])
+        high = max(high, out.entry_row[z])
+    return low, high
+
+
 @_kernel
 def _width(out, first, last):
     """Return the widest spread of rows that a variable, or a shared row, brings together, and how
@@ -377,10 +387,7 @@ def _width(out, first, last):
     lowest = np.full(3 * out.steps, _NOWHERE, dtype=np.int64)
     highest = np.full(3 * out.steps, -1, dtype=np.int64)
     for v in range(first, last):
-        low, high = _NOWHERE, -1
-        for z in range(out.entry_first[v], out.entry_first[v + 1]):
-            low = min(low, out.entry_row[z])
-            high = max(high, out.entry_row[z])
+        low, high = _spread(out, v)
         if high < 0:
             continue
         width = max(width, high - low)
@@ -403,8 +410,7 @@ def write_meetings(out, first, last):
         for v in range(out.variable_first[b], out.variable_first[b + 1]):
             link = out.link[v]
             if link >= 0:
-                for z in range(out.entry_first[v], out.entry_first[v + 1]):
-                    lowest[link] = min(lowest[link], out.entry_row[z])
+                lowest[link] = min(lowest[link], _spread(out, v)[0])
         m = out.meeting_first[b]
         for t in range(out.steps):
             for link in range(t, links, out.steps):

@@ -57,7 +57,7 @@ def binding_sites(problem: Problem, prices: Prices) -> Bools:
 
 def are_few(problem: Problem) -> bool:
     """Tell whether the devices are few enough to be solved again, all together, for one limit."""
-    return len(problem.stores.site) + len(problem.sources.site) <= _FEW
+    return problem.steered <= _FEW
 
 
 def _tight(problem: Problem) -> Bools:

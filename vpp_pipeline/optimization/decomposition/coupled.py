@@ -170,7 +170,7 @@ class _Method:
             v=v,
             at_low=np.maximum(reduced, 0.0) + _FREE_EUR / (v - shared.low),
             at_high=np.maximum(-reduced, 0.0) + _FREE_EUR / (shared.high - v),
-            price=price.copy(),
+            price=price,
         )
 
     def each(self, task: Callable[[int, int], Any]) -> list[Any]:

@@ -79,7 +79,7 @@ def relax(problem: Problem, tolerance: float, deadline: float, warm: Prices | No
         return _judged(problem, answers, limited, at_market, 1)
     kinked = np.any(portfolio.shortage_eur_per_kwh > portfolio.surplus_eur_per_kwh)
     most = _KINKED_TOGETHER_AT_MOST if kinked else _TOGETHER_AT_MOST
-    if len(problem.stores.place) + len(problem.sources.place) <= most:
+    if problem.steered <= most:
         near = warm or _first_prices(problem, guess)
         limited = binding_sites(problem, near or guess)
         can_balance = not _every(problem, tolerance, 1).all()
@@ -99,9 +99,10 @@ def _passes(
     """Pass over the fleet, each time at prices that fit its last answer better.
 
     Without a plan like this one to begin from, a sample gives the first prices, and often all that
-    is wanted: other sites make the portfolio fit. After a first pass at such a plan's prices, and wherever the step before it led astray, a sample tells how the
-    fleet's answer changes with prices, and the portfolio is solved with that; else one Newton
-    step does, from the sample's answer.
+    is wanted: other sites make the portfolio fit. After a first pass at such a plan's prices, and
+    wherever the step before it led astray, a sample tells how the fleet's answer changes with
+    prices, and the portfolio is solved with that; else one Newton step does, from the sample's
+    answer.
     """
     sample = _every(problem, tolerance, 0)
     share = float(sample.mean())
@@ -130,7 +131,7 @@ def _passes(
                 prices, follows = found.prices, found.follows / share
                 continue
             told = next_prices(
-                shared_of(problem, np.zeros(len(link_prices(problem, prices)))),
+                shared_of(problem, np.zeros(problem.links)),
                 link_prices(problem, prices),
                 told_kw,
                 follows,
@@ -147,8 +148,7 @@ def _together(
     problem: Problem, limited: Bools, near: Prices | None, tolerance: float
 ) -> Relaxation:
     """Solve all sites as one."""
-    still = np.zeros(len(link_prices(problem, market_prices(problem))))
-    found = solve_together(problem, limited, still, near, tolerance)
+    found = solve_together(problem, limited, np.zeros(problem.links), near, tolerance)
     return _judged(problem, found.answers, limited, found.prices, 2)
 
 
@@ -163,10 +163,9 @@ def _nearer(problem: Problem, found: Relaxation, tolerance: float) -> Relaxation
 
 def _first_prices(problem: Problem, guess: Prices) -> Prices | None:
     """Return the prices of a tenth of the sites, to begin from; nothing where that is too few."""
-    many = len(problem.stores.place) + len(problem.sources.place)
-    if many < _WORTH_A_SAMPLE:
+    if problem.steered < _WORTH_A_SAMPLE:
         return None
-    sample = _spread(problem, _SAMPLE_SHARE * many, 0)
+    sample = _spread(problem, _SAMPLE_SHARE * problem.steered, 0)
     try:
         return _sampled(problem, sample, float(sample.mean()), guess, _FIRST_TOLERANCE).prices
     except CoupledError:
@@ -178,7 +177,7 @@ def _sampled(
 ) -> Together:
     """Solve a sample of the sites (K,) for its share of the portfolio, loads as all sites' are."""
     part = _part(problem, sample, share)
-    beside_kw = np.zeros(len(link_prices(problem, guess)))
+    beside_kw = np.zeros(problem.links)
     own_kw = part.sites.base_kw.sum(axis=1)
     beside_kw[: len(own_kw)] = share * problem.sites.base_kw.sum(axis=1) - own_kw
     return solve_together(part, binding_sites(part, guess), beside_kw, None, tolerance / 2)
@@ -275,17 +274,15 @@ def cost_eur(problem: Problem, answers: Answers) -> float:
 
 def _every(problem: Problem, tolerance: float, begin: int) -> Bools:
     """Return a sample of the sites (K,), the larger the closer the gap wanted."""
-    many = len(problem.stores.place) + len(problem.sources.place)
     least = float(np.clip(_SAMPLE_TIMES_GAP / max(tolerance, 1e-9), *_SAMPLE_LEAST))
-    return _spread(problem, min(max(_SAMPLE_SHARE * many, least), _SAMPLE_MOST), begin)
+    return _spread(problem, min(max(_SAMPLE_SHARE * problem.steered, least), _SAMPLE_MOST), begin)
 
 
 def _spread(problem: Problem, sample: float, begin: int) -> Bools:
     """Return sites (K,) with about so many devices, evenly from the smallest to the largest."""
     sites = problem.sites
     count = len(sites.import_limit_kw)
-    many = len(problem.stores.place) + len(problem.sources.place)
-    stride = max(many / sample, 1.0)
+    stride = max(problem.steered / sample, 1.0)
     order = np.argsort(sites.import_limit_kw, kind="stable")
     places = np.arange(begin * _GOLDEN % 1 * stride, count, stride).astype(np.int64)
     chosen = np.zeros(count, dtype=np.bool_)

@@ -43,8 +43,7 @@ def shared_rows(
     is the reserve outside of them, up and then down, where any is wanted.
     """
     portfolio, steps = problem.portfolio, len(base_kw)
-    links = steps * (3 if portfolio.wants_reserve else 1)
-    rows = _Rows(links, np.concatenate([portfolio.position_kw - base_kw, -held_kw]))
+    rows = _Rows(problem.links, np.concatenate([portfolio.position_kw - base_kw, -held_kw]))
     sold_eur = STEP_H * float(problem.price_eur_per_kwh @ portfolio.position_kw)
     beyond = _beyond(rows, portfolio, least_kw + base_kw, most_kw + base_kw)
     room_kw = most_kw - least_kw + 1.0

@@ -73,18 +73,16 @@ def shared_of(problem: Problem, rest_kw: Floats) -> Shared:
 
 def _row_prices(problem: Problem, prices: Prices, rows: int) -> Floats:
     """Return the portfolio's prices as the shared rows' (rows,): what `prices_of` makes of them."""
-    of_links = link_prices(problem, prices)
     price = np.zeros(rows)
-    price[: len(of_links)] = of_links
+    price[: problem.links] = link_prices(problem, prices)
     if problem.portfolio.peak_eur_per_kw > 0:
-        price[len(of_links) :][: len(prices.peak_eur_per_kw)] = prices.peak_eur_per_kw
+        price[problem.links :][: len(prices.peak_eur_per_kw)] = prices.peak_eur_per_kw
     return price
 
 
 def prices_of(problem: Problem, price: Floats) -> Prices:
     """Return the shared rows' prices (rows,), EUR/kW in a quarter-hour, as the portfolio's."""
-    steps, portfolio = len(problem.price_eur_per_kwh), problem.portfolio
-    links = steps * (3 if portfolio.wants_reserve else 1)
+    steps, links, portfolio = len(problem.price_eur_per_kwh), problem.links, problem.portfolio
     nothing = np.zeros(steps)
     up, down = nothing, nothing
     if portfolio.wants_reserve:
