@@ -24,6 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from vpp_pipeline.forecasting.regressors import USUAL, Examples, Sun, regressors, sizes
 from vpp_pipeline.forecasting.rows import QUANTILES
+from vpp_pipeline.threads import side_by_side
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -106,7 +107,8 @@ def predict(
     size = sizes(panel)
     answers = np.full((len(QUANTILES), len(size), len(asked)), np.nan)
     weights = model.weights[:, _hour(panel, asked)]
-    for start in range(0, len(size), _SERIES_AT_ONCE):
+
+    def answer(start: int) -> None:
         some = slice(start, start + _SERIES_AT_ONCE)
         part = replace(panel, subjects=panel.subjects[some], values=panel.values[some])
         series = np.arange(len(part.subjects))
@@ -120,6 +122,8 @@ def predict(
         answers[:, some] = np.einsum(
             "qaf,saf->qsa", weights, features.reshape(len(series), len(asked), -1)
         )
+
+    list(side_by_side(answer, range(0, len(size), _SERIES_AT_ONCE)))
     lead = _lead_class(panel, np.maximum(asked - origin, 0))
     moved = np.array([model.moved.get(name, model.moved_else) for name in panel.subjects])
     answers[0] += moved[:, lead, 0]
@@ -167,17 +171,15 @@ def _hour(panel: Panel, column: Places) -> Places:
 
 
 def _quantile_weights(features: Array, value: Array, hours: Places) -> Array:
-    return np.stack([_by_hour(features, value, hours, share) for share in QUANTILES.values()])
+    """Return the weights (quantiles, hours, features) of every hour's fits."""
 
-
-def _by_hour(features: Array, value: Array, hours: Places, share: float) -> Array:
-    weights = np.empty((_HOURS, features.shape[1]))
-    for hour in range(_HOURS):
+    def of_hour(hour: int) -> Array:
         apart = np.minimum((hours - hour) % _HOURS, (hour - hours) % _HOURS)
         near = np.flatnonzero(apart < len(_BESIDE))
-        counts = np.array(_BESIDE)[apart[near]]
-        weights[hour] = _quantile_fit(features[near], value[near], counts, share)
-    return weights
+        some, told, counts = features[near], value[near], np.array(_BESIDE)[apart[near]]
+        return np.stack([_quantile_fit(some, told, counts, share) for share in QUANTILES.values()])
+
+    return np.stack(list(side_by_side(of_hour, range(_HOURS))), axis=1)
 
 
 def _quantile_fit(features: Array, value: Array, counts: Array, share: float) -> Array:

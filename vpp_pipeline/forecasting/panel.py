@@ -119,10 +119,13 @@ def panel_of(  # noqa: PLR0917 - which series, over which span, on which clock
     steps = (last - first + 1) * (_DAY // step)
     named = subjects.rename("subject_id").unique().sort()
     panel = Panel(named, np.full((named.len(), steps), np.nan), first, step, timezone)
+    clock = rows["interval_start"].unique()  # of far fewer instants than there are rows
     placed = rows.join(
         named.to_frame().with_row_index("series"), on="subject_id", maintain_order="left"
+    ).select(
+        "series", "value", column=pl.col("interval_start").replace_strict(clock, panel.place(clock))
     )
-    column = panel.place(placed["interval_start"])
+    column = placed["column"].to_numpy()
     inside = (column >= 0) & (column < steps)
     series = placed["series"].to_numpy()[inside]
     panel.values[series, column[inside]] = placed["value"].to_numpy()[inside]

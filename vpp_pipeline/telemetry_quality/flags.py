@@ -151,6 +151,8 @@ def _by_content(told: pl.DataFrame, settings: QualitySettings) -> pl.DataFrame:
     stores = told.filter(
         pl.col("kind").is_in(["battery", "ev_charger", "flexible_load", "heat_pump"])
     )
+    if stores.is_empty():
+        return pl.DataFrame(schema=_FOUND)
     readings = store_rules.with_stays(
         stores.select(
             "row",
