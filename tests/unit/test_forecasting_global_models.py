@@ -245,6 +245,12 @@ def test_clouds_that_a_trusty_service_foretold_are_in_the_forecast():
     assert error(foretold(history)) < 0.5 * error(NO_WEATHER)
 
 
+def test_clouds_over_somebody_elses_site_change_no_forecast():
+    history = sunny(NOW)
+    elsewhere = foretold(history).with_columns(site_id=pl.lit("elsewhere"))
+    assert_frame_equal(sun_forecast(history, elsewhere), sun_forecast(history))
+
+
 def test_steps_held_back_by_a_limit_teach_nothing():
     free = sunny(NOW).with_columns(setpoint_kw=pl.lit(None, pl.Float64))
     limited = pl.col("interval_start").dt.date() >= (NOW - timedelta(days=3)).date()

@@ -51,9 +51,13 @@ class Panel:
 
     def place(self, starts: pl.Series) -> Places:
         """Return the columns of UTC instants; one that is not a step's start is in its step."""
-        local = starts.dt.convert_time_zone(self.timezone).dt.replace_time_zone(None)
-        since = local.dt.cast_time_unit("us").to_physical().to_numpy()
-        return since // (self.step // timedelta.resolution) - self.first_day * self.steps_per_day
+        clock = starts.unique()  # rows of many series have few instants, and local time is slow
+        local = clock.dt.convert_time_zone(self.timezone).dt.replace_time_zone(None)
+        since = local.dt.cast_time_unit("us").to_physical()
+        column = since // (self.step // timedelta.resolution) - self.first_day * self.steps_per_day
+        named = pl.DataFrame({"at": clock, "column": column})
+        placed = starts.to_frame("at").join(named, on="at", how="left", maintain_order="left")
+        return placed["column"].to_numpy()
 
     @cached_property
     def habit(self) -> Array:
@@ -119,13 +123,10 @@ def panel_of(  # noqa: PLR0917 - which series, over which span, on which clock
     steps = (last - first + 1) * (_DAY // step)
     named = subjects.rename("subject_id").unique().sort()
     panel = Panel(named, np.full((named.len(), steps), np.nan), first, step, timezone)
-    clock = rows["interval_start"].unique()  # of far fewer instants than there are rows
     placed = rows.join(
         named.to_frame().with_row_index("series"), on="subject_id", maintain_order="left"
-    ).select(
-        "series", "value", column=pl.col("interval_start").replace_strict(clock, panel.place(clock))
     )
-    column = placed["column"].to_numpy()
+    column = panel.place(placed["interval_start"])
     inside = (column >= 0) & (column < steps)
     series = placed["series"].to_numpy()[inside]
     panel.values[series, column[inside]] = placed["value"].to_numpy()[inside]
