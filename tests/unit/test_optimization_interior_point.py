@@ -176,7 +176,7 @@ def test_the_gap_after_a_step_is_known_before_it_is_taken():
     (gap, _, _), *_ = linearised(of, at, price, 36)
     counts = np.zeros((2, method.LENGTHS), dtype=np.int64)
     d_price = np.random.default_rng(3).normal(0, 1e-3, 36)
-    told = method.direct(of, at, 0, len(of.width), d_price, 0.0, 0.0, counts)
+    told = method.direct(of, at, 0, len(of.width), d_price, 0.0, 0.0, counts, 1)
     for primal, dual in ((0.3, 0.7), (0.7, 0.3), (1.0, 1.0)):
         low = (at.at_low + dual * at.d_low) @ (at.x + primal * at.dx - of.low)
         high = (at.at_high + dual * at.d_high) @ (of.high - at.x - primal * at.dx)
@@ -196,7 +196,7 @@ def on_the_central_path(of, price, centre):
             return power, answered
         method.aim(of, at, 0, blocks, centre, 0.0, np.zeros_like(price))
         counts = np.zeros((2, method.LENGTHS), dtype=np.int64)
-        primal, dual, *_ = method.direct(of, at, 0, blocks, still, centre, 0.0, counts)
+        primal, dual, *_ = method.direct(of, at, 0, blocks, still, centre, 0.0, counts, 1)
         lengths = (1.0 if way >= 1.0 else 0.9 * way for way in (primal, dual))
         method.move(of, at, 0, blocks, *lengths, 0.0)
     raise AssertionError(f"not there: {doubt} {short}")

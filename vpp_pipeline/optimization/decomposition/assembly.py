@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vpp_pipeline.optimization.decomposition.assembly_kernel import write_blocks, write_meetings
+from vpp_pipeline.optimization.decomposition.assembly_kernel import (
+    Sheet,
+    put_together,
+    room_for,
+    write_blocks,
+    write_meetings,
+)
 from vpp_pipeline.threads import side_by_side
 
 if TYPE_CHECKING:
@@ -71,27 +77,25 @@ def assemble(part: Part) -> Programmes:
     """Return the blocks' programmes, without any price of the shared rows."""
     blocks = len(part.limited)
     stores, steps = part.charge_max_kw.shape
-    sources = len(part.source_cost)
-    results = result_places(stores, sources, steps)
-    multipliers = multiplier_places(stores, sources, blocks, steps)
+    results = result_places(stores, len(part.source_cost), steps)
+    multipliers = multiplier_places(stores, len(part.source_cost), blocks, steps)
     runs = [(first, min(first + _AT_A_TIME, blocks)) for first in range(0, blocks, _AT_A_TIME)]
-    ends = np.zeros((blocks + 1, 3), dtype=np.int64)
+    fixed_result = np.zeros(results[-1])
 
-    def write(out: Programmes, run: tuple[int, int], *, fill: bool) -> Floats:
-        link = np.zeros(3 * steps)
-        write_blocks(part, out, link, run, fill, ends, (results, multipliers))
-        return link
+    def write(run: tuple[int, int]) -> Sheet:
+        sheet = _sheet(part, *run, fixed_result)
+        write_blocks(part, sheet, *run, results, multipliers)
+        return sheet
 
-    counted = _empty(blocks, (0, 0, 0), steps, 0)
-    list(side_by_side(lambda run: write(counted, run, fill=False), runs))
-    ends.cumsum(axis=0, out=ends)
-    variables, rows, entries = (int(end) for end in ends[-1])
-    made = _empty(blocks, (variables, rows, entries), steps, int(results[-1]))
-    made.variable_first[:] = ends[:, 0]
-    made.row_first[:] = ends[:, 1]
-    made.entry_first[-1] = entries
-    for link in side_by_side(lambda run: write(made, run, fill=True), runs):
-        made.fixed_link[:] += link
+    sheets = list(side_by_side(write, runs))
+    begin = np.zeros((len(sheets) + 1, 3), dtype=np.int64)
+    for nth, sheet in enumerate(sheets):
+        begin[nth + 1] = begin[nth] + sheet.ends[-1]
+    made = _empty(blocks, begin[-1], steps, fixed_result)
+    placed = zip(sheets, runs, begin[:-1], strict=True)
+    list(side_by_side(lambda one: put_together(one[0], made, one[1][0], one[2]), placed))
+    for sheet in sheets:
+        made.fixed_link[:] += sheet.fixed_link
     made.meeting_first.cumsum(out=made.meeting_first)
     meetings = int(made.meeting_first[-1])
     made = made._replace(
@@ -102,29 +106,56 @@ def assemble(part: Part) -> Programmes:
     return made
 
 
-def _empty(blocks: int, sizes: tuple[int, int, int], steps: int, results: int) -> Programmes:
-    """Return room for programmes with so many variables, rows and entries."""
+def _sheet(part: Part, first: int, last: int, fixed_result: Floats) -> Sheet:
+    """Return an empty sheet with room for the blocks [first, last)."""
+    s0, s1 = part.store_first[first], part.store_first[last]
+    steps = part.charge_max_kw.shape[1]
+    variables, rows, entries = room_for(
+        s1 - s0,
+        int(part.reserve[s0:s1].sum()),
+        part.source_first[last] - part.source_first[first],
+        int(part.limited[first:last].sum()),
+        steps,
+    )
+    return Sheet(
+        ends=np.zeros((last - first + 1, 3), dtype=np.int64),
+        shape=np.empty((last - first, 2), dtype=np.int64),
+        number=np.empty((variables, 5)),
+        place=np.empty((variables, 3), dtype=np.int64),
+        entry_row=np.empty(entries, dtype=np.int32),
+        entry_value=np.empty(entries),
+        right=np.empty(rows),
+        row_target=np.empty(rows, dtype=np.int64),
+        fixed_link=np.zeros(3 * steps),
+        fixed_result=fixed_result,
+    )
+
+
+def _empty(blocks: int, sizes: Places, steps: int, fixed_result: Floats) -> Programmes:
+    """Return room for programmes with so many variables, rows and entries; the meetings' is not
+    known yet.
+    """
     variables, rows, entries = sizes
     return Programmes(
-        variable_first=np.zeros(blocks + 1, dtype=np.int64),
-        row_first=np.zeros(blocks + 1, dtype=np.int64),
-        width=np.zeros(blocks, dtype=np.int64),
+        variable_first=np.full(blocks + 1, variables, dtype=np.int64),
+        row_first=np.full(blocks + 1, rows, dtype=np.int64),
+        width=np.empty(blocks, dtype=np.int64),
         entry_first=np.zeros(variables + 1, dtype=np.int32),
-        entry_row=np.zeros(entries, dtype=np.int32),
-        entry_value=np.zeros(entries),
-        linear=np.zeros(variables),
-        quadratic=np.zeros(variables),
-        low=np.zeros(variables),
-        high=np.zeros(variables),
-        link=np.full(variables, -1, dtype=np.int32),
-        link_value=np.zeros(variables),
+        entry_row=np.empty(entries, dtype=np.int32),
+        entry_value=np.empty(entries),
+        linear=np.empty(variables),
+        quadratic=np.empty(variables),
+        low=np.empty(variables),
+        high=np.empty(variables),
+        link=np.empty(variables, dtype=np.int32),
+        link_value=np.empty(variables),
         meeting_first=np.zeros(blocks + 1, dtype=np.int64),
         meeting_link=np.zeros(0, dtype=np.int32),
         meeting_row=np.zeros(0, dtype=np.int32),
-        target=np.zeros(variables, dtype=np.int64),
-        right=np.zeros(rows),
-        row_target=np.zeros(rows, dtype=np.int64),
+        target=np.empty(variables, dtype=np.int64),
+        right=np.empty(rows),
+        row_target=np.empty(rows, dtype=np.int64),
         fixed_link=np.zeros(3 * steps),
-        fixed_result=np.zeros(results),
+        fixed_result=fixed_result,
         steps=steps,
     )

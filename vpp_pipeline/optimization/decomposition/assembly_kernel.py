@@ -3,9 +3,12 @@
 Belongs here: what a store, a source and a connection add to their block's programme, in the order
 of time, so that its rows are banded. Does not: the programmes' arrays (`assembly`), solving them.
 
-Blocks are gone through twice: first to count, then, where the counts say, to write. Where an
-energy costs in part (a debt, discomfort), it is cut into consecutive pieces, each with its own
-cost.
+Blocks are written on sheets, several on each: where they stand among all is known when all are
+written. Where an energy costs in part (a debt, discomfort), it is cut into consecutive pieces,
+each with its own cost.
+
+Every kernel takes its arrays out of their tuples before its loops: inside, for each variable, that
+took most of the time.
 """
 
 from __future__ import annotations
@@ -31,16 +34,19 @@ _kernel = njit(cache=True, nogil=True, error_model="numpy")
 _inlined = njit(cache=True, nogil=True, error_model="numpy", inline="always")
 
 
-class _Into(NamedTuple):
-    """What a block is written with."""
+class Sheet(NamedTuple):
+    """What some blocks (B) are written on: room for variables, rows and entries."""
 
-    fixed_link: Floats
-    fill: bool  # else variables and entries are only counted
-    row0: int  # the block's first row
-    result: Places  # see `result_places`
-    multiplier: Places  # see `multiplier_places`
-    row: Places  # a variable's coefficients before they are added: (6,) rows, -1 for none
-    value: Floats
+    ends: Places  # (B+1, 3) where a block's variables, rows and entries begin, and the last's end
+    shape: Places  # (B, 2) a block's half-bandwidth, and how many shared rows its rows meet
+    number: Floats  # (V, 5) low, high, linear, quadratic, link value
+    place: Places  # (V, 3) link, target, end of its entries
+    entry_row: Places  # (E,) counted from the block's first
+    entry_value: Floats  # (E,)
+    right: Floats  # (R,)
+    row_target: Places  # (R,)
+    fixed_link: Floats  # (L,) what variables without a choice add to the shared rows
+    fixed_result: Floats  # all blocks' flat results before the variables are added
 
 
 class _Rows(NamedTuple):
@@ -56,80 +62,71 @@ class _Rows(NamedTuple):
     reserved: bool  # whether a store of it may hold reserve
 
 
+def room_for(stores: int, reserving: int, sources: int, blocks: int, steps: int) -> Places:
+    """Return how many variables, rows and entries such blocks have at most."""
+    room: Places = steps * np.array(
+        [
+            5 * stores + 6 * reserving + 2 * sources + 6 * blocks,
+            stores + 4 * reserving + sources + 2 * blocks,
+            22 * stores + 10 * reserving + 5 * sources + 6 * blocks,
+        ]
+    )
+    return room
+
+
 @_inlined
-def _add(out, into, at, bounds, costs, link, target):
-    """Add a variable with its coefficients; return the new counts of variables and entries.
+def _take(rows, values, z, row, value):
+    """Write an entry at `z` where there is such a row; return where the next one goes."""
+    if row >= 0:
+        rows[z], values[z] = row, value
+        return z + 1
+    return z
+
+
+@_inlined
+def _add(onto, at, end, bounds, costs, link, target):
+    """Add the variable whose entries end at `end`; return the new counts of variables and entries.
 
     One without a choice goes to the right-hand sides instead.
     """
+    number, place, rows, values, right, fixed_link, fixed_result = onto
     v, z = at
     low, high = bounds
-    row0 = into.row0
     if high - low < _FIXED:
-        if into.fill:
-            value = 0.5 * (low + high)
-            for k in range(len(into.row)):
-                if into.row[k] >= 0:
-                    out.right[row0 + into.row[k]] -= into.value[k] * value
-            if link[0] >= 0:
-                into.fixed_link[link[0]] += link[1] * value
-            if target >= 0:
-                out.fixed_result[target] += value
+        value = 0.5 * (low + high)
+        for k in range(z, end):
+            right[rows[k]] -= values[k] * value
+        if link[0] >= 0:
+            fixed_link[link[0]] += link[1] * value
+        if target >= 0:
+            fixed_result[target] += value
         return v, z
-    for k in range(len(into.row)):
-        if into.row[k] >= 0:
-            if into.fill:
-                out.entry_row[z] = into.row[k]
-                out.entry_value[z] = into.value[k]
-            z += 1
-    if into.fill:
-        out.low[v], out.high[v] = low, high
-        out.linear[v], out.quadratic[v] = costs
-        out.link[v], out.link_value[v] = link
-        out.target[v] = target
-        out.entry_first[v + 1] = z
-    return v + 1, z
+    number[v, 0], number[v, 1] = low, high
+    number[v, 2], number[v, 3] = costs
+    number[v, 4] = link[1]
+    place[v, 0], place[v, 1], place[v, 2] = link[0], target, end
+    return v + 1, end
 
 
 @_inlined
-def _add_slack(out, into, at, coefficient, most, cost):
+def _add_slack(onto, at, row, value, most, cost):
     """Add a variable of one row, from 0 to its most."""
-    _begin(into)
-    _take(into, 0, coefficient[0], coefficient[1])
-    return _add(out, into, at, (0.0, most), (cost, 0.0), _NO_LINK, -1)
+    end = _take(onto[2], onto[3], at[1], row, value)
+    return _add(onto, at, end, (0.0, most), (cost, 0.0), _NO_LINK, -1)
 
 
 @_inlined
-def _begin(into):
-    """Begin a variable without coefficients."""
-    for k in range(len(into.row)):
-        into.row[k] = -1
-
-
-@_inlined
-def _take(into, k, row, value):
-    """Set the variable's k-th coefficient."""
-    into.row[k] = row
-    into.value[k] = value
-
-
-@_inlined
-def _shift(out, into, low, target):
-    """Count the variable from `low`."""
-    if into.fill:
-        for k in range(len(into.row)):
-            if into.row[k] >= 0:
-                out.right[into.row0 + into.row[k]] -= into.value[k] * low
-        out.fixed_result[target] += low
-
-
-@_inlined
-def _new_row(out, into, r, target, right):
-    """Add a row; return their new count."""
-    if into.fill:
-        out.row_target[into.row0 + r] = target
-        out.right[into.row0 + r] = right
-    return r + 1
+def _onto(sheet, row0):
+    """Return what variables are added to, of a block whose first row is `row0`."""
+    return (
+        sheet.number,
+        sheet.place,
+        sheet.entry_row,
+        sheet.entry_value,
+        sheet.right[row0:],
+        sheet.fixed_link,
+        sheet.fixed_result,
+    )
 
 
 @_kernel
@@ -163,92 +160,122 @@ def _rows_of(part, b):
 
 
 @_kernel
-def _add_rows(part, out, into, rows, b):
+def _add_rows(part, sheet, rows, b, row0, of):
     """Lay out a block's rows, those of one quarter-hour together; return their count."""
     steps = part.charge_max_kw.shape[1]
-    s0, g0, of, r = part.store_first[b], part.source_first[b], into.multiplier, 0
+    s0, s1 = part.store_first[b], part.store_first[b + 1]
+    g0, g1 = part.source_first[b], part.source_first[b + 1]
+    present, starts, reserve = part.present[s0:s1], part.starts[s0:s1], part.reserve[s0:s1]
+    charge_kw, discharge_kw = part.charge_max_kw[s0:s1], part.discharge_max_kw[s0:s1]
+    floor_kwh, ceiling_kwh = part.floor_kwh[s0:s1], part.ceiling_kwh[s0:s1]
+    initial_kwh, drift_kwh = part.initial_kwh[s0:s1], part.drift_kwh[s0:s1]
+    retention, ramp_kw, base_kw = part.retention[s0:s1], part.source_ramp_kw[g0:g1], part.base_kw[b]
+    export_kw, import_kw = part.export_limit_kw[b], part.import_limit_kw[b]
+    law, head, ramp, export, imports = rows.law, rows.head, rows.ramp, rows.export, rows.imports
+    most_kw, least_kw, reserved, limited = (
+        rows.most_kw,
+        rows.least_kw,
+        rows.reserved,
+        part.limited[b],
+    )
+    right, target = sheet.right[row0:], sheet.row_target[row0:]
+    r = 0
     for t in range(steps):
-        for g in range(g0, part.source_first[b + 1]):
-            if t > 0 and np.isfinite(part.source_ramp_kw[g]):
-                rows.ramp[g - g0, t] = r
-                r = _new_row(out, into, r, of[1] + g * steps + t, 0.0)
-        for s in range(s0, part.store_first[b + 1]):
-            if not part.present[s, t]:
+        for g in range(g1 - g0):
+            if t > 0 and np.isfinite(ramp_kw[g]):
+                ramp[g, t] = r
+                right[r], target[r] = 0.0, of[1] + (g0 + g) * steps + t
+                r += 1
+        for s in range(s1 - s0):
+            if not present[s, t]:
                 continue
-            rows.law[s - s0, t] = r
-            started = t == 0 or part.starts[s, t] or not part.present[s, t - 1]
-            before = part.retention[s] * part.initial_kwh[s, t] if started else 0.0
-            place = s * steps + t
-            r = _new_row(out, into, r, of[0] + place, part.drift_kwh[s, t] + before)
-            if part.reserve[s] and part.charge_max_kw[s, t] + part.discharge_max_kw[s, t] > _FIXED:
-                rows.head[s - s0, t] = r
-                r = _new_row(out, into, r, of[4] + place, part.discharge_max_kw[s, t])
-                r = _new_row(out, into, r, of[5] + place, part.charge_max_kw[s, t])
-                r = _new_row(out, into, r, of[6] + place, part.floor_kwh[s, t])
-                r = _new_row(out, into, r, of[7] + place, part.ceiling_kwh[s, t])
-        if not part.limited[b]:
+            law[s, t] = r
+            started = t == 0 or starts[s, t] or not present[s, t - 1]
+            before_kwh = retention[s] * initial_kwh[s, t] if started else 0.0
+            place = (s0 + s) * steps + t
+            right[r], target[r] = drift_kwh[s, t] + before_kwh, of[0] + place
+            r += 1
+            if reserve[s] and charge_kw[s, t] + discharge_kw[s, t] > _FIXED:
+                head[s, t] = r
+                right[r], right[r + 1] = discharge_kw[s, t], charge_kw[s, t]
+                right[r + 2], right[r + 3] = floor_kwh[s, t], ceiling_kwh[s, t]
+                for kind in range(4):
+                    target[r + kind] = of[4 + kind] + place
+                r += 4
+        if not limited:
             continue
-        may_export = rows.most_kw[t] > part.export_limit_kw[b]
-        may_import = rows.least_kw[t] < -part.import_limit_kw[b]
+        may_export, may_import = most_kw[t] > export_kw, least_kw[t] < -import_kw
         # One row serves both limits, unless reserve is held up and down within them.
-        if may_export or (may_import and not rows.reserved):
-            rows.export[t] = r
-            left_kw = part.export_limit_kw[b] - part.base_kw[b, t]
-            r = _new_row(out, into, r, of[2] + b * steps + t, left_kw)
-        if may_import and rows.reserved:
-            rows.imports[t] = r
-            left_kw = part.import_limit_kw[b] + part.base_kw[b, t]
-            r = _new_row(out, into, r, of[3] + b * steps + t, left_kw)
+        if may_export or (may_import and not reserved):
+            export[t] = r
+            right[r], target[r] = export_kw - base_kw[t], of[2] + b * steps + t
+            r += 1
+        if may_import and reserved:
+            imports[t] = r
+            right[r], target[r] = import_kw + base_kw[t], of[3] + b * steps + t
+            r += 1
     return r
 
 
 @_kernel
-def _add_powers(part, out, into, rows, at, s, nth):
+def _add_powers(part, onto, rows, at, s, nth, of):
     """Add a store's charging and discharging."""
     steps = part.charge_max_kw.shape[1]
     gain, loss = part.charge_efficiency[s] * _H, _H / part.discharge_efficiency[s]
     costs = (0.5 * _H * part.wear_eur_per_kwh[s], part.store_curvature[s] * _H)
+    present, law, head = part.present[s], rows.law[nth], rows.head[nth]
+    export, imports = rows.export, rows.imports
+    charge_low, charge_high = part.charge_min_kw[s], part.charge_max_kw[s]
+    discharge_low, discharge_high = part.discharge_min_kw[s], part.discharge_max_kw[s]
+    entry_row, entry_value = onto[2], onto[3]
+    charge, discharge = of[0] + s * steps, of[1] + s * steps
     for t in range(steps):
-        if not part.present[s, t]:
+        if not present[t]:
             continue
-        up, place = rows.head[nth, t], s * steps + t
+        up = head[t]
         for way in range(2):
             sign = -1.0 if way == 0 else 1.0
-            _begin(into)
-            _take(into, 0, rows.law[nth, t], -gain if way == 0 else loss)
-            _take(into, 1, rows.export[t], sign)
-            _take(into, 2, rows.imports[t], -sign)
+            z = _take(entry_row, entry_value, at[1], law[t], -gain if way == 0 else loss)
+            z = _take(entry_row, entry_value, z, export[t], sign)
+            z = _take(entry_row, entry_value, z, imports[t], -sign)
             if up >= 0:
-                _take(into, 3, up, sign)
-                _take(into, 4, up + 1, -sign)
-            low = part.charge_min_kw[s, t] if way == 0 else part.discharge_min_kw[s, t]
-            high = part.charge_max_kw[s, t] if way == 0 else part.discharge_max_kw[s, t]
-            at = _add(out, into, at, (low, high), costs, (t, sign), into.result[way] + place)
+                z = _take(entry_row, entry_value, z, up, sign)
+                z = _take(entry_row, entry_value, z, up + 1, -sign)
+            low = charge_low[t] if way == 0 else discharge_low[t]
+            high = charge_high[t] if way == 0 else discharge_high[t]
+            target = (charge if way == 0 else discharge) + t
+            at = _add(onto, at, z, (low, high), costs, (t, sign), target)
     return at
 
 
 @_kernel
-def _add_energies(part, out, into, rows, at, s, nth):
+def _add_energies(part, onto, rows, at, s, nth, of):
     """Add a store's energies at the quarter-hours' ends, counted from its floor, in their pieces."""
     steps = part.charge_max_kw.shape[1]
+    present, starts, law, head = part.present[s], part.starts[s], rows.law[nth], rows.head[nth]
+    floor_kwh, ceiling_kwh = part.floor_kwh[s], part.ceiling_kwh[s]
+    wished_kwh, comfort_kwh = part.wished_kwh[s], part.comfort_kwh[s]
+    shortfall, excess = part.shortfall_eur_per_kwh[s], part.excess_eur_per_kwh[s]
+    retention, end_value = part.retention[s], part.end_value_eur_per_kwh[s]
+    entry_row, entry_value, right, fixed_result = onto[2], onto[3], onto[4], onto[6]
     for t in range(steps):
-        if not part.present[s, t]:
+        if not present[t]:
             continue
-        up, target = rows.head[nth, t], into.result[2] + s * steps + t
-        low = part.floor_kwh[s, t] - _LOOSENED_KWH
-        high = part.ceiling_kwh[s, t] + _LOOSENED_KWH
-        wished = min(max(part.wished_kwh[s, t], low), high)
-        comfort = min(max(part.comfort_kwh[s, t], low), high)
-        short, above = part.shortfall_eur_per_kwh[s, t], part.excess_eur_per_kwh[s, t]
-        kept = part.end_value_eur_per_kwh[s] if t == steps - 1 else 0.0
-        _begin(into)
-        _take(into, 0, rows.law[nth, t], 1.0)
-        if t + 1 < steps and part.present[s, t + 1] and not part.starts[s, t + 1]:
-            _take(into, 1, rows.law[nth, t + 1], -part.retention[s])
+        up, target = head[t], of[2] + s * steps + t
+        low, high = floor_kwh[t] - _LOOSENED_KWH, ceiling_kwh[t] + _LOOSENED_KWH
+        wished = min(max(wished_kwh[t], low), high)
+        comfort = min(max(comfort_kwh[t], low), high)
+        short, above = shortfall[t], excess[t]
+        kept = end_value if t == steps - 1 else 0.0
+        into_next = t + 1 < steps and present[t + 1] and not starts[t + 1]
+        following = law[t + 1] if into_next else -1
+        right[law[t]] -= low
+        if following >= 0:
+            right[following] += retention * low
         if up >= 0:
-            _take(into, 2, up + 2, 1.0)
-            _take(into, 3, up + 3, 1.0)
-        _shift(out, into, low, target)
+            right[up + 2] -= low
+            right[up + 3] -= low
+        fixed_result[target] += low
         first, second = min(wished, comfort), max(wished, comfort)
         between = above - short if comfort < wished else 0.0
         start = low
@@ -258,140 +285,148 @@ def _add_energies(part, out, into, rows, at, s, nth):
             after = between if k == 0 else above
             if k < _PIECES - 1 and (after == slope or end - start < _FIXED):
                 continue
-            at = _add(out, into, at, (0.0, end - start), (slope - kept, 0.0), _NO_LINK, target)
+            z = _take(entry_row, entry_value, at[1], law[t], 1.0)
+            z = _take(entry_row, entry_value, z, following, -retention)
+            if up >= 0:
+                z = _take(entry_row, entry_value, z, up + 2, 1.0)
+                z = _take(entry_row, entry_value, z, up + 3, 1.0)
+            at = _add(onto, at, z, (0.0, end - start), (slope - kept, 0.0), _NO_LINK, target)
             start = end
     return at
 
 
 @_kernel
-def _add_reserves(part, out, into, rows, at, s, nth):
+def _add_reserves(part, onto, rows, at, s, nth, of):
     """Add what a store holds ready up and down, and the slacks of its headrooms."""
     steps = part.charge_max_kw.shape[1]
     bend = part.store_curvature[s] * _H * 1e-3
     up_kwh = -part.sustain_h / part.discharge_efficiency[s]
     down_kwh = part.sustain_h * part.charge_efficiency[s]
+    head, export, imports = rows.head[nth], rows.export, rows.imports
+    charge_kw, discharge_kw = part.charge_max_kw[s], part.discharge_max_kw[s]
+    floor_kwh, ceiling_kwh = part.floor_kwh[s], part.ceiling_kwh[s]
+    entry_row, entry_value = onto[2], onto[3]
     for t in range(steps):
-        up = rows.head[nth, t]
+        up = head[t]
         if up < 0:
             continue
-        full_kw = part.charge_max_kw[s, t] + part.discharge_max_kw[s, t]
-        room_kwh = part.ceiling_kwh[s, t] - part.floor_kwh[s, t] + _LOOSENED_KWH
+        full_kw = charge_kw[t] + discharge_kw[t]
+        room_kwh = ceiling_kwh[t] - floor_kwh[t] + _LOOSENED_KWH
         for way in range(2):
-            _begin(into)
-            _take(into, 0, up + way, 1.0)
-            _take(into, 1, up + 2 + way, up_kwh if way == 0 else down_kwh)
-            _take(into, 2, rows.export[t] if way == 0 else rows.imports[t], 1.0)
-            link, target = ((1 + way) * steps + t, 1.0), into.result[4 + way] + s * steps + t
-            at = _add(out, into, at, (0.0, full_kw), (0.0, bend), link, target)
-            at = _add_slack(out, into, at, (up + way, 1.0), full_kw, 0.0)
-            at = _add_slack(out, into, at, (up + 2 + way, -1.0 if way == 0 else 1.0), room_kwh, 0.0)
+            kwh = up_kwh if way == 0 else down_kwh
+            z = _take(entry_row, entry_value, at[1], up + way, 1.0)
+            z = _take(entry_row, entry_value, z, up + 2 + way, kwh)
+            z = _take(entry_row, entry_value, z, export[t] if way == 0 else imports[t], 1.0)
+            link, target = ((1 + way) * steps + t, 1.0), of[4 + way] + s * steps + t
+            at = _add(onto, at, z, (0.0, full_kw), (0.0, bend), link, target)
+            at = _add_slack(onto, at, up + way, 1.0, full_kw, 0.0)
+            at = _add_slack(onto, at, up + 2 + way, -1.0 if way == 0 else 1.0, room_kwh, 0.0)
     return at
 
 
 @_kernel
-def _add_outputs(part, out, into, rows, at, g, nth):
+def _add_outputs(part, onto, rows, at, g, nth, of):
     """Add a source's output, and how fast it changes where that is limited."""
     steps = part.source_max_kw.shape[1]
     bend, limit_kw = part.source_curvature[g] * _H, part.source_ramp_kw[g]
+    least_kw, most_kw, cost = part.source_min_kw[g], part.source_max_kw[g], part.source_cost[g] * _H
+    curtailable, ramp, export, imports = (
+        part.curtailable[g],
+        rows.ramp[nth],
+        rows.export,
+        rows.imports,
+    )
+    entry_row, entry_value = onto[2], onto[3]
     for t in range(steps):
-        most_kw, ramp = part.source_max_kw[g, t], rows.ramp[nth, t]
-        linear = part.source_cost[g] * _H
-        if part.curtailable[g]:
-            linear -= bend * most_kw
-        _begin(into)
-        _take(into, 0, rows.export[t], 1.0)
-        _take(into, 1, rows.imports[t], -1.0)
-        _take(into, 2, ramp, 1.0)
-        if t + 1 < steps:
-            _take(into, 3, rows.ramp[nth, t + 1], -1.0)
-        bounds, target = (part.source_min_kw[g, t], most_kw), into.result[3] + g * steps + t
-        at = _add(out, into, at, bounds, (linear, bend), (t, 1.0), target)
-        if ramp >= 0:
-            _begin(into)
-            _take(into, 0, ramp, -1.0)
-            at = _add(out, into, at, (-limit_kw, limit_kw), (0.0, 0.0), _NO_LINK, -1)
+        linear = cost - bend * most_kw[t] if curtailable else cost
+        z = _take(entry_row, entry_value, at[1], export[t], 1.0)
+        z = _take(entry_row, entry_value, z, imports[t], -1.0)
+        z = _take(entry_row, entry_value, z, ramp[t], 1.0)
+        z = _take(entry_row, entry_value, z, ramp[t + 1] if t + 1 < steps else -1, -1.0)
+        bounds, target = (least_kw[t], most_kw[t]), of[3] + g * steps + t
+        at = _add(onto, at, z, bounds, (linear, bend), (t, 1.0), target)
+        if ramp[t] >= 0:
+            z = _take(entry_row, entry_value, at[1], ramp[t], -1.0)
+            at = _add(onto, at, z, (-limit_kw, limit_kw), (0.0, 0.0), _NO_LINK, -1)
     return at
 
 
 @_kernel
-def _add_connection(part, out, into, rows, at, b):
+def _add_connection(part, onto, rows, at, b):
     """Add what the connection leaves, and what may go beyond it at a cost."""
     cost = part.overload_eur_per_kwh * _H
     export_kw, import_kw = part.export_limit_kw[b], part.import_limit_kw[b]
-    for t in range(part.charge_max_kw.shape[1]):
-        over, under = part.export_overload_kw[b, t], part.import_overload_kw[b, t]
+    over_kw, under_kw = part.export_overload_kw[b], part.import_overload_kw[b]
+    export, imports, reserved = rows.export, rows.imports, rows.reserved
+    most_kw, least_kw = rows.most_kw, rows.least_kw
+    for t in range(len(export)):
+        over, under = over_kw[t], under_kw[t]
         for way in range(2):
-            row = rows.export[t] if way == 0 else rows.imports[t]
+            row = export[t] if way == 0 else imports[t]
             if row < 0:
                 continue
-            if not rows.reserved:
+            if not reserved:
                 slack = export_kw + import_kw
             elif way == 0:
-                slack = export_kw + over - min(rows.least_kw[t], 0.0)
+                slack = export_kw + over - min(least_kw[t], 0.0)
             else:
-                slack = import_kw + under + max(rows.most_kw[t], 0.0)
-            at = _add_slack(out, into, at, (row, 1.0), slack, 0.0)
-            at = _add_slack(out, into, at, (row, -1.0), over if way == 0 else under, cost)
-            if not rows.reserved:
-                at = _add_slack(out, into, at, (row, 1.0), under, cost)
+                slack = import_kw + under + max(most_kw[t], 0.0)
+            at = _add_slack(onto, at, row, 1.0, slack, 0.0)
+            at = _add_slack(onto, at, row, -1.0, over if way == 0 else under, cost)
+            if not reserved:
+                at = _add_slack(onto, at, row, 1.0, under, cost)
     return at
 
 
 @_kernel
-def write_blocks(part, out, fixed_link, run, fill, ends, places):
-    """Count the blocks' variables, rows and entries into `ends`, or write them where it says.
-
-    `run` is the first block and the one after the last; `places` are those of results and of
+def write_blocks(part, sheet, first, last, results, multipliers):
+    """Write the blocks [first, last) on a sheet; places are those of all blocks' flat results and
     multipliers.
     """
-    row, value = np.full(6, -1, dtype=np.int64), np.zeros(6)
-    for b in range(run[0], run[1]):
+    for b in range(first, last):
+        v0, row0, z0 = sheet.ends[b - first]
         s0, g0 = part.store_first[b], part.source_first[b]
-        row0 = ends[b, 1] if fill else 0
-        begin = (ends[b, 0], ends[b, 2]) if fill else (0, 0)
-        into = _Into(fixed_link, fill, row0, places[0], places[1], row, value)
-        if fill and len(out.entry_first) > begin[0]:
-            out.entry_first[begin[0]] = begin[1]  # the block before may not be there yet
+        onto = _onto(sheet, row0)
         rows = _rows_of(part, b)
-        count = _add_rows(part, out, into, rows, b)
-        at = begin
+        count = _add_rows(part, sheet, rows, b, row0, multipliers)
+        at = (v0, z0)
         for s in range(s0, part.store_first[b + 1]):
-            at = _add_powers(part, out, into, rows, at, s, s - s0)
-            at = _add_energies(part, out, into, rows, at, s, s - s0)
-            at = _add_reserves(part, out, into, rows, at, s, s - s0)
+            at = _add_powers(part, onto, rows, at, s, s - s0, results)
+            at = _add_energies(part, onto, rows, at, s, s - s0, results)
+            at = _add_reserves(part, onto, rows, at, s, s - s0, results)
         for g in range(g0, part.source_first[b + 1]):
-            at = _add_outputs(part, out, into, rows, at, g, g - g0)
-        at = _add_connection(part, out, into, rows, at, b)
-        if fill:
-            out.width[b], out.meeting_first[b + 1] = _width(out, begin[0], at[0])
-        else:
-            ends[b + 1, 0], ends[b + 1, 1], ends[b + 1, 2] = at[0], count, at[1]
+            at = _add_outputs(part, onto, rows, at, g, g - g0, results)
+        at = _add_connection(part, onto, rows, at, b)
+        sheet.ends[b + 1 - first] = at[0], row0 + count, at[1]
+        sheet.shape[b - first] = _shape(sheet, v0, at[0], z0, part.charge_max_kw.shape[1])
 
 
 @_inlined
-def _spread(out, v):
-    """Return the first and the last row of a variable; (_NOWHERE, -1) where it has none."""
+def _spread(rows, first, last):
+    """Return the first and the last of a variable's rows; (_NOWHERE, -1) where it has none."""
     low, high = _NOWHERE, -1
-    for z in range(out.entry_first[v], out.entry_first[v + 1]):
-        low = min(low, out.entry_row[z])
-        high = max(high, out.entry_row[z])
+    for z in range(first, last):
+        low = min(low, rows[z])
+        high = max(high, rows[z])
     return low, high
 
 
 @_kernel
-def _width(out, first, last):
+def _shape(sheet, first, last, begin, steps):
     """Return the widest spread of rows that a variable, or a shared row, brings together, and how
-    many shared rows do.
+    many shared rows do. The variables' entries begin at `begin`.
     """
     width, meetings = 1, 0
-    lowest = np.full(3 * out.steps, _NOWHERE, dtype=np.int64)
-    highest = np.full(3 * out.steps, -1, dtype=np.int64)
-    for v in range(first, last):
-        low, high = _spread(out, v)
+    lowest = np.full(3 * steps, _NOWHERE, dtype=np.int64)
+    highest = np.full(3 * steps, -1, dtype=np.int64)
+    links, ends, rows = sheet.place[first:last, 0], sheet.place[first:last, 2], sheet.entry_row
+    for v in range(len(links)):
+        low, high = _spread(rows, begin, ends[v])
+        begin = ends[v]
         if high < 0:
             continue
         width = max(width, high - low)
-        link = out.link[v]
+        link = links[v]
         if link >= 0:
             meetings += highest[link] < 0
             lowest[link] = min(lowest[link], low)
@@ -401,19 +436,49 @@ def _width(out, first, last):
 
 
 @_kernel
+def put_together(sheet, out, first, begin):
+    """Copy a sheet's blocks to the programmes: from block `first` on, their variables, rows and
+    entries from where `begin` (3,) says.
+    """
+    v0, r0, z0 = begin
+    blocks = len(sheet.shape)
+    for b in range(blocks):
+        out.variable_first[first + b] = v0 + sheet.ends[b, 0]
+        out.row_first[first + b] = r0 + sheet.ends[b, 1]
+        out.width[first + b] = sheet.shape[b, 0]
+        out.meeting_first[first + b + 1] = sheet.shape[b, 1]
+    variables, rows, entries = sheet.ends[blocks]
+    number, place = sheet.number, sheet.place
+    low, high, linear, quadratic = out.low[v0:], out.high[v0:], out.linear[v0:], out.quadratic[v0:]
+    link, link_value, target = out.link[v0:], out.link_value[v0:], out.target[v0:]
+    entry_first = out.entry_first[v0:]
+    for v in range(variables):
+        low[v], high[v], linear[v] = number[v, 0], number[v, 1], number[v, 2]
+        quadratic[v], link_value[v] = number[v, 3], number[v, 4]
+        link[v], target[v] = place[v, 0], place[v, 1]
+        entry_first[v + 1] = z0 + place[v, 2]
+    out.right[r0 : r0 + rows] = sheet.right[:rows]
+    out.row_target[r0 : r0 + rows] = sheet.row_target[:rows]
+    out.entry_row[z0 : z0 + entries] = sheet.entry_row[:entries]
+    out.entry_value[z0 : z0 + entries] = sheet.entry_value[:entries]
+
+
+@_kernel
 def write_meetings(out, first, last):
     """Write which shared rows the rows of blocks [first, last) meet, and where: in time's order."""
     links = 3 * out.steps
     lowest = np.empty(links, dtype=np.int64)
+    steps, entries, rows = out.steps, out.entry_first, out.entry_row
+    of_variable, meeting_link, meeting_row = out.link, out.meeting_link, out.meeting_row
     for b in range(first, last):
         lowest[:] = _NOWHERE
         for v in range(out.variable_first[b], out.variable_first[b + 1]):
-            link = out.link[v]
+            link = of_variable[v]
             if link >= 0:
-                lowest[link] = min(lowest[link], _spread(out, v)[0])
+                lowest[link] = min(lowest[link], _spread(rows, entries[v], entries[v + 1])[0])
         m = out.meeting_first[b]
-        for t in range(out.steps):
-            for link in range(t, links, out.steps):
+        for t in range(steps):
+            for link in range(t, links, steps):
                 if lowest[link] < _NOWHERE:
-                    out.meeting_link[m], out.meeting_row[m] = link, lowest[link]
+                    meeting_link[m], meeting_row[m] = link, lowest[link]
                     m += 1

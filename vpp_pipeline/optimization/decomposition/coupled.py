@@ -37,10 +37,12 @@ _ALONE_EUR = 1e-2  # the same where the blocks begin alone, at known prices
 _ROUGHLY_EUR = 0.1  # how near each comes to its best there: nearer saves no further step
 _AWAY = 3e-3  # of its range, that a variable then begins away from each bound
 _FREE_EUR = 1e-3  # complementarity of each bound there
+_FITTED = 1e-6  # of what the own variables first miss: they are moved off their bounds anyway
 _PIECES = 2 * THREADS
 _ROUNDING = 1e-13
 _FEW = 2e-4  # of all variables: so many do not shorten all others' step, but go less far
 _FEWEST = 20  # in a small fleet each counts: a reserve is the least that is left of it
+_FEW_COUNTED = 50  # of them: of a large fleet's blocks, as many are counted as hold so many
 _ROUGH = 1e-4  # of the cost: a gap down to which that pays; it leaves residuals behind
 _KEPT, _KEPT_LATE = 0.3, 0.05  # what such a step leaves of each bound's room and multiplier
 _LATE = 0.9  # of a whole step: so long, it may leave less
@@ -162,7 +164,8 @@ class _Method:
         missing[: shared.links] -= np.bincount(
             of.link + 1, of.link_value * self.at.x, shared.links + 1
         )[1:]
-        fitted = lsq_linear(shared.matrix, missing, (shared.low, shared.high)).x
+        bounds = (shared.low, shared.high)
+        fitted = lsq_linear(shared.matrix, missing, bounds, tol=_FITTED).x
         away = _AWAY * (shared.high - shared.low)
         v = np.clip(fitted, shared.low + away, shared.high - away)
         reduced = shared.cost - shared.matrix.T @ price
@@ -306,12 +309,16 @@ class _Method:
         def task(first: int, last: int) -> tuple[Floats, Places]:
             counts = np.zeros((2, blocks.LENGTHS), dtype=np.int64)
             return blocks.direct(
-                self.of, self.at, first, last, d_price, centre, bend, counts
+                self.of, self.at, first, last, d_price, centre, bend, counts, every
             ), counts
+
+        every = max(few // _FEW_COUNTED, 1)
 
         told, counts = (np.array(part) for part in zip(*self.each(task), strict=True))
         shorter = counts.sum(axis=0).cumsum(axis=1)
-        most = [np.searchsorted(way, few, side="right") / blocks.LENGTHS for way in shorter]
+        most = [
+            np.searchsorted(way, few // every, side="right") / blocks.LENGTHS for way in shorter
+        ]
         primal, dual = np.maximum(told[:, :2].min(axis=0), most).tolist()
         forced, curved = told[:, 2:].sum(axis=0).tolist()
         return primal, dual, forced, curved

@@ -271,11 +271,15 @@ def _direct(of, at, b, d_price, centre, bend, told):
 @_kernel
 def _count(of, at, b, counts):
     """Count a direction's variables that allow less than a whole primal, or dual, step, by length."""
-    for v in range(of.variable_first[b], of.variable_first[b + 1]):
-        fast = max(-at.dx[v] * at.by_low[v], at.dx[v] * at.by_high[v])
+    v0, v1 = of.variable_first[b], of.variable_first[b + 1]
+    at_low, at_high = at.at_low[v0:v1], at.at_high[v0:v1]
+    by_low, by_high = at.by_low[v0:v1], at.by_high[v0:v1]
+    dx, d_low, d_high = at.dx[v0:v1], at.d_low[v0:v1], at.d_high[v0:v1]
+    for v in range(len(dx)):
+        fast = max(-dx[v] * by_low[v], dx[v] * by_high[v])
         if fast > NEAR_BOUND:
             counts[0, min(int(LENGTHS / fast), LENGTHS - 1)] += 1
-        shrink = max(-at.d_low[v] / at.at_low[v], -at.d_high[v] / at.at_high[v])
+        shrink = max(-d_low[v] / at_low[v], -d_high[v] / at_high[v])
         if shrink > NEAR_BOUND:
             counts[1, min(int(LENGTHS / shrink), LENGTHS - 1)] += 1
 
@@ -530,10 +534,11 @@ def aim(of, at, first, last, centre, bend, pushed):
 
 
 @_kernel
-def direct(of, at, first, last, d_price, centre, bend, counts):
+def direct(of, at, first, last, d_price, centre, bend, counts, every):
     """Complete the blocks' directions for a change of the shared rows' prices.
 
-    Return what `_direct` tells of all of them; `counts` (2, LENGTHS) are added to by `_count`.
+    Return what `_direct` tells of all of them; `counts` (2, LENGTHS) are added to by `_count`, for
+    one in `every` blocks.
     """
     told = _nothing_told()
     longest = 0
@@ -551,7 +556,8 @@ def direct(of, at, first, last, d_price, centre, bend, counts):
                 shift[r] += at.given[m, r - row] * changed
         _back(at.band[r0:r1], 0, r1 - r0, width, at.inverse_pivot[r0:r1], shift)
         _add(dy, shift, -1.0)
-        if _direct(of, at, b, d_price, centre, bend, told):
+        cut_short = _direct(of, at, b, d_price, centre, bend, told)
+        if cut_short and b % every == 0:
             _count(of, at, b, counts)
     return told
 
