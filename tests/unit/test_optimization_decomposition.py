@@ -15,7 +15,7 @@ from vpp_pipeline.optimization.decomposition import coupled, decompose
 from vpp_pipeline.optimization.decomposition.answers import link_prices
 from vpp_pipeline.optimization.decomposition.at_prices import answer
 from vpp_pipeline.optimization.decomposition.coupled import CoupledError
-from vpp_pipeline.optimization.decomposition.decompose import cost_eur, relax
+from vpp_pipeline.optimization.decomposition.decompose import cost_eur, relaxations
 from vpp_pipeline.optimization.decomposition.master import MasterError, next_prices
 from vpp_pipeline.optimization.decomposition.shared import Shared
 from vpp_pipeline.optimization.decomposition.together import (
@@ -82,6 +82,12 @@ def optimum_eur(problem):
     return whole.value + constant_eur(problem)
 
 
+def relaxed(*asked):
+    """The last, and nearest, answer."""
+    *_, found = relaxations(*asked)
+    return found
+
+
 def nothing_beside(problem):
     return np.zeros(problem.links)
 
@@ -112,7 +118,7 @@ def in_passes(monkeypatch):
 def test_a_fleet_costs_what_another_solver_makes_of_it_whole_and_is_proven(market, seed):
     problem = sample(45, seed, market)
     best = optimum_eur(problem)
-    found = relax(problem, 1e-7, IN_TIME, None)
+    found = relaxed(problem, 1e-7, IN_TIME, None)
     assert found.cost_eur == pytest.approx(best, rel=1e-5)
     reserved = 5e-4 if market == "reserve" else 1e-5
     assert best - reserved * abs(best) <= found.bound_eur <= best + 1e-6
@@ -131,7 +137,7 @@ def test_a_fleet_costs_what_another_solver_makes_of_it_whole_and_is_proven(marke
 )
 def test_every_fleet_is_solved_together_to_the_gap_asked_for(market, seed, devices, steps):
     problem = sample(devices, seed, market, steps)
-    found = relax(problem, 1e-5, IN_TIME, None)
+    found = relaxed(problem, 1e-5, IN_TIME, None)
     assert found.bound_eur <= found.cost_eur + 1e-6
     assert found.gap <= (1e-3 if market == "reserve" else 2e-5)
 
@@ -169,7 +175,7 @@ def test_limits_that_were_thought_not_to_bind_are_kept_all_the_same():
 def test_a_part_beside_the_rests_power_finds_the_wholes_optimum(market):
     """What all others do at the optimum is given: the part can but do what it does in the whole."""
     problem = sample(45, 4, market)
-    whole = relax(problem, 1e-8, IN_TIME, None)
+    whole = relaxed(problem, 1e-8, IN_TIME, None)
     some = np.arange(len(problem.sites.import_limit_kw)) % 2 == 0
     part = at_sites(problem, some)
     stores, sources = some[problem.stores.site], some[problem.sources.site]
@@ -188,7 +194,7 @@ def test_a_part_beside_the_rests_power_finds_the_wholes_optimum(market):
 def test_passes_over_a_fleet_reach_the_gap_that_solving_it_together_does(market, in_passes):
     problem = sample(250, 5, market, 24)
     tolerance = 3e-3 if market == "reserve" else 5e-4
-    found = relax(problem, tolerance, IN_TIME, market_prices(problem))
+    found = relaxed(problem, tolerance, IN_TIME, market_prices(problem))
     assert found.passes > 0
     assert found.gap <= tolerance
     assert found.bound_eur <= optimum_eur(problem) + 1e-5
@@ -199,7 +205,7 @@ def test_more_passes_never_make_the_answer_worse_nor_its_proof(in_passes, monkey
     found = []
     for passes in (1, 2, 4):
         monkeypatch.setattr(decompose, "_PASSES_AT_MOST", passes)
-        found.append(relax(problem, 1e-9, IN_TIME, None))
+        found.append(relaxed(problem, 1e-9, IN_TIME, None))
     costs, bounds = [f.cost_eur for f in found], [f.bound_eur for f in found]
     assert [f.passes for f in found] == [1, 2, 4]
     assert costs == sorted(costs, reverse=True)
@@ -209,7 +215,7 @@ def test_more_passes_never_make_the_answer_worse_nor_its_proof(in_passes, monkey
 
 def test_the_bound_of_mixed_passes_is_that_of_their_prices_and_multipliers(in_passes):
     problem = sample(250, 6, "position")
-    found = relax(problem, 1e-9, IN_TIME, None)
+    found = relaxed(problem, 1e-9, IN_TIME, None)
     assert found.passes > 2
     multipliers = consistent(problem, found.answers.multipliers(problem, found.prices))
     assert lower_bound_eur(problem, multipliers) == pytest.approx(found.bound_eur, rel=1e-12)
@@ -217,9 +223,9 @@ def test_the_bound_of_mixed_passes_is_that_of_their_prices_and_multipliers(in_pa
 
 def test_warm_prices_change_the_way_and_not_where_it_leads(in_passes):
     problem = sample(250, 7, "position")
-    cold = relax(problem, 5e-4, IN_TIME, None)
+    cold = relaxed(problem, 5e-4, IN_TIME, None)
     for warm in (cold.prices, market_prices(problem)):
-        again = relax(problem, 5e-4, IN_TIME, warm)
+        again = relaxed(problem, 5e-4, IN_TIME, warm)
         assert again.gap <= 5e-4
         assert again.cost_eur == pytest.approx(cold.cost_eur, rel=1e-3)
 
@@ -238,7 +244,7 @@ def test_a_start_from_near_prices_leads_where_the_middle_of_all_boxes_does(marke
 
 def test_after_the_deadline_the_first_answer_stands_with_its_proof(in_passes):
     problem = sample(250, 6, "position")
-    late = relax(problem, 1e-12, time.perf_counter(), None)
+    late = relaxed(problem, 1e-12, time.perf_counter(), None)
     assert late.passes == 1
     assert late.bound_eur <= late.cost_eur
     plan = solve(problem, PlanSettings(gap_tolerance=1e-12, time_limit_s=0.0))
@@ -251,9 +257,9 @@ def test_after_the_deadline_the_first_answer_stands_with_its_proof(in_passes):
 def test_variables_that_lag_behind_a_step_change_no_answer(market, monkeypatch):
     problem = sample(150, 4, market)
     monkeypatch.setattr(coupled, "_FEWEST", 1)  # so that a small fleet may be solved in haste
-    hasty = relax(problem, 1e-6, IN_TIME, None)
+    hasty = relaxed(problem, 1e-6, IN_TIME, None)
     monkeypatch.setattr(coupled, "_FEW", 0.0)
-    careful = relax(problem, 1e-6, IN_TIME, None)
+    careful = relaxed(problem, 1e-6, IN_TIME, None)
     assert hasty.cost_eur == pytest.approx(careful.cost_eur, rel=1e-4)
     assert hasty.bound_eur == pytest.approx(careful.bound_eur, rel=1e-4)
 
@@ -266,7 +272,7 @@ def test_a_reserve_wanted_nearer_than_numbers_can_tell_is_as_near_as_they_can():
 
 def test_what_fails_in_haste_is_solved_with_care(monkeypatch):
     problem = sample(150, 4, "peak")
-    before = relax(problem, 1e-4, IN_TIME, None)
+    before = relaxed(problem, 1e-4, IN_TIME, None)
     attempts = []
     run = coupled._Method.run
 
@@ -278,7 +284,7 @@ def test_what_fails_in_haste_is_solved_with_care(monkeypatch):
 
     monkeypatch.setattr(coupled, "_FEWEST", 1)  # so that a small fleet may be solved in haste
     monkeypatch.setattr(coupled._Method, "run", failing_in_haste)
-    again = relax(problem, 1e-4, IN_TIME, None)
+    again = relaxed(problem, 1e-4, IN_TIME, None)
     assert attempts[0] > 0
     assert attempts[1] == 0
     assert again.cost_eur == pytest.approx(before.cost_eur, rel=1e-4)
@@ -292,7 +298,7 @@ def test_where_no_prices_are_found_the_greedy_plan_stands_and_says_why(monkeypat
 
     monkeypatch.setattr(coupled, "_factored", indefinite)
     with pytest.raises(CoupledError, match="no Newton step after 0 steps"):
-        relax(problem, 1e-4, IN_TIME, None)
+        relaxed(problem, 1e-4, IN_TIME, None)
     plan = solve(problem, PlanSettings())
     assert plan.solver == "greedy"
     assert plan.method == "none"
@@ -307,7 +313,7 @@ def test_where_the_master_gives_no_prices_the_best_pass_stands(in_passes, monkey
         raise MasterError("the solver ended infeasible")
 
     monkeypatch.setattr(decompose, "next_prices", without)
-    found = relax(problem, 1e-12, IN_TIME, None)
+    found = relaxed(problem, 1e-12, IN_TIME, None)
     assert found.passes < decompose._PASSES_AT_MOST
     assert found.bound_eur <= found.cost_eur
 
@@ -395,7 +401,7 @@ def test_the_fleets_own_optimum_is_where_the_master_stays(market):
 
 def test_equal_inputs_give_equal_answers_bit_for_bit(in_passes):
     problem = sample(250, 6, "peak")
-    one, other = (relax(problem, 1e-5, IN_TIME, None) for _ in range(2))
+    one, other = (relaxed(problem, 1e-5, IN_TIME, None) for _ in range(2))
     for name, values in vars(one.answers).items():
         np.testing.assert_array_equal(values, getattr(other.answers, name))
     assert one.bound_eur == other.bound_eur

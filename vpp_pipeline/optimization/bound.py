@@ -6,6 +6,7 @@ Belongs here: the Lagrangian bound, in plain NumPy and in chunks. Does not: the 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from vpp_pipeline.delivery_day import STEP_H
 from vpp_pipeline.optimization.problem import chunks, select
 from vpp_pipeline.optimization.reserves import products, ready_stores
+from vpp_pipeline.threads import side_by_side
 
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.multipliers import Multipliers
@@ -29,19 +31,13 @@ def lower_bound_eur(problem: Problem, multipliers: Multipliers, *, switches: boo
     own within its box, and that sum is a bound whatever the prices are. So it does not matter
     how exact a solver was; the better its prices, the tighter the bound.
     """
+    of_stores = partial(_of_stores, problem, multipliers, switches=switches)
+    of_sources = partial(_of_sources, problem, multipliers, switches=switches)
+    of_sites = partial(_of_sites, problem, multipliers)
     return (
-        sum(
-            _of_stores(problem, multipliers, part, switches=switches)
-            for part in chunks(len(problem.stores.retention))
-        )
-        + sum(
-            _of_sources(problem, multipliers, part, switches=switches)
-            for part in chunks(len(problem.sources.site))
-        )
-        + sum(
-            _of_sites(problem, multipliers, part)
-            for part in chunks(len(problem.sites.import_limit_kw))
-        )
+        sum(side_by_side(of_stores, chunks(len(problem.stores.retention))))
+        + sum(side_by_side(of_sources, chunks(len(problem.sources.site))))
+        + sum(side_by_side(of_sites, chunks(len(problem.sites.import_limit_kw))))
         + _of_fleet(problem, multipliers)
         + _of_reserve(problem, multipliers)
         + constant_eur(problem)

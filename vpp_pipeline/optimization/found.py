@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from vpp_pipeline.optimization.problem import Floats, Problem
     from vpp_pipeline.optimization.repair import Setpoints
     from vpp_pipeline.optimization.verify import Verdict
+
+
+Thing = TypeVar("Thing")
 
 
 class Stages:
@@ -39,6 +42,16 @@ class Stages:
         finally:
             spent = time.perf_counter() - started
             self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+
+    def timing(self, stage: str, things: Iterator[Thing]) -> Iterator[Thing]:
+        """Yield things; count what it takes to make them to a stage."""
+        while True:
+            with self.timed(stage):
+                try:
+                    thing = next(things)
+                except StopIteration:
+                    return
+            yield thing
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ bound (`bound`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ from vpp_pipeline.delivery_day import STEP, STEP_H
 from vpp_pipeline.optimization.problem import by_site, chunks, select
 from vpp_pipeline.optimization.reserves import ready_stores, sold_kw
 from vpp_pipeline.optimization.verify_runs import hasty_kw, interrupted_kw
+from vpp_pipeline.threads import side_by_side
 
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.problem import Floats, Problem, Stores
@@ -67,8 +69,8 @@ def verify(problem: Problem, setpoints: Setpoints) -> Verdict:
     up_kw = setpoints.reserve_up_kw if setpoints.reserve_up_kw.size else nothing
     down_kw = setpoints.reserve_down_kw if setpoints.reserve_down_kw.size else nothing
     found = [
-        *(_stores(problem, setpoints, part) for part in chunks(len(problem.stores.site))),
-        *(_sources(problem, setpoints, part) for part in chunks(len(problem.sources.site))),
+        *side_by_side(partial(_stores, problem, setpoints), chunks(len(problem.stores.site))),
+        *side_by_side(partial(_sources, problem, setpoints), chunks(len(problem.sources.site))),
         _reserve(problem, setpoints, up_kw, down_kw),
         _sites(problem, site_kw, up_kw, down_kw),
         _Found(cost_eur=_settled_eur(problem, site_kw.sum(axis=1))),

@@ -31,6 +31,7 @@ _BOUND_KW = 1e-6
 _WHOLE = 1.0
 _FEW = 2_500  # devices
 _NEAR_LIMIT = 0.7  # of a limit: at other prices it may be reached
+_FEW_TIGHT = 0.5  # of the sites
 
 
 def answer(problem: Problem, prices: Prices) -> tuple[Answers, Bools]:
@@ -46,10 +47,11 @@ def answer(problem: Problem, prices: Prices) -> tuple[Answers, Bools]:
 def binding_sites(problem: Problem, prices: Prices) -> Bools:
     """Return the sites (K,) whose limits may bind at these prices or near them.
 
-    Of few devices, all whose limits may bind at any: that is quicker than solving them again.
+    Of few devices, or where few sites are so tight, all whose limits may bind at any prices: that
+    is quicker than asking every device, or than solving all again.
     """
     tight = _tight(problem) | _reserving(problem)
-    if are_few(problem):
+    if are_few(problem) or tight.sum() <= _FEW_TIGHT * len(tight):
         return tight
     _, site_kw = _alone(problem, prices, keep=False)
     return (using(problem, site_kw, _NEAR_LIMIT) & tight) | _reserving(problem)

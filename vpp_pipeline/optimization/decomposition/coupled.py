@@ -24,7 +24,7 @@ from vpp_pipeline.optimization.decomposition import interior_point as blocks
 from vpp_pipeline.threads import THREADS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from vpp_pipeline.optimization.decomposition.assembly import Programmes
     from vpp_pipeline.optimization.decomposition.interior_point import Iterate
@@ -36,12 +36,12 @@ _START_EUR = 1.0  # complementarity of each bound; measured: 25-34 steps, agains
 _ALONE_EUR = 1e-2  # the same where the blocks begin alone, at known prices
 _ROUGHLY_EUR = 0.1  # how near each comes to its best there: nearer saves no further step
 _AWAY = 3e-3  # of its range, that a variable then begins away from each bound
-_FREE_EUR = 1e-3  # complementarity of each bound there
+_FREE_EUR = 5e-4  # complementarity of each bound there
 _FITTED = 1e-6  # of what the own variables first miss: they are moved off their bounds anyway
 _PIECES = 2 * THREADS
 _ROUNDING = 1e-13
-_FEW = 2e-4  # of all variables: so many do not shorten all others' step, but go less far
-_FEWEST = 20  # in a small fleet each counts: a reserve is the least that is left of it
+_FEW = 4e-4  # of all variables: so many do not shorten all others' step, but go less far
+_FEWEST = 40  # in a small fleet each counts: a reserve is the least that is left of it
 _FEW_COUNTED = 50  # of them: of a large fleet's blocks, as many are counted as hold so many
 _ROUGH = 1e-4  # of the cost: a gap down to which that pays; it leaves residuals behind
 _KEPT, _KEPT_LATE = 0.3, 0.05  # what such a step leaves of each bound's room and multiplier
@@ -54,6 +54,17 @@ _NEAR = 1e-2  # of the cost: an answer so near is worth having, and its proof te
 
 class CoupledError(RuntimeError):
     """The method broke down before it came near a solution."""
+
+
+@dataclass(frozen=True)
+class Aim:
+    """How near to come: a gap, and how much of what residuals cost at their prices counts to it.
+
+    Residuals are repaired: how much of their cost is left then, is known by trying.
+    """
+
+    gap: float  # share of the portfolio's own cost
+    residuals: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -102,11 +113,13 @@ class _Direction:
     curved: float
 
 
-def solve_coupled(of: Programmes, shared: Shared, near: Floats | None, tolerance: float) -> Coupled:
-    """Solve to a gap of `tolerance` times the portfolio's own cost, or as near as numbers allow.
+def solve_coupled(
+    of: Programmes, shared: Shared, near: Floats | None, aims: tuple[Aim, ...]
+) -> Iterator[Coupled]:
+    """Solve as near as is aimed at, one aim after the other, or as near as numbers allow.
 
-    `near` (rows,) are prices to begin from, EUR/kW: those of a problem like this one. Prices that
-    have little to do with this one's are worse than none.
+    Going on writes over what was yielded. `near` (rows,) are prices to begin from, EUR/kW: those
+    of a problem like this one. Prices that have little to do with this one's are worse than none.
 
     Residuals are left that cost no more than that: they are repaired, and counted in the proof.
 
@@ -114,13 +127,20 @@ def solve_coupled(of: Programmes, shared: Shared, near: Floats | None, tolerance
     """
     few = int(_FEW * len(of.linear))
     few = few if few >= _FEWEST else 0
-    with ThreadPoolExecutor(THREADS) as pool, threadpool_limits(1, "blas"):
-        try:
-            return _Method(of, shared, near, pool, few=few).run(tolerance)
-        except CoupledError:
-            if near is None and not few:
-                raise
-            return _Method(of, shared, None, pool, few=0).run(tolerance)
+    with ThreadPoolExecutor(THREADS) as pool:
+        method = None
+        for aim in aims:
+            with threadpool_limits(1, "blas"):
+                try:
+                    method = method or _Method(of, shared, near, pool, few=few)
+                    found = method.run(aim)
+                except CoupledError:
+                    if near is None and not few:
+                        raise
+                    few, near = 0, None
+                    method = _Method(of, shared, near, pool, few=few)
+                    found = method.run(aim)
+            yield found
 
 
 class _Method:
@@ -179,7 +199,7 @@ class _Method:
     def each(self, task: Callable[[int, int], Any]) -> list[Any]:
         return list(self.pool.map(lambda piece: task(*piece), self.pieces))
 
-    def run(self, tolerance: float) -> Coupled:
+    def run(self, aim: Aim) -> Coupled:
         shared, own, links = self.shared, self.own, self.shared.links
         pairs = 2 * (len(self.of.linear) + len(own.v))
         smooth = np.zeros((links, links))
@@ -200,13 +220,13 @@ class _Method:
             few = self.few if gap > _ROUGH * scale else 0
             if gap > _SMOOTH * (1 + abs(shared.cost @ own.v)):
                 smooth = here.answer
-            wanted = tolerance * scale
+            wanted = aim.gap * scale
             short = here.short + float(np.abs(rows) @ np.abs(own.price))
             saving = dual - own.at_low + own.at_high  # of one more of each variable, EUR
             proof = here.proof + float(
                 np.maximum(-saving, 0) @ low_room + np.maximum(saving, 0) @ high_room
             )
-            if proof + short <= wanted or gap <= _BEYOND * wanted:
+            if proof + aim.residuals * short <= wanted or gap <= _BEYOND * wanted:
                 break
             if not np.isfinite(gap):
                 raise CoupledError(f"numbers ran out of range after {step} steps")
@@ -218,13 +238,15 @@ class _Method:
                 if gap <= _NEAR * scale:
                     break
                 raise CoupledError(f"no Newton step after {step} steps, gap {gap:.3g}") from None
-            aim = partial(self._direction, few, factored, theta, dual, rows, (low_room, high_room))
-            ahead = aim(0.0, 0.0, None, here.pushed)
+            way_to = partial(
+                self._direction, few, factored, theta, dual, rows, (low_room, high_room)
+            )
+            ahead = way_to(0.0, 0.0, None, here.pushed)
             primal, dual_step = min(1.0, ahead.primal), min(1.0, ahead.dual)
             after = blocks.gap_after(gap, primal, dual_step, ahead.forced, ahead.curved)
             bend = 1.0 if longest > _SHORT else primal * dual_step
             centre = gap / pairs * (after / gap) ** 3
-            way = aim(centre, bend, ahead, self._pushed(centre, bend))
+            way = way_to(centre, bend, ahead, self._pushed(centre, bend))
             self._move(way, few)
             longest = min(way.primal, way.dual)
         else:

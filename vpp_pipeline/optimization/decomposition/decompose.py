@@ -16,10 +16,11 @@ from vpp_pipeline.delivery_day import STEP_H
 from vpp_pipeline.optimization.bound import lower_bound_eur
 from vpp_pipeline.optimization.decomposition.answers import Answers, link_prices
 from vpp_pipeline.optimization.decomposition.at_prices import answer, binding_sites, using
-from vpp_pipeline.optimization.decomposition.coupled import CoupledError
+from vpp_pipeline.optimization.decomposition.coupled import Aim, CoupledError
 from vpp_pipeline.optimization.decomposition.master import MasterError, next_prices
 from vpp_pipeline.optimization.decomposition.together import (
     Together,
+    nearer_together,
     prices_of,
     shared_of,
     solve_together,
@@ -32,6 +33,8 @@ from vpp_pipeline.optimization.reserves import ready_stores
 from vpp_pipeline.optimization.verify import verify
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from vpp_pipeline.optimization.problem import Bools, Problem
 
 _TOGETHER_AT_MOST = 2_500  # devices that are solved as one
@@ -40,6 +43,8 @@ _SAMPLE_SHARE, _SAMPLE_MOST = 0.1, 4_000  # of the devices, for finding the pric
 _SAMPLE_LEAST = (1_000, 2_000)  # the closer the gap wanted, the more
 _SAMPLE_TIMES_GAP = 0.2
 _BEFORE_A_BALANCE, _AT_ONCE = 0.8, 0.1  # of the gap wanted: it counts a part of the cost only
+_BEFORE_A_REPAIR = 2.5  # of the gap wanted: measured, 0.3 to 0.7 of it is left after the repair
+_LEFT_BY_A_REPAIR = 0.2  # of the residuals' cost, about
 _WORTH_A_SAMPLE = 2_500  # devices: above, a sample's prices save more steps than they cost
 _FIRST_TOLERANCE = 1e-3  # of a sample that only tells where to begin
 _GOLDEN = 0.5 * (5**0.5 - 1)  # of a stride: multiples of it lie far from each other
@@ -65,9 +70,12 @@ class Relaxation:
         return gap_of(self.cost_eur, self.bound_eur)
 
 
-def relax(problem: Problem, tolerance: float, deadline: float, warm: Prices | None) -> Relaxation:
-    """Solve the convex problem to a gap of `tolerance`, or as near as the time allows.
+def relaxations(
+    problem: Problem, tolerance: float, deadline: float, warm: Prices | None
+) -> Iterator[Relaxation]:
+    """Yield answers to the convex problem, the last with a gap of `tolerance` or as near as comes.
 
+    One before it is yielded where repair often makes it good enough; going on writes over it.
     `deadline` is of `time.perf_counter`; `warm` are the prices of a plan like this one. Raises
     `CoupledError` where no prices can be found.
     """
@@ -76,21 +84,26 @@ def relax(problem: Problem, tolerance: float, deadline: float, warm: Prices | No
     guess = warm or at_market
     if not portfolio.couples:
         answers, limited = answer(problem, at_market)
-        return _judged(problem, answers, limited, at_market, 1)
+        yield _judged(problem, answers, limited, at_market, 1)
+        return
     kinked = np.any(portfolio.shortage_eur_per_kwh > portfolio.surplus_eur_per_kwh)
     most = _KINKED_TOGETHER_AT_MOST if kinked else _TOGETHER_AT_MOST
-    if problem.steered <= most:
-        near = warm or _first_prices(problem, guess)
-        limited = binding_sites(problem, near or guess)
-        can_balance = not _every(problem, tolerance, 1).all()
-        asked = tolerance * (_BEFORE_A_BALANCE if can_balance else _AT_ONCE)
-        here = _together(problem, limited, near, asked)
-        if here.gap <= tolerance or time.perf_counter() > deadline:
-            return here
-        if can_balance:
-            return balanced(problem, here, tolerance, 0)
-        return _nearer(problem, here, tolerance)
-    return _passes(problem, tolerance, deadline, guess, warm=warm is not None)
+    if problem.steered > most:
+        yield _passes(problem, tolerance, deadline, guess, warm=warm is not None)
+        return
+    near = warm or _first_prices(problem, guess)
+    limited = binding_sites(problem, near or guess)
+    can_balance = not _every(problem, tolerance, 1).all()
+    roughly = Aim(_BEFORE_A_REPAIR * tolerance, _LEFT_BY_A_REPAIR)
+    nearly, at_once = (Aim(share * tolerance) for share in (_BEFORE_A_BALANCE, _AT_ONCE))
+    aims = (roughly, nearly) if can_balance else (at_once,)
+    for here in _together(problem, limited, near, aims):
+        yield here
+    if here.gap <= tolerance or time.perf_counter() > deadline:
+        return
+    yield (
+        balanced(problem, here, tolerance, 0) if can_balance else _nearer(problem, here, tolerance)
+    )
 
 
 def _passes(
@@ -145,18 +158,19 @@ def _passes(
 
 
 def _together(
-    problem: Problem, limited: Bools, near: Prices | None, tolerance: float
-) -> Relaxation:
-    """Solve all sites as one."""
-    found = solve_together(problem, limited, np.zeros(problem.links), near, tolerance)
-    return _judged(problem, found.answers, limited, found.prices, 2)
+    problem: Problem, limited: Bools, near: Prices | None, aims: tuple[Aim, ...]
+) -> Iterator[Relaxation]:
+    """Solve all sites as one, for one aim after the other."""
+    nothing_kw = np.zeros(problem.links)
+    for found in nearer_together(problem, limited, nothing_kw, near, aims):
+        yield _judged(problem, found.answers, limited, found.prices, 2)
 
 
 def _nearer(problem: Problem, found: Relaxation, tolerance: float) -> Relaxation:
     """Solve all sites again: what was asked for was a share of the portfolio's cost, not of all's."""
-    asked = 0.5 * tolerance * min(tolerance / found.gap, 1.0)
+    aim = Aim(0.5 * tolerance * min(tolerance / found.gap, 1.0))
     try:
-        return _better_of(found, _together(problem, found.limited, found.prices, asked))
+        return _better_of(found, next(_together(problem, found.limited, found.prices, (aim,))))
     except CoupledError:
         return found
 

@@ -15,7 +15,7 @@ import numpy as np
 from vpp_pipeline.delivery_day import STEP_H
 from vpp_pipeline.optimization.bound import lower_bound_eur
 from vpp_pipeline.optimization.decomposition.at_prices import solve_sites
-from vpp_pipeline.optimization.decomposition.decompose import balanced, cost_eur, relax
+from vpp_pipeline.optimization.decomposition.decompose import balanced, cost_eur, relaxations
 from vpp_pipeline.optimization.duty import kept_on, now_and_then, starved
 from vpp_pipeline.optimization.exact import solve_exact
 from vpp_pipeline.optimization.found import Found, Stages, followed
@@ -61,26 +61,26 @@ def solve_fleet(
     found.
     """
     stages, tolerance = Stages(), settings.gap_tolerance
-    with stages.timed("prices"):
-        found = relax(problem, tolerance * _CONVEX_SHARE, deadline, warm)
-    with stages.timed("repair"):
-        setpoints, verdict = followed(
-            problem, found.answers.energy_kwh.T, found.answers.source_kw.T
+    nearer = relaxations(problem, tolerance * _CONVEX_SHARE, deadline, warm)
+    for found in stages.timing("prices", nearer):
+        with stages.timed("repair"):
+            setpoints, verdict = followed(
+                problem, found.answers.energy_kwh.T, found.answers.source_kw.T
+            )
+        best = Found(
+            setpoints,
+            verdict,
+            "decomposition",
+            _SOLVER,
+            "solved",
+            found.prices,
+            bound_eur=found.bound_eur,
+            relaxed_gap=found.gap,
+            passes=found.passes,
+            stages=stages,
         )
-    best = Found(
-        setpoints,
-        verdict,
-        "decomposition",
-        _SOLVER,
-        "solved",
-        found.prices,
-        bound_eur=found.bound_eur,
-        relaxed_gap=found.gap,
-        passes=found.passes,
-        stages=stages,
-    )
-    if best.proven(tolerance) or time.perf_counter() > deadline:
-        return best
+        if best.proven(tolerance) or time.perf_counter() > deadline:
+            return best
     with stages.timed("switches"):
         best, fixed, again = _switched(problem, best, found, tolerance)
     if best.proven(tolerance) or fixed is None:

@@ -16,11 +16,13 @@ from vpp_pipeline.optimization.decomposition.answers import Answers, link_prices
 from vpp_pipeline.optimization.decomposition.assembly import assemble
 from vpp_pipeline.optimization.decomposition.at_prices import are_few, solve_sites, using
 from vpp_pipeline.optimization.decomposition.blocks import cut, pack
-from vpp_pipeline.optimization.decomposition.coupled import solve_coupled
+from vpp_pipeline.optimization.decomposition.coupled import Aim, solve_coupled
 from vpp_pipeline.optimization.decomposition.shared import shared_rows
 from vpp_pipeline.optimization.found import Prices
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from vpp_pipeline.optimization.decomposition.shared import Shared
     from vpp_pipeline.optimization.problem import Bools, Floats, Problem
 
@@ -44,19 +46,31 @@ def solve_together(
     many only those sites, at the same prices, and the portfolio is that little off. Raises
     `CoupledError` where the method breaks down.
     """
+    return next(nearer_together(problem, limited, rest_kw, near, (Aim(tolerance),)))
+
+
+def nearer_together(
+    problem: Problem,
+    limited: Bools,
+    rest_kw: Floats,
+    near: Prices | None,
+    aims: tuple[Aim, ...],
+) -> Iterator[Together]:
+    """Yield what `solve_together` returns, for one aim after the other."""
     blocks = cut(problem, np.ones_like(limited), limited)
     programmes = assemble(pack(problem, blocks))
     shared = shared_of(problem, rest_kw)
     begin = None if near is None else _row_prices(problem, near, len(shared.right))
-    found = solve_coupled(programmes, shared, begin, tolerance)
-    answers = Answers.blank(problem)
-    answers.fill(blocks, programmes, found.at)
-    prices = prices_of(problem, found.price)
-    missed = using(problem, answers.site_kw(problem), 1.0) & ~limited
-    if missed.any() and are_few(problem):
-        return solve_together(problem, limited | missed, rest_kw, prices, tolerance)
-    solve_sites(problem, missed, prices, answers)
-    return Together(answers, prices, found.answer)
+    for nth, found in enumerate(solve_coupled(programmes, shared, begin, aims)):
+        answers = Answers.blank(problem)
+        answers.fill(blocks, programmes, found.at)
+        prices = prices_of(problem, found.price)
+        missed = using(problem, answers.site_kw(problem), 1.0) & ~limited
+        if missed.any() and are_few(problem):
+            yield from nearer_together(problem, limited | missed, rest_kw, prices, aims[nth:])
+            return
+        solve_sites(problem, missed, prices, answers)
+        yield Together(answers, prices, found.answer)
 
 
 def shared_of(problem: Problem, rest_kw: Floats) -> Shared:
