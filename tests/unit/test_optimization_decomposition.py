@@ -242,6 +242,68 @@ def test_a_start_from_near_prices_leads_where_the_middle_of_all_boxes_does(marke
     assert reached[0] == pytest.approx(reached[1], rel=1e-3 if market == "reserve" else 1e-4)
 
 
+@pytest.fixture
+def nearer_and_nearer(monkeypatch):
+    """Let even a small fleet be one that is repaired before it is solved to the end."""
+    monkeypatch.setattr(decompose, "_SAMPLE_LEAST", (20, 20))
+    aims = []
+    run = coupled._Method.run
+
+    def noted(method, aim):
+        aims.append(aim)
+        return run(method, aim)
+
+    monkeypatch.setattr(coupled._Method, "run", noted)
+    return aims
+
+
+def test_a_plan_whose_repair_is_good_enough_is_solved_no_further(nearer_and_nearer):
+    problem = sample(120, 8, "position")
+    asked = PlanSettings(gap_tolerance=5e-3, time_limit_s=60.0)
+    found = solve(problem, asked, market_prices(problem))
+    assert len(nearer_and_nearer) == 1
+    assert nearer_and_nearer[0].residuals < 1
+    assert found.proven(asked.gap_tolerance)
+
+
+def test_a_plan_whose_repair_is_not_enough_goes_on_from_where_it_stands(
+    nearer_and_nearer, monkeypatch
+):
+    monkeypatch.setattr(decompose, "_BEFORE_A_REPAIR", 1e3)
+    problem = sample(120, 8, "position")
+    asked = PlanSettings(gap_tolerance=1e-3, time_limit_s=60.0)
+    began = []
+    begin = coupled._Method.__init__
+
+    def noted(method, *given, **few):
+        began.append(method)
+        begin(method, *given, **few)
+
+    monkeypatch.setattr(coupled._Method, "__init__", noted)
+    found = solve(problem, asked, market_prices(problem))
+    assert len(nearer_and_nearer) > 1
+    assert len(began) == 1
+    assert found.proven(asked.gap_tolerance)
+
+
+def test_what_breaks_down_on_the_way_to_a_nearer_answer_leaves_the_one_before(
+    nearer_and_nearer, monkeypatch
+):
+    monkeypatch.setattr(decompose, "_BEFORE_A_REPAIR", 1e6)
+    noted = coupled._Method.run
+
+    def breaks(method, aim):
+        if nearer_and_nearer:
+            raise CoupledError("broke down")
+        return noted(method, aim)
+
+    monkeypatch.setattr(coupled._Method, "run", breaks)
+    problem = sample(120, 8, "position")
+    nearest = relaxed(problem, 1e-9, IN_TIME, market_prices(problem))
+    assert len(nearer_and_nearer) == 1
+    assert 1e-9 < nearest.gap < 1e-1
+
+
 def test_after_the_deadline_the_first_answer_stands_with_its_proof(in_passes):
     problem = sample(250, 6, "position")
     late = relaxed(problem, 1e-12, time.perf_counter(), None)

@@ -97,9 +97,14 @@ def relaxations(
     roughly = Aim(_BEFORE_A_REPAIR * tolerance, _LEFT_BY_A_REPAIR)
     nearly, at_once = (Aim(share * tolerance) for share in (_BEFORE_A_BALANCE, _AT_ONCE))
     aims = (roughly, nearly) if can_balance else (at_once,)
-    for here in _together(problem, limited, near, aims):
-        yield here
-    if here.gap <= tolerance or time.perf_counter() > deadline:
+    here = None
+    try:
+        for here in _together(problem, limited, near, aims):
+            yield here
+    except CoupledError:
+        if here is None:
+            raise
+    if here is None or here.gap <= tolerance or time.perf_counter() > deadline:
         return
     yield (
         balanced(problem, here, tolerance, 0) if can_balance else _nearer(problem, here, tolerance)
