@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from vpp_pipeline.optimization.bound import constant_eur, lower_bound_eur
-from vpp_pipeline.optimization.decomposition import coupled, decompose
+from vpp_pipeline.optimization.decomposition import coupled, decompose, fleet
 from vpp_pipeline.optimization.decomposition.answers import link_prices
 from vpp_pipeline.optimization.decomposition.at_prices import answer
 from vpp_pipeline.optimization.decomposition.coupled import CoupledError
@@ -284,6 +284,30 @@ def test_a_plan_whose_repair_is_not_enough_goes_on_from_where_it_stands(
     assert len(nearer_and_nearer) > 1
     assert len(began) == 1
     assert found.proven(asked.gap_tolerance)
+
+
+def test_the_cheaper_plan_stands_with_the_higher_bound_where_the_nearer_answer_is_worse(
+    monkeypatch,
+):
+    problem = sample(120, 8, "position")
+    asked = PlanSettings(gap_tolerance=1e-9, time_limit_s=60.0)
+    good = relaxed(problem, 1e-6, IN_TIME, market_prices(problem))
+    idle = replace(
+        good.answers,
+        charge_kw=0 * good.answers.charge_kw,
+        energy_kwh=0 * good.answers.energy_kwh,
+        discharge_kw=0 * good.answers.discharge_kw,
+    )
+    worse = replace(good, answers=idle, bound_eur=good.bound_eur + 1e-9)
+    alone = {}
+    for name, answers in (("good", [good]), ("worse", [worse]), ("both", [good, worse])):
+        monkeypatch.setattr(fleet, "relaxations", lambda *_, found=answers: iter(found))
+        monkeypatch.setattr(fleet, "_switched", lambda _, best, *rest: (best, None, None))
+        alone[name] = solve(problem, asked)
+    cost = {name: found.verdict.objective_eur for name, found in alone.items()}
+    assert cost["good"] < cost["worse"]
+    assert cost["both"] == cost["good"]
+    assert alone["both"].bound_eur == worse.bound_eur
 
 
 def test_what_breaks_down_on_the_way_to_a_nearer_answer_leaves_the_one_before(

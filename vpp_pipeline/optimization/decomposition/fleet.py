@@ -61,32 +61,55 @@ def solve_fleet(
     found.
     """
     stages, tolerance = Stages(), settings.gap_tolerance
-    nearer = relaxations(problem, tolerance * _CONVEX_SHARE, deadline, warm)
-    for found in stages.timing("prices", nearer):
-        with stages.timed("repair"):
-            setpoints, verdict = followed(
-                problem, found.answers.energy_kwh.T, found.answers.source_kw.T
-            )
-        best = Found(
-            setpoints,
-            verdict,
-            "decomposition",
-            _SOLVER,
-            "solved",
-            found.prices,
-            bound_eur=found.bound_eur,
-            relaxed_gap=found.gap,
-            passes=found.passes,
-            stages=stages,
-        )
-        if best.proven(tolerance) or time.perf_counter() > deadline:
+    nearer = stages.timing(
+        "prices", relaxations(problem, tolerance * _CONVEX_SHARE, deadline, warm)
+    )
+    found = next(nearer)
+    best = _repaired(problem, found, stages)
+    while not best.proven(tolerance):
+        if time.perf_counter() > deadline:
             return best
+        going_on = next(nearer, None)
+        if going_on is None:
+            break
+        found = going_on
+        best = _cheaper(best, _repaired(problem, found, stages))
+    if best.proven(tolerance):
+        return best
     with stages.timed("switches"):
         best, fixed, again = _switched(problem, best, found, tolerance)
     if best.proven(tolerance) or fixed is None:
         return best
     with stages.timed("sites"):
         return _exact_sites(problem, best, found, fixed, again, settings, deadline)
+
+
+def _repaired(problem: Problem, found: Relaxation, stages: Stages) -> Found:
+    """Return the plan that follows a convex answer, and what that proves of it."""
+    with stages.timed("repair"):
+        setpoints, verdict = followed(
+            problem, found.answers.energy_kwh.T, found.answers.source_kw.T
+        )
+    return Found(
+        setpoints,
+        verdict,
+        "decomposition",
+        _SOLVER,
+        "solved",
+        found.prices,
+        bound_eur=found.bound_eur,
+        relaxed_gap=found.gap,
+        passes=found.passes,
+        stages=stages,
+    )
+
+
+def _cheaper(one: Found, other: Found) -> Found:
+    """Return the cheaper of two plans with the higher of their bounds."""
+    kept, left = (
+        (one, other) if one.verdict.objective_eur < other.verdict.objective_eur else (other, one)
+    )
+    return kept if left.bound_eur is None else kept.bounded(left.bound_eur)
 
 
 def _followed(problem: Problem, best: Found, answers: Answers) -> Found:
