@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from vpp_pipeline.optimization.problem import Floats, Problem
     from vpp_pipeline.optimization.repair import Setpoints
     from vpp_pipeline.optimization.verify import Verdict
-
-
-Thing = TypeVar("Thing")
 
 
 class Stages:
@@ -42,16 +39,6 @@ class Stages:
         finally:
             spent = time.perf_counter() - started
             self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
-
-    def timing(self, stage: str, things: Iterator[Thing]) -> Iterator[Thing]:
-        """Yield things; count what it takes to make them to a stage."""
-        while True:
-            with self.timed(stage):
-                try:
-                    thing = next(things)
-                except StopIteration:
-                    return
-            yield thing
 
 
 @dataclass(frozen=True)
@@ -118,9 +105,15 @@ class Found:
     ) -> Found:
         """Return the cheaper of this plan and the one that follows a wish (T, S), (T, G)."""
         setpoints, verdict = followed(problem, energy_kwh, source_kw)
-        if verdict.objective_eur > self.verdict.objective_eur:
-            return self
-        return replace(self, setpoints=setpoints, verdict=verdict, solver=solver, status=status)
+        return self.or_cheaper(
+            replace(self, setpoints=setpoints, verdict=verdict, solver=solver, status=status)
+        )
+
+    def or_cheaper(self, other: Found) -> Found:
+        """Return the cheaper of two plans, with the higher of their bounds."""
+        dearer = other.verdict.objective_eur > self.verdict.objective_eur
+        kept, left = (self, other) if dearer else (other, self)
+        return kept if left.bound_eur is None else kept.bounded(left.bound_eur)
 
 
 def gap_of(cost_eur: float, bound_eur: float) -> float:

@@ -15,22 +15,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vpp_pipeline.optimization.decomposition.assembly_kernel import (
+from vpp_pipeline.optimization.decomposition.assembly_kernel import write_blocks
+from vpp_pipeline.optimization.decomposition.sheets import (
+    Indices,
     Sheet,
+    blank_sheet,
     put_together,
-    room_for,
-    write_blocks,
-    write_meetings,
 )
 from vpp_pipeline.threads import side_by_side
 
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.decomposition.blocks import Part
     from vpp_pipeline.optimization.problem import Floats, Places
-
-Indices = NDArray[np.int32]  # half the memory that every step goes through
 
 _AT_A_TIME = 64  # blocks
 
@@ -83,59 +80,28 @@ def assemble(part: Part) -> Programmes:
     fixed_result = np.zeros(results[-1])
 
     def write(run: tuple[int, int]) -> Sheet:
-        sheet = _sheet(part, *run, fixed_result)
+        sheet = blank_sheet(part, *run, fixed_result)
         write_blocks(part, sheet, *run, results, multipliers)
         return sheet
 
     sheets = list(side_by_side(write, runs))
-    begin = np.zeros((len(sheets) + 1, 3), dtype=np.int64)
+    begin = np.zeros((len(sheets) + 1, 4), dtype=np.int64)
     for nth, sheet in enumerate(sheets):
         begin[nth + 1] = begin[nth] + sheet.ends[-1]
     made = _empty(blocks, begin[-1], steps, fixed_result)
-    placed = zip(sheets, runs, begin[:-1], strict=True)
-    list(side_by_side(lambda one: put_together(one[0], made, one[1][0], one[2]), placed))
+
+    def place(nth: int) -> None:
+        put_together(sheets[nth], made, runs[nth][0], begin[nth])
+
+    list(side_by_side(place, range(len(sheets))))
     for sheet in sheets:
         made.fixed_link[:] += sheet.fixed_link
-    made.meeting_first.cumsum(out=made.meeting_first)
-    meetings = int(made.meeting_first[-1])
-    made = made._replace(
-        meeting_link=np.zeros(meetings, dtype=np.int32),
-        meeting_row=np.zeros(meetings, dtype=np.int32),
-    )
-    list(side_by_side(lambda run: write_meetings(made, *run), runs))
     return made
 
 
-def _sheet(part: Part, first: int, last: int, fixed_result: Floats) -> Sheet:
-    """Return an empty sheet with room for the blocks [first, last)."""
-    s0, s1 = part.store_first[first], part.store_first[last]
-    steps = part.charge_max_kw.shape[1]
-    variables, rows, entries = room_for(
-        s1 - s0,
-        int(part.reserve[s0:s1].sum()),
-        part.source_first[last] - part.source_first[first],
-        int(part.limited[first:last].sum()),
-        steps,
-    )
-    return Sheet(
-        ends=np.zeros((last - first + 1, 3), dtype=np.int64),
-        shape=np.empty((last - first, 2), dtype=np.int64),
-        number=np.empty((variables, 5)),
-        place=np.empty((variables, 3), dtype=np.int64),
-        entry_row=np.empty(entries, dtype=np.int32),
-        entry_value=np.empty(entries),
-        right=np.empty(rows),
-        row_target=np.empty(rows, dtype=np.int64),
-        fixed_link=np.zeros(3 * steps),
-        fixed_result=fixed_result,
-    )
-
-
 def _empty(blocks: int, sizes: Places, steps: int, fixed_result: Floats) -> Programmes:
-    """Return room for programmes with so many variables, rows and entries; the meetings' is not
-    known yet.
-    """
-    variables, rows, entries = sizes
+    """Return room for programmes with so many variables, rows, entries and meetings."""
+    variables, rows, entries, meetings = sizes
     return Programmes(
         variable_first=np.full(blocks + 1, variables, dtype=np.int64),
         row_first=np.full(blocks + 1, rows, dtype=np.int64),
@@ -149,9 +115,9 @@ def _empty(blocks: int, sizes: Places, steps: int, fixed_result: Floats) -> Prog
         high=np.empty(variables),
         link=np.empty(variables, dtype=np.int32),
         link_value=np.empty(variables),
-        meeting_first=np.zeros(blocks + 1, dtype=np.int64),
-        meeting_link=np.zeros(0, dtype=np.int32),
-        meeting_row=np.zeros(0, dtype=np.int32),
+        meeting_first=np.full(blocks + 1, meetings, dtype=np.int64),
+        meeting_link=np.empty(meetings, dtype=np.int32),
+        meeting_row=np.empty(meetings, dtype=np.int32),
         target=np.empty(variables, dtype=np.int64),
         right=np.empty(rows),
         row_target=np.empty(rows, dtype=np.int64),

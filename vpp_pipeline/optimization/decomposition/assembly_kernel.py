@@ -1,11 +1,11 @@
 """A block's variables, rows and coefficients, compiled.
 
 Belongs here: what a store, a source and a connection add to their block's programme, in the order
-of time, so that its rows are banded. Does not: the programmes' arrays (`assembly`), solving them.
+of time, so that its rows are banded. Does not: what it is written on (`sheets`), all blocks'
+programmes (`assembly`), solving them.
 
-Blocks are written on sheets, several on each: where they stand among all is known when all are
-written. Where an energy costs in part (a debt, discomfort), it is cut into consecutive pieces,
-each with its own cost.
+Where an energy costs in part (a debt, discomfort), it is cut into consecutive pieces, each with its
+own cost.
 
 Every kernel takes its arrays out of their tuples before its loops: inside, for each variable, that
 took most of the time.
@@ -34,21 +34,6 @@ _kernel = njit(cache=True, nogil=True, error_model="numpy")
 _inlined = njit(cache=True, nogil=True, error_model="numpy", inline="always")
 
 
-class Sheet(NamedTuple):
-    """What some blocks (B) are written on: room for variables, rows and entries."""
-
-    ends: Places  # (B+1, 3) where a block's variables, rows and entries begin, and the last's end
-    shape: Places  # (B, 2) a block's half-bandwidth, and how many shared rows its rows meet
-    number: Floats  # (V, 5) low, high, linear, quadratic, link value
-    place: Places  # (V, 3) link, target, end of its entries
-    entry_row: Places  # (E,) counted from the block's first
-    entry_value: Floats  # (E,)
-    right: Floats  # (R,)
-    row_target: Places  # (R,)
-    fixed_link: Floats  # (L,) what variables without a choice add to the shared rows
-    fixed_result: Floats  # all blocks' flat results before the variables are added
-
-
 class _Rows(NamedTuple):
     """A block's rows, counted from its first; -1 where there is none."""
 
@@ -60,18 +45,6 @@ class _Rows(NamedTuple):
     most_kw: Floats  # (T,) what the block can inject
     least_kw: Floats
     reserved: bool  # whether a store of it may hold reserve
-
-
-def room_for(stores: int, reserving: int, sources: int, blocks: int, steps: int) -> Places:
-    """Return how many variables, rows and entries such blocks have at most."""
-    room: Places = steps * np.array(
-        [
-            5 * stores + 6 * reserving + 2 * sources + 6 * blocks,
-            stores + 4 * reserving + sources + 2 * blocks,
-            22 * stores + 10 * reserving + 5 * sources + 6 * blocks,
-        ]
-    )
-    return room
 
 
 @_inlined
@@ -172,12 +145,8 @@ def _add_rows(part, sheet, rows, b, row0, of):
     retention, ramp_kw, base_kw = part.retention[s0:s1], part.source_ramp_kw[g0:g1], part.base_kw[b]
     export_kw, import_kw = part.export_limit_kw[b], part.import_limit_kw[b]
     law, head, ramp, export, imports = rows.law, rows.head, rows.ramp, rows.export, rows.imports
-    most_kw, least_kw, reserved, limited = (
-        rows.most_kw,
-        rows.least_kw,
-        rows.reserved,
-        part.limited[b],
-    )
+    most_kw, least_kw = rows.most_kw, rows.least_kw
+    reserved, limited = rows.reserved, part.limited[b]
     right, target = sheet.right[row0:], sheet.row_target[row0:]
     r = 0
     for t in range(steps):
@@ -330,12 +299,8 @@ def _add_outputs(part, onto, rows, at, g, nth, of):
     steps = part.source_max_kw.shape[1]
     bend, limit_kw = part.source_curvature[g] * _H, part.source_ramp_kw[g]
     least_kw, most_kw, cost = part.source_min_kw[g], part.source_max_kw[g], part.source_cost[g] * _H
-    curtailable, ramp, export, imports = (
-        part.curtailable[g],
-        rows.ramp[nth],
-        rows.export,
-        rows.imports,
-    )
+    curtailable, ramp = part.curtailable[g], rows.ramp[nth]
+    export, imports = rows.export, rows.imports
     entry_row, entry_value = onto[2], onto[3]
     for t in range(steps):
         linear = cost - bend * most_kw[t] if curtailable else cost
@@ -384,7 +349,7 @@ def write_blocks(part, sheet, first, last, results, multipliers):
     multipliers.
     """
     for b in range(first, last):
-        v0, row0, z0 = sheet.ends[b - first]
+        v0, row0, z0, m0 = sheet.ends[b - first]
         s0, g0 = part.store_first[b], part.source_first[b]
         onto = _onto(sheet, row0)
         rows = _rows_of(part, b)
@@ -397,8 +362,8 @@ def write_blocks(part, sheet, first, last, results, multipliers):
         for g in range(g0, part.source_first[b + 1]):
             at = _add_outputs(part, onto, rows, at, g, g - g0, results)
         at = _add_connection(part, onto, rows, at, b)
-        sheet.ends[b + 1 - first] = at[0], row0 + count, at[1]
-        sheet.shape[b - first] = _shape(sheet, v0, at[0], z0, part.charge_max_kw.shape[1])
+        sheet.width[b - first], met = _meet(sheet, v0, at[0], z0, m0, part.charge_max_kw.shape[1])
+        sheet.ends[b + 1 - first] = at[0], row0 + count, at[1], met
 
 
 @_inlined
@@ -412,11 +377,13 @@ def _spread(rows, first, last):
 
 
 @_kernel
-def _shape(sheet, first, last, begin, steps):
-    """Return the widest spread of rows that a variable, or a shared row, brings together, and how
-    many shared rows do. The variables' entries begin at `begin`.
+def _meet(sheet, first, last, begin, meetings, steps):
+    """Write which shared rows a block's rows meet, and where, in time's order, from `meetings` on.
+
+    Return the widest spread of rows that a variable, or a shared row, brings together, and where
+    the meetings end. The block's variables are [first, last), whose entries begin at `begin`.
     """
-    width, meetings = 1, 0
+    width = 1
     lowest = np.full(3 * steps, _NOWHERE, dtype=np.int64)
     highest = np.full(3 * steps, -1, dtype=np.int64)
     links, ends, rows = sheet.place[first:last, 0], sheet.place[first:last, 2], sheet.entry_row
@@ -428,57 +395,13 @@ def _shape(sheet, first, last, begin, steps):
         width = max(width, high - low)
         link = links[v]
         if link >= 0:
-            meetings += highest[link] < 0
             lowest[link] = min(lowest[link], low)
             highest[link] = max(highest[link], high)
             width = max(width, highest[link] - lowest[link])
+    meeting_link, meeting_row = sheet.meeting_link, sheet.meeting_row
+    for t in range(steps):
+        for link in range(t, 3 * steps, steps):
+            if highest[link] >= 0:
+                meeting_link[meetings], meeting_row[meetings] = link, lowest[link]
+                meetings += 1
     return width, meetings
-
-
-@_kernel
-def put_together(sheet, out, first, begin):
-    """Copy a sheet's blocks to the programmes: from block `first` on, their variables, rows and
-    entries from where `begin` (3,) says.
-    """
-    v0, r0, z0 = begin
-    blocks = len(sheet.shape)
-    for b in range(blocks):
-        out.variable_first[first + b] = v0 + sheet.ends[b, 0]
-        out.row_first[first + b] = r0 + sheet.ends[b, 1]
-        out.width[first + b] = sheet.shape[b, 0]
-        out.meeting_first[first + b + 1] = sheet.shape[b, 1]
-    variables, rows, entries = sheet.ends[blocks]
-    number, place = sheet.number, sheet.place
-    low, high, linear, quadratic = out.low[v0:], out.high[v0:], out.linear[v0:], out.quadratic[v0:]
-    link, link_value, target = out.link[v0:], out.link_value[v0:], out.target[v0:]
-    entry_first = out.entry_first[v0:]
-    for v in range(variables):
-        low[v], high[v], linear[v] = number[v, 0], number[v, 1], number[v, 2]
-        quadratic[v], link_value[v] = number[v, 3], number[v, 4]
-        link[v], target[v] = place[v, 0], place[v, 1]
-        entry_first[v + 1] = z0 + place[v, 2]
-    out.right[r0 : r0 + rows] = sheet.right[:rows]
-    out.row_target[r0 : r0 + rows] = sheet.row_target[:rows]
-    out.entry_row[z0 : z0 + entries] = sheet.entry_row[:entries]
-    out.entry_value[z0 : z0 + entries] = sheet.entry_value[:entries]
-
-
-@_kernel
-def write_meetings(out, first, last):
-    """Write which shared rows the rows of blocks [first, last) meet, and where: in time's order."""
-    links = 3 * out.steps
-    lowest = np.empty(links, dtype=np.int64)
-    steps, entries, rows = out.steps, out.entry_first, out.entry_row
-    of_variable, meeting_link, meeting_row = out.link, out.meeting_link, out.meeting_row
-    for b in range(first, last):
-        lowest[:] = _NOWHERE
-        for v in range(out.variable_first[b], out.variable_first[b + 1]):
-            link = of_variable[v]
-            if link >= 0:
-                lowest[link] = min(lowest[link], _spread(rows, entries[v], entries[v + 1])[0])
-        m = out.meeting_first[b]
-        for t in range(steps):
-            for link in range(t, links, steps):
-                if lowest[link] < _NOWHERE:
-                    meeting_link[m], meeting_row[m] = link, lowest[link]
-                    m += 1

@@ -121,7 +121,7 @@ def solve_coupled(
     Going on writes over what was yielded. `near` (rows,) are prices to begin from, EUR/kW: those
     of a problem like this one. Prices that have little to do with this one's are worse than none.
 
-    Residuals are left that cost no more than that: they are repaired, and counted in the proof.
+    Residuals are left, as many as an aim allows: they are repaired, and counted in the proof.
 
     Raises `CoupledError` where the Newton system can't be solved from the start.
     """
@@ -327,14 +327,13 @@ class _Method:
         """Complete the blocks' directions; return steps that all but a few variables allow, and
         what `gap_after` needs.
         """
+        every = max(few // _FEW_COUNTED, 1)
 
         def task(first: int, last: int) -> tuple[Floats, Places]:
             counts = np.zeros((2, blocks.LENGTHS), dtype=np.int64)
             return blocks.direct(
                 self.of, self.at, first, last, d_price, centre, bend, counts, every
             ), counts
-
-        every = max(few // _FEW_COUNTED, 1)
 
         told, counts = (np.array(part) for part in zip(*self.each(task), strict=True))
         shorter = counts.sum(axis=0).cumsum(axis=1)

@@ -61,19 +61,19 @@ def solve_fleet(
     found.
     """
     stages, tolerance = Stages(), settings.gap_tolerance
-    nearer = stages.timing(
-        "prices", relaxations(problem, tolerance * _CONVEX_SHARE, deadline, warm)
-    )
-    found = next(nearer)
+    nearer = relaxations(problem, tolerance * _CONVEX_SHARE, deadline, warm)
+    with stages.timed("prices"):
+        found = next(nearer)
     best = _repaired(problem, found, stages)
     while not best.proven(tolerance):
         if time.perf_counter() > deadline:
             return best
-        going_on = next(nearer, None)
+        with stages.timed("prices"):
+            going_on = next(nearer, None)
         if going_on is None:
             break
         found = going_on
-        best = _cheaper(best, _repaired(problem, found, stages))
+        best = best.or_cheaper(_repaired(problem, found, stages))
     if best.proven(tolerance):
         return best
     with stages.timed("switches"):
@@ -102,14 +102,6 @@ def _repaired(problem: Problem, found: Relaxation, stages: Stages) -> Found:
         passes=found.passes,
         stages=stages,
     )
-
-
-def _cheaper(one: Found, other: Found) -> Found:
-    """Return the cheaper of two plans with the higher of their bounds."""
-    kept, left = (
-        (one, other) if one.verdict.objective_eur < other.verdict.objective_eur else (other, one)
-    )
-    return kept if left.bound_eur is None else kept.bounded(left.bound_eur)
 
 
 def _followed(problem: Problem, best: Found, answers: Answers) -> Found:
