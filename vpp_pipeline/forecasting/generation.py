@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
     from vpp_pipeline.forecasting.schemas import Forecasts
 
-_PLANTS_AT_ONCE = 500
-"""The sky over weeks of quarter-hours takes some thirty numbers each: a fleet's, gigabytes."""
+_PLANTS_AT_ONCE = 100
+"""The sky over weeks of quarter-hours takes some thirty numbers each: a fleet's, gigabytes. Columns
+of so many plants are small enough for the allocator to keep from one piece to the next."""
 _ENOUGH = 8
 _LOW_SUN_W_PER_M2 = 50.0
 """Below this a ratio to the clear sky is noise."""
@@ -67,7 +68,10 @@ def generation_forecast(
         if "available_power_kw" in history.columns
         else pl.col("power_kw")
     )
-    known = measured(ended_by(history, known_at), uncurtailed.clip(lower_bound=0.0), "device_id")
+    told = history.select(
+        "device_id", "interval_start", "^known_at$", power_kw=uncurtailed.clip(lower_bound=0.0)
+    )
+    known = measured(ended_by(told, known_at), pl.col("power_kw"), "device_id")
     plants = devices.select(
         pl.col("device_id").alias("subject_id"),
         "device_type",
@@ -77,7 +81,7 @@ def generation_forecast(
         pl.col("tilt_deg").fill_null(30.0),
         pl.col("azimuth_deg").fill_null(180.0),
         pl.col("max_inject_kw").alias("rated_kw"),
-    )
+    ).sort("subject_id")
     pv = plants.filter(pl.col("device_type") == "pv")
     wind = plants.filter(pl.col("device_type") == "wind")
     irradiance = _irradiance(weather.filter(pl.col("known_at") <= known_at))
@@ -109,7 +113,7 @@ def _irradiance(weather: pl.DataFrame) -> pl.DataFrame:
 def _pv(
     plants: pl.DataFrame, known: pl.DataFrame, irradiance: pl.DataFrame, intervals: pl.Series
 ) -> pl.DataFrame:
-    past = _under_sky(known.join(plants, on="subject_id"), irradiance)
+    past = _under_sky(_near(known, plants).join(plants, on="subject_id"), irradiance)
     ahead = _under_sky(
         asked(plants["subject_id"], intervals).join(plants, on="subject_id"), irradiance
     )
@@ -152,6 +156,15 @@ def _pv(
         .otherwise(pl.lit("nameplate"))
         .alias("model"),
     )
+
+
+def _near(known: pl.DataFrame, plants: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows from the first of `plants` to the last; both are by `subject_id`."""
+    if plants.is_empty():
+        return known.clear()
+    first, last = plants["subject_id"][0], plants["subject_id"][-1]
+    start = known["subject_id"].search_sorted(first, side="left")
+    return known.slice(start, known["subject_id"].search_sorted(last, side="right") - start)
 
 
 def _under_sky(rows: pl.DataFrame, irradiance: pl.DataFrame) -> pl.DataFrame:

@@ -13,6 +13,8 @@ import polars as pl
 from vpp_pipeline.telemetry_quality import power_rules, row_rules, store_rules
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from vpp_pipeline.telemetry_quality.settings import QualitySettings
 
 SIGNALS = ("power_kw", "available_power_kw", "energy_kwh", "temperature_c")
@@ -85,9 +87,9 @@ def _ordered(readings: pl.DataFrame, devices: pl.DataFrame) -> pl.DataFrame:
         (pl.col("device") == pl.col("device").shift())
         & (pl.col("measured_at") > pl.col("measured_at").shift())
     )
-    if rows.select(rises.all()).item():
-        return rows
-    return rows.sort(*key, "known_at", *_CONTEXT)
+    if not rows.select(rises.all()).item():
+        rows = rows.sort(*key, "known_at", *_CONTEXT)
+    return rows.with_columns(pl.col("device").set_sorted())  # its groups are runs, quick to find
 
 
 def _by_time(ordered: pl.DataFrame, settings: QualitySettings) -> pl.DataFrame:
@@ -129,21 +131,26 @@ def _by_power(told: pl.DataFrame, signal: str, settings: QualitySettings) -> pl.
         "spike": power_rules.spike(settings),
         "sign_flip": power_rules.sign_flip(settings),
     }
-    broken = _broken(readings, rules)
+    judged = readings.with_columns(**rules)
+    broken = _where_broken(judged, rules)
     days = power_rules.on_solar_day(
-        readings.filter(pl.col("kind").is_in(["pv", "load"])).select(
-            "row", "device", "measured_at", "kind", "longitude", "size", "still"
+        judged.filter(pl.col("kind").is_in(["pv", "load"])).select(
+            "row", "device", "measured_at", "kind", "longitude", "size", "still", *rules
         )
     )
-    spoilt = broken.filter(pl.col("rule") != "frozen").select("row")
-    off_days = power_rules.shifted(
-        days.join(spoilt, on="row", how="anti", maintain_order="left"), settings
+    if days.is_empty():
+        return _found(broken, signal)
+    spoilt = (pl.col("spike") | pl.col("sign_flip")).fill_null(value=False)
+    hours = power_rules.by_hour(days.filter(~spoilt), settings)
+    shifted = days.join(power_rules.shifted(hours, settings), on=["device", "day"], how="semi")
+    idle = power_rules.idle_by_day(days, hours, settings)
+    return pl.concat(
+        [
+            _found(broken, signal),
+            _found(shifted.with_columns(rule=pl.lit("shifted")), signal),
+            _found(idle.with_columns(rule=pl.lit("frozen")), signal),
+        ]
     )
-    shifted = days.join(off_days, on=["device", "day"], how="semi").select(
-        "row", rule=pl.lit("shifted")
-    )
-    idle = power_rules.idle_by_day(days, settings).with_columns(rule=pl.lit("frozen"))
-    return _found(pl.concat([broken, shifted, idle]), signal)
 
 
 def _by_content(told: pl.DataFrame, settings: QualitySettings) -> pl.DataFrame:
@@ -185,7 +192,10 @@ def _by_content(told: pl.DataFrame, settings: QualitySettings) -> pl.DataFrame:
 
 
 def _broken(readings: pl.DataFrame, rules: dict[str, pl.Expr]) -> pl.DataFrame:
-    judged = readings.select("row", **rules)
+    return _where_broken(readings.select("row", **rules), rules)
+
+
+def _where_broken(judged: pl.DataFrame, rules: Iterable[str]) -> pl.DataFrame:
     return pl.concat(
         [judged.filter(pl.col(rule)).select("row", rule=pl.lit(rule)) for rule in rules]
     )

@@ -64,20 +64,23 @@ def frozen(settings: QualitySettings) -> pl.Expr:
     return pl.col("still") & _VARIES & between & ~held.fill_null(value=False)
 
 
-def idle_by_day(days: pl.DataFrame, settings: QualitySettings) -> pl.DataFrame:
+def idle_by_day(days: pl.DataFrame, hours: pl.DataFrame, settings: QualitySettings) -> pl.DataFrame:
     """Return `row` of PV at standby, still for hours that are bright on most of its days.
 
-    A sensor that froze at night. An exact zero may be an outage or snow, and is believed.
+    A sensor that froze at night. An exact zero may be an outage or snow, and is believed. `days`
+    are `on_solar_day`, `hours` what those of them that may be believed make (`by_hour`).
     """
-    pv = days.filter(pl.col("kind") == "pv")
     bright_hours = (
-        _by_hour(pv, brightest=_size.max())
+        hours.filter(pl.col("kind") == "pv")
         .group_by("device", "hour")
-        .agg(bright=(pl.col("brightest") > settings.bright_share).mean(), days=pl.len())
+        .agg(bright=(pl.col("most") > settings.bright_share).mean(), days=pl.len())
         .filter(pl.col("bright") >= settings.night_majority, pl.col("days") >= settings.shift_days)
     )
     return (
-        pv.filter(pl.col("still") & (_size != 0.0) & (_size.abs() <= settings.standby_share))
+        days.filter(
+            pl.col("kind") == "pv",
+            pl.col("still") & (_size != 0.0) & (_size.abs() <= settings.standby_share),
+        )
         .join(bright_hours, on=["device", "hour"], how="semi")
         .filter(
             pl.col("hour").n_unique().over("device", "day")
@@ -113,33 +116,24 @@ def sign_flip(settings: QualitySettings) -> pl.Expr:
     return one_way & (_size < -settings.wrong_sign_share)
 
 
-def shifted(days: pl.DataFrame, settings: QualitySettings) -> pl.DataFrame:
+def shifted(hours: pl.DataFrame, settings: QualitySettings) -> pl.DataFrame:
     """Return (device, day) of solar days whose level or time is shifted.
 
     PV: bright in hours that are dark on most of the device's days. PV and loads: a least size of
     the day that is off the device's usual one by more than the days' own spread (median absolute
-    deviation). `days` are readings that neither a spike nor a turned sign spoils, with `day` and
-    `hour` (`on_solar_day`) and `still`; above standby it tells
-    nothing of the sun's time.
+    deviation). `hours` are `by_hour` of readings that neither a spike nor a turned sign spoils.
     """
     enough = pl.col("day").n_unique().over("device") >= settings.shift_days
-    of_sun = pl.when(~pl.col("still") | (_size <= settings.standby_share)).then(_size)
-    by_hour = _by_hour(
-        days,
-        least=_size.min(),
-        brightest=of_sun.max(),
-        bright=(of_sun > settings.bright_share).sum(),
-    )
-    hours = by_hour.filter(pl.col("kind") == "pv").drop_nulls("brightest")
+    of_sun = hours.filter(pl.col("kind") == "pv").drop_nulls("brightest")
     dark = (pl.col("brightest") <= settings.dark_share).mean().over("device", "hour")
     by_night = (
-        hours.filter(enough & (dark >= settings.night_majority))
+        of_sun.filter(enough & (dark >= settings.night_majority))
         .group_by("device", "day")
         .agg(pl.col("bright").sum())
         .filter(pl.col("bright") >= settings.bright_readings)
     )
     floors = (
-        by_hour.group_by("device", "day")
+        hours.group_by("device", "day")
         .agg(floor=pl.col("least").min(), hours=pl.len())
         .filter(pl.col("hours") >= _WHOLE_DAY_H)
     )
@@ -155,23 +149,30 @@ def shifted(days: pl.DataFrame, settings: QualitySettings) -> pl.DataFrame:
 
 
 def on_solar_day(readings: pl.DataFrame) -> pl.DataFrame:
-    """Add `day` and `hour` by mean solar time, which no change of clocks moves.
-
-    `solar_hour` numbers a device's hours one after the other.
-    """
+    """Add `day` and `hour` by mean solar time, which no change of clocks moves."""
     ahead_us = (pl.col("longitude") * _HOURS_PER_DEGREE * _HOUR_US).cast(pl.Int64)
     hour = pl.col("hour")
-    begins = (~_SAME_DEVICE | (hour != hour.shift())).fill_null(value=True)
     # the hours since 1970: numbers are told apart several times as fast as a calendar's dates
-    return readings.with_columns(hour=(_at.to_physical() + ahead_us) // _HOUR_US).with_columns(
-        day=(hour // _DAY_H).cast(pl.Int32),
-        hour=(hour % _DAY_H).cast(pl.Int8),
-        solar_hour=begins.cum_sum(),
+    return readings.with_columns(
+        hour=(_at.to_physical() + ahead_us) // _HOUR_US
+    ).with_columns(day=(hour // _DAY_H).cast(pl.Int32), hour=(hour % _DAY_H).cast(pl.Int8))
+
+
+def by_hour(days: pl.DataFrame, settings: QualitySettings) -> pl.DataFrame:
+    """Return one row a device and solar hour of `days` (`on_solar_day`) that hold any.
+
+    `least` and `most` size; `brightest` and how many are `bright` of those that tell of the sun:
+    above standby, what stands `still` tells nothing of its time.
+    """
+    begins = days.select(
+        (~_SAME_DEVICE | (pl.col("hour") != pl.col("hour").shift())).fill_null(value=True)
     )
-
-
-def _by_hour(days: pl.DataFrame, **told: pl.Expr) -> pl.DataFrame:
-    """Return what is `told` of each device's solar hours: neighbours, which is quick to know."""
-    return days.group_by(pl.col("solar_hour").set_sorted()).agg(
-        pl.col("device", "kind", "day", "hour").first(), **told
+    first = np.flatnonzero(begins.to_series().to_numpy())
+    size = days["size"].to_numpy()
+    of_sun = np.where(days["still"].to_numpy() & (size > settings.standby_share), np.nan, size)
+    return days.select("device", "kind", "day", "hour")[first].with_columns(
+        least=pl.Series(np.fmin.reduceat(size, first)).fill_nan(None),
+        most=pl.Series(np.fmax.reduceat(size, first)).fill_nan(None),
+        brightest=pl.Series(np.fmax.reduceat(of_sun, first)).fill_nan(None),
+        bright=pl.Series(np.add.reduceat(of_sun > settings.bright_share, first, dtype=np.int64)),
     )

@@ -65,8 +65,9 @@ def quarter_hours(readings: pl.DataFrame) -> pl.DataFrame:
 
 def _beginnings(told: pl.DataFrame, quarter: _Places) -> NDArray[np.bool_]:
     begins = np.ones(len(quarter), np.bool_)
-    changed = told.select(pl.col("device_id") != pl.col("device_id").shift()).to_series()
-    begins[1:] = (quarter[1:] != quarter[:-1]) | changed.to_numpy()[1:]
+    device = pl.col("device_id")
+    changed = told.select((device != device.shift()).fill_null(value=True)).to_series().to_numpy()
+    begins[1:] = (quarter[1:] != quarter[:-1]) | changed[1:]
     return begins
 
 
