@@ -135,14 +135,17 @@ def predict(
 
 def _drawn(panel: Panel, size: Array, sun: Sun | None) -> Examples:
     """Draw known values with leads up to a day and a half, near ones more often."""
-    series, asked = np.nonzero(_taught(panel, size, sun))
+    taught = np.flatnonzero(_taught(panel, size, sun))
     random = np.random.default_rng(_SEED)
-    drawn = np.repeat(np.arange(len(asked)), _LEADS_EACH)
-    if len(drawn) > _MOST_EXAMPLES:
-        drawn = np.sort(random.choice(drawn, _MOST_EXAMPLES, replace=False))
+    count = len(taught) * _LEADS_EACH
+    if count > _MOST_EXAMPLES:
+        drawn = np.sort(random.choice(count, _MOST_EXAMPLES, replace=False))
+    else:
+        drawn = np.arange(count)
+    series, asked = np.divmod(taught[drawn // _LEADS_EACH], panel.values.shape[1])
     longest = np.where(random.random(len(drawn)) < _SOON_SHARE, _SOON_H, _LONGEST_LEAD_H)
     lead = np.floor(random.random(len(drawn)) * longest * panel.steps_per_hour).astype(np.int64)
-    return Examples(series[drawn], asked[drawn] - lead, asked[drawn])
+    return Examples(series, asked - lead, asked)
 
 
 def _taught(panel: Panel, size: Array, sun: Sun | None) -> NDArray[np.bool_]:
@@ -208,17 +211,20 @@ def _calibrated(
 
     `of_halves` are the weights learnt without the odd blocks of days, and without the even ones.
     """
-    series, asked = np.nonzero(_taught(panel, size, sun))
-    late = np.flatnonzero(asked > asked.max() - _CALIBRATED_DAYS * panel.steps_per_day)
+    taught = _taught(panel, size, sun)
+    newest = np.flatnonzero(taught.any(axis=0))[-1]
+    taught[:, : max(newest + 1 - _CALIBRATED_DAYS * panel.steps_per_day, 0)] = False
+    late = np.flatnonzero(taught)
     random = np.random.default_rng(_SEED)
     if len(late) > _MOST_CALIBRATED:
         late = np.sort(random.choice(late, _MOST_CALIBRATED, replace=False))
+    series, asked = np.divmod(late, taught.shape[1])
     bounds = np.array([*_LEADS_FROM_H, _LONGEST_LEAD_H]) * panel.steps_per_hour
     lead = np.concatenate(
         [random.integers(least, most, len(late)) for least, most in pairwise(bounds)]
     )
     leads = _lead_class(panel, lead)
-    series, asked = (np.tile(places[late], len(_LEADS_FROM_H)) for places in (series, asked))
+    series, asked = (np.tile(places, len(_LEADS_FROM_H)) for places in (series, asked))
     examples = Examples(series, asked - lead, asked)
     features = regressors(panel, size, examples, sun)
     whole = np.isfinite(features).all(axis=1)

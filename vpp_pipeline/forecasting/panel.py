@@ -18,6 +18,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from vpp_pipeline.delivery_day import STEP
+from vpp_pipeline.forecasting.rows import of_each_instant
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -51,13 +54,13 @@ class Panel:
 
     def place(self, starts: pl.Series) -> Places:
         """Return the columns of UTC instants; one that is not a step's start is in its step."""
-        clock = starts.unique()  # rows of many series have few instants, and local time is slow
-        local = clock.dt.convert_time_zone(self.timezone).dt.replace_time_zone(None)
-        since = local.dt.cast_time_unit("us").to_physical()
-        column = since // (self.step // timedelta.resolution) - self.first_day * self.steps_per_day
-        named = pl.DataFrame({"at": clock, "column": column})
-        placed = starts.to_frame("at").join(named, on="at", how="left", maintain_order="left")
-        return placed["column"].to_numpy()
+        step_us = self.step // timedelta.resolution
+
+        def column(instants: pl.Series) -> pl.Series:
+            local = instants.dt.convert_time_zone(self.timezone).dt.replace_time_zone(None)
+            return local.to_physical() // step_us - self.first_day * self.steps_per_day
+
+        return of_each_instant(starts, column, min(self.step, STEP)).to_numpy()
 
     @cached_property
     def habit(self) -> Array:
@@ -123,13 +126,12 @@ def panel_of(  # noqa: PLR0917 - which series, over which span, on which clock
     steps = (last - first + 1) * (_DAY // step)
     named = subjects.rename("subject_id").unique().sort()
     panel = Panel(named, np.full((named.len(), steps), np.nan), first, step, timezone)
-    placed = rows.join(
-        named.to_frame().with_row_index("series"), on="subject_id", maintain_order="left"
-    )
-    column = panel.place(placed["interval_start"])
-    inside = (column >= 0) & (column < steps)
-    series = placed["series"].to_numpy()[inside]
-    panel.values[series, column[inside]] = placed["value"].to_numpy()[inside]
+    run = rows.select(subject=pl.col("subject_id").rle()).unnest("subject")
+    of_run = run.select(pl.col("value").replace_strict(named, np.arange(named.len()), default=-1))
+    series = np.repeat(of_run.to_series().to_numpy(), run["len"].to_numpy())
+    column = panel.place(rows["interval_start"])
+    inside = (series >= 0) & (column >= 0) & (column < steps)
+    panel.values[series[inside], column[inside]] = rows["value"].to_numpy()[inside]
     return panel
 
 

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 import polars as pl
 
 from vpp_pipeline.delivery_day import STEP
-from vpp_pipeline.forecasting.rows import QUANTILES, ended_by
+from vpp_pipeline.forecasting.rows import QUANTILES, ended_by, of_each_instant
 from vpp_pipeline.forecasting.schemas import SessionForecasts
 from vpp_pipeline.forecasting.stay_model import still_there
 from vpp_pipeline.forecasting.stays import asked_kwh, past_sessions, words_and_outcomes
@@ -79,9 +79,7 @@ def session_forecast(  # noqa: PLR0917 - what is known, what is asked, and when
     """
     chargers = telemetry.select(pl.col("device_id").unique().sort())
     known = ended_by(telemetry, known_at)
-    here = _local_day(
-        known.select("device_id", "interval_start"), "interval_start", timezone, day_type
-    )
+    here = _days_told(known, timezone).with_columns(day_type=day_type)
     zone = ZoneInfo(timezone)
     today = known_at.astimezone(zone).date()
     past = _local_day(past_sessions(known), "arrival", timezone, day_type).with_columns(
@@ -268,6 +266,16 @@ def _next_quantile(values: pl.Expr, q: float) -> pl.Expr:
     below = place.floor().cast(pl.Int64)
     low, high = (ordered.get(at, null_on_oob=True) for at in (below, place.ceil().cast(pl.Int64)))
     return low + (place - below) * (high - low)
+
+
+def _days_told(known: pl.DataFrame, timezone: str) -> pl.DataFrame:
+    """Return `device_id` and the local `day` of quarter-hours, each day once if they are in order."""
+    days = of_each_instant(
+        known["interval_start"], lambda starts: starts.dt.convert_time_zone(timezone).dt.date()
+    )
+    device, day = pl.col("device_id"), pl.col("day")
+    another = (device != device.shift()) | (day != day.shift())
+    return known.select("device_id", day=days).filter(another.fill_null(value=True))
 
 
 def _local_day(rows: pl.DataFrame, instant: str, timezone: str, day_type: pl.Expr) -> pl.DataFrame:

@@ -117,7 +117,7 @@ def price_like_recent_days(runtime: Runtime, day: date, as_of: datetime) -> pl.D
 
 
 def history(runtime: Runtime, devices: pl.DataFrame, query: str, as_of: datetime) -> pl.DataFrame:
-    """Return the quarter-hours of `devices` before `as_of`, what is doubted of them repaired.
+    """Return the quarter-hours of `devices` ended by `as_of`, what is doubted of them repaired.
 
     `query` is the named query that reads their readings.
     """
@@ -130,12 +130,16 @@ def history(runtime: Runtime, devices: pl.DataFrame, query: str, as_of: datetime
             as_of=as_of,
         )
     settings = QualitySettings()
-    return in_parts(readings, lambda part: quarter_hours(trusted(part, devices, settings)))
+
+    def ended(part: pl.DataFrame) -> pl.DataFrame:
+        return ended_by(quarter_hours(trusted(part, devices, settings)), as_of)
+
+    return in_parts(readings, ended)
 
 
 def _sessions_like(day_type: pl.Expr, runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
     told = told_by_chargers(runtime, as_of)
-    ended = words_and_outcomes(past_sessions(ended_by(told, as_of))).filter(~pl.col("ongoing"))
+    ended = words_and_outcomes(past_sessions(told)).filter(~pl.col("ongoing"))
     learned = stay_model_at(ended, as_of)
     start, end = market_day.bounds(day, MARKET_TZ)
     return session_forecast(told, start, end, MARKET_TZ, as_of, learned, day_type=day_type)

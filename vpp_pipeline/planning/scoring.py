@@ -15,7 +15,6 @@ from vpp_pipeline import delivery_day as market_day
 from vpp_pipeline.forecasting import groups, session_values
 from vpp_pipeline.forecasting.naive import naive
 from vpp_pipeline.forecasting.presence import TARGET, presence
-from vpp_pipeline.forecasting.rows import ended_by
 from vpp_pipeline.forecasting.schemas import ForecastSkill
 from vpp_pipeline.forecasting.skill import SCORED_AS, skill
 from vpp_pipeline.forecasting.stays import past_sessions
@@ -138,8 +137,8 @@ def _known(runtime: Runtime, start: datetime, moment: datetime, targets: list[st
     """Return what the naive rule looks back on from a day's `start`, of `targets`, by a moment."""
     known = [actuals(runtime, start - _RULE_LOOKS_BACK, start, moment)]
     if not set(targets).isdisjoint(session_values.TARGETS):
-        told = ended_by(told_by_chargers(runtime, moment), moment)
-        known.append(session_values.happened(past_sessions(told), MARKET_TZ))
+        told = past_sessions(told_by_chargers(runtime, moment))
+        known.append(session_values.happened(told, MARKET_TZ))
     return pl.concat(known, how="diagonal").filter(pl.col("target").is_in(targets))
 
 
