@@ -15,7 +15,6 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
-import numpy as np
 import polars as pl
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -26,23 +25,17 @@ from vpp_pipeline import delivery_day as market_day
 from vpp_pipeline.clock import ManualClock
 from vpp_pipeline.collector import Collector
 from vpp_pipeline.defs.stepped import SteppedDaemon, stepped_daemon
-from vpp_pipeline.fleet import registry
-from vpp_pipeline.fleet.frame import device_frame
 from vpp_pipeline.runtime import Runtime
 from vpp_pipeline.settings import DEMO_FLEET, MARKET, MARKET_TZ, Settings
-from vpp_pipeline.simulation.fleet import SimulatedFleet
-from vpp_pipeline.simulation.history import unmanaged_history
-from vpp_pipeline.simulation.world import recorded_world
-from vpp_pipeline.warehouse import landing
+from vpp_pipeline.simulation.of_registry import open_fleet, seed_history
 from vpp_pipeline.warehouse.store import Warehouse
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from threading import Event
 
-SEED = 20200826
+    from vpp_pipeline.simulation.fleet import SimulatedFleet
+
 DAY = date(2020, 8, 26)
-HISTORY = timedelta(days=15)
 SURPRISE_AT = time(15, 5)
 OUTAGE_DEVICE = "depot-battery"
 OUTAGE_FROM, OUTAGE_TO = time(17, 10), time(18, 40)
@@ -122,39 +115,6 @@ def _make_empty(home: Path) -> None:
         raise DemoError(
             f"{home} can't be written ({error.strerror}): name another folder with --home"
         ) from error
-
-
-def open_fleet(runtime: Runtime) -> SimulatedFleet:
-    """Return the simulated fleet of the registry in `runtime`, not yet started."""
-    devices = device_frame(registry.load(runtime.settings.fleet_file))
-    world = recorded_world(devices, np.random.default_rng(SEED))
-    return SimulatedFleet(
-        devices,
-        world,
-        runtime.clock,
-        np.random.default_rng(SEED + 1),
-        runtime.settings.simulation_dir,
-        central_system=runtime.settings.charge_point_dir / "url",
-    )
-
-
-def seed_history(runtime: Runtime) -> None:
-    """Land what the meters would have seen in the weeks before now, with nobody steering."""
-    devices = device_frame(registry.load(runtime.settings.fleet_file))
-    world = recorded_world(devices, np.random.default_rng(SEED))
-    now = market_day.floor_interval(runtime.clock.now())
-    history = unmanaged_history(devices, world, now - HISTORY, now, np.random.default_rng(SEED + 2))
-    landing.land(runtime.settings.landing_dir, "telemetry", history, now)
-
-
-def simulate(runtime: Runtime, stopped: Event) -> None:
-    """Run the simulated fleet on the plant's running clock until `stopped`."""
-    fleet = open_fleet(runtime)
-    fleet.start(ticking=True)
-    try:
-        stopped.wait()
-    finally:
-        fleet.stop()
 
 
 def _day_before(

@@ -11,9 +11,9 @@ from defs_plant import DEVICES, TODAY, copied, market_time, open_plant
 
 from vpp_pipeline import collector as collecting
 from vpp_pipeline.collector import Collector, telemetry_rows
-from vpp_pipeline.demo import open_fleet
 from vpp_pipeline.devices.protocol import Reading, Unreachable
 from vpp_pipeline.devices.schemas import Telemetry
+from vpp_pipeline.simulation.of_registry import open_fleet
 from vpp_pipeline.warehouse import landing
 
 NOW = market_time(TODAY, time(10, 30))

@@ -26,12 +26,12 @@ from polars.testing import assert_frame_equal
 
 from vpp_pipeline.collector import Collector
 from vpp_pipeline.delivery_day import STEP, bounds
-from vpp_pipeline.demo import open_fleet
 from vpp_pipeline.forecasting import session_values
 from vpp_pipeline.forecasting.rows import QUANTILES
 from vpp_pipeline.planning.candidates import CANDIDATES
 from vpp_pipeline.planning.scoring import day_skill
 from vpp_pipeline.settings import MARKET_TZ
+from vpp_pipeline.simulation.of_registry import open_fleet
 
 if TYPE_CHECKING:
     from vpp_pipeline.simulation.fleet import SimulatedFleet

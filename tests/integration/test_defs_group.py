@@ -16,12 +16,12 @@ from defs_plant import TODAY, TOMORROW, copied, failure_of, market_time, open_pl
 from vpp_pipeline.cli import main
 from vpp_pipeline.collector import Collector
 from vpp_pipeline.delivery_day import STEP, bounds
-from vpp_pipeline.demo import open_fleet
 from vpp_pipeline.devices.protocol import CommandResult, Outcome
 from vpp_pipeline.dispatch.group import GroupReport, GroupTarget, dispatch_group, preview
 from vpp_pipeline.dispatch.order_book import OrderBook
 from vpp_pipeline.planning.outlook import outlook, rest_of_day
 from vpp_pipeline.settings import MARKET_TZ
+from vpp_pipeline.simulation.of_registry import open_fleet
 
 if TYPE_CHECKING:
     from defs_plant import Plant

@@ -22,7 +22,6 @@ from defs_plant import (
 
 from vpp_pipeline.collector import Collector
 from vpp_pipeline.delivery_day import STEP, bounds
-from vpp_pipeline.demo import open_fleet
 from vpp_pipeline.dispatch.commands import PlanRef, due_commands
 from vpp_pipeline.dispatch.push import push
 from vpp_pipeline.dispatch.why import explain
@@ -30,6 +29,7 @@ from vpp_pipeline.dispatch.why_words import markdown
 from vpp_pipeline.planning.outlook import outlook, rest_of_day
 from vpp_pipeline.settings import MARKET_TZ
 from vpp_pipeline.simulation import machines
+from vpp_pipeline.simulation.of_registry import open_fleet
 from vpp_pipeline.simulation.physics import Batteries
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import click
 
-from vpp_pipeline import demo as demonstration
 from vpp_pipeline import up as live
 from vpp_pipeline.cli.stopping import until_stopped
 from vpp_pipeline.runtime import Runtime
 from vpp_pipeline.settings import Settings
+from vpp_pipeline.simulation import of_registry
 
 _LIVE_START = datetime(2020, 9, 14, 4, 0, tzinfo=UTC)
 
@@ -32,6 +32,8 @@ _LIVE_START = datetime(2020, 9, 14, 4, 0, tzinfo=UTC)
 )
 def demo(home: Path) -> None:
     """Run a whole delivery day at high speed and report what it was worth."""
+    from vpp_pipeline import demo as demonstration  # noqa: PLC0415 - slow; a live plant does without
+
     try:
         passed = demonstration.run(home.resolve())
     except demonstration.DemoError as error:
@@ -79,7 +81,7 @@ def _begin(settings: Settings, speed: float, port: int) -> None:
     live.resume_clock(settings, _LIVE_START, speed)
     if first:
         click.echo("first start: writing weeks of measured history …")
-        demonstration.seed_history(Runtime.of(settings))
+        of_registry.seed_history(Runtime.of(settings))
     click.echo(
         f"Dagster UI, in half a minute: http://127.0.0.1:{port}   plant clock: "
         f"{settings.clock().now():%Y-%m-%d %H:%M} UTC at {speed:g}x   Ctrl-C stops everything\n"
@@ -90,4 +92,4 @@ def _begin(settings: Settings, speed: float, port: int) -> None:
 @click.command()
 def simulate() -> None:
     """Run the simulated fleet on the real protocols, on loopback, until stopped."""
-    demonstration.simulate(Runtime.of(Settings.from_environment()), until_stopped())
+    of_registry.simulate(Runtime.of(Settings.from_environment()), until_stopped())

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
-from scipy.optimize import nnls
 
 from vpp_pipeline.delivery_day import intervals
 from vpp_pipeline.forecasting.clear_sky import clear_sky
@@ -134,7 +133,7 @@ def _registered(members: pl.DataFrame, end: datetime) -> Array:
     ).sort("series", "interval_start")
     wanted = own["poa_clear_w_per_m2"].to_numpy().reshape(members.height, day.height)
     rated = members.sort("series")["rated_kw"].to_numpy()
-    shares: Array = np.array([nnls(basis, plane)[0] for plane in wanted]) * rated[:, None]
+    shares: Array = np.array([_shares(basis, plane) for plane in wanted]) * rated[:, None]
     return shares
 
 
@@ -157,6 +156,14 @@ def _fitted(values: Array, sky: Array, prior: Array) -> Array:
         root = np.linalg.cholesky(gram)
         target = np.linalg.solve(root, wanted[:, :, None])[:, :, 0]
         shares = np.array(
-            [nnls(one.T, of)[0] for one, of in zip(root, target, strict=True)]
+            [_shares(one.T, of) for one, of in zip(root, target, strict=True)]
         ).reshape(-1, planes)
+    return shares
+
+
+def _shares(planes: Array, power: Array) -> Array:
+    """Return the shares of the planes (columns), none below nothing, that come nearest to a power."""
+    from scipy.optimize import nnls  # noqa: PLC0415 - slow; a push does without
+
+    shares: Array = nnls(planes, power)[0]
     return shares

@@ -10,11 +10,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vpp_pipeline.optimization.decomposition.coupled import CoupledError
-from vpp_pipeline.optimization.decomposition.fleet import solve_fleet
 from vpp_pipeline.optimization.fallback import greedy
 from vpp_pipeline.optimization.found import Found, Prices, market_prices
-from vpp_pipeline.optimization.monolith import solve_whole
 from vpp_pipeline.optimization.reserves import held
 from vpp_pipeline.optimization.verify import verify
 
@@ -31,6 +28,11 @@ def solve(problem: Problem, settings: PlanSettings, warm: Prices | None = None) 
     `warm` are the prices of a plan like this one, where there is one. The greedy plan stands
     where nothing better is found.
     """
+    # cvxpy, SciPy and the kernels take two seconds to import: a push does without
+    from vpp_pipeline.optimization.decomposition.coupled import CoupledError  # noqa: PLC0415
+    from vpp_pipeline.optimization.decomposition.fleet import solve_fleet  # noqa: PLC0415
+    from vpp_pipeline.optimization.monolith import solve_whole  # noqa: PLC0415
+
     deadline = time.perf_counter() + settings.time_limit_s
     devices = problem.steered
     complaint = ""

@@ -153,9 +153,9 @@ def on_solar_day(readings: pl.DataFrame) -> pl.DataFrame:
     ahead_us = (pl.col("longitude") * _HOURS_PER_DEGREE * _HOUR_US).cast(pl.Int64)
     hour = pl.col("hour")
     # the hours since 1970: numbers are told apart several times as fast as a calendar's dates
-    return readings.with_columns(
-        hour=(_at.to_physical() + ahead_us) // _HOUR_US
-    ).with_columns(day=(hour // _DAY_H).cast(pl.Int32), hour=(hour % _DAY_H).cast(pl.Int8))
+    return readings.with_columns(hour=(_at.to_physical() + ahead_us) // _HOUR_US).with_columns(
+        day=(hour // _DAY_H).cast(pl.Int32), hour=(hour % _DAY_H).cast(pl.Int8)
+    )
 
 
 def by_hour(days: pl.DataFrame, settings: QualitySettings) -> pl.DataFrame:
