@@ -240,3 +240,34 @@ def test_a_weather_service_goes_before_the_recent_days():
         ("a", "similar-day", 12.0, 4),
         ("b", "other-sites", 16.0, 8),
     ]
+
+
+def test_a_plant_is_forecast_among_hundreds_as_it_is_alone_in_whatever_order_they_come():
+    asked = day_intervals(DAYS[1], TZ)
+    known_at = gate_closure(DAYS[1], TZ)
+    rng = np.random.default_rng(5)
+    names = [f"plant-{n:03}" for n in range(230)]
+    one = fleet("pv").head(1).drop("device_id", "site_id", "tilt_deg")
+    many = pl.DataFrame(
+        {"device_id": names, "site_id": names, "tilt_deg": rng.uniform(0, 40, len(names))}
+    ).join(one, how="cross")
+    past = intervals(known_at - timedelta(days=6), known_at).to_frame("interval_start")
+    told = pl.DataFrame({"device_id": names[:-1]}).join(past, how="cross")
+    told = told.with_columns(power_kw=pl.Series(rng.uniform(0.0, RATED, told.height)))
+    nothing = weather(told.head(0).rename({"power_kw": "value"}), known_at)
+    among = generation_forecast(
+        many.sample(fraction=1.0, shuffle=True, seed=1),
+        told.sample(fraction=1.0, shuffle=True, seed=2),
+        nothing,
+        asked,
+        known_at,
+    )
+    for name in (names[0], names[99], names[100], names[-1]):
+        alone = generation_forecast(
+            many.filter(pl.col("device_id") == name),
+            told.filter(pl.col("device_id") == name),
+            nothing,
+            asked,
+            known_at,
+        )
+        assert_frame_equal(among.filter(pl.col("subject_id") == name), alone)

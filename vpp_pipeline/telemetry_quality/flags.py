@@ -64,9 +64,7 @@ def broken_rules(
 def _ordered(readings: pl.DataFrame, devices: pl.DataFrame) -> pl.DataFrame:
     """Return what the rules read, by device and time; `device` is a number, quick to compare."""
     absent = [pl.lit(None, dtype).alias(name) for name, dtype in _CONTEXT.items()]
-    numbered = devices.select(
-        "device_id", *_OF_DEVICE, kind="device_type"
-    ).with_row_index("device")
+    numbered = devices.select("device_id", *_OF_DEVICE, kind="device_type").with_row_index("device")
     known_at = [] if "known_at" in readings.columns else [pl.col("measured_at").alias("known_at")]
     rows = (
         readings.with_columns(
