@@ -54,3 +54,9 @@ def test_what_has_ended_and_was_known_is_all_that_is_left_of_four_weeks(ago, lat
             and ("known_at" not in columns or row["known_at"] <= known_at)
         ]
         assert ended_by(rows.select(columns), known_at)["interval_start"].to_list() == expected
+
+
+def test_a_row_that_does_not_tell_when_it_was_known_was_not():
+    starts = [datetime(2020, 6, 1, 8, tzinfo=UTC)] * 2
+    rows = pl.DataFrame({"interval_start": starts, "known_at": [starts[0] + QUARTER, None]})
+    assert ended_by(rows, datetime(2020, 6, 1, 9, tzinfo=UTC)).height == 1

@@ -51,7 +51,8 @@ def ended_by(history: pl.DataFrame, known_at: datetime) -> pl.DataFrame:
     if "known_at" in history.columns:
         ended &= pl.col("known_at") <= known_at
     # weeks of a large fleet take long to copy
-    return history if history.select(ended.all()).item() else history.filter(ended)
+    all_ended = history.select(ended.all(ignore_nulls=False)).item()
+    return history if all_ended else history.filter(ended)
 
 
 def measured(history: pl.DataFrame, value: pl.Expr, subject: str) -> pl.DataFrame:
