@@ -83,10 +83,15 @@ def jumped(readings: pl.DataFrame, settings: QualitySettings) -> pl.DataFrame:
     least = (
         pl.when(_IS_ROOM).then(settings.jump_k).otherwise(settings.jump_share * pl.col("capacity"))
     )
-    off = readings.with_columns(
-        offset=pl.when(step.abs() > allowed).then(step).fill_null(0.0).cum_sum().over("stay"),
-        least=least,
-    ).with_columns(offset=pl.col("offset") - pl.col("offset").head(_FIRST).median().over("stay"))
+    steps = readings.with_columns(jump=pl.when(step.abs() > allowed).then(step), least=least)
+    of_jumps = pl.col("stay").is_in(
+        steps.filter(pl.col("jump").is_not_null())["stay"].unique().implode()
+    )
+    off = (
+        steps.filter(of_jumps)  # elsewhere nothing is off
+        .with_columns(offset=pl.col("jump").fill_null(0.0).cum_sum().over("stay"))
+        .with_columns(offset=pl.col("offset") - pl.col("offset").head(_FIRST).median().over("stay"))
+    )
     is_off = pl.col("offset").abs() > pl.col("least")
     episode = ((is_off != is_off.shift()) | (pl.col("stay") != pl.col("stay").shift())).fill_null(
         value=True
