@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from vpp_pipeline.forecasting.rows import QUANTILES, asked, quantiles
+from vpp_pipeline.forecasting.rows import QUANTILES, asked, of_each_instant, quantiles
 
 _RECENCY_DAYS = 14.0
 """A day's weight falls by e in this time."""
@@ -75,15 +75,19 @@ def similar_day(
 
 
 def _clocked(rows: pl.DataFrame, timezone: str, habit: Habit) -> pl.DataFrame:
-    """Add the local clock; a fleet has millions of rows, but few quarter-hours."""
+    """Add the local clock: `slot` (quarter-hour of the day), `hour` and `weekend`."""
     local = pl.col("interval_start").dt.convert_time_zone(timezone)
     weekend = local.dt.weekday() >= _SATURDAY if habit.day_types else pl.lit(value=False)
-    clock = rows.select(pl.col("interval_start").unique()).with_columns(
-        (local.dt.hour().cast(pl.Int16) * 4 + local.dt.minute() // 15).alias("slot"),
-        local.dt.hour().alias("hour"),
-        weekend.alias("weekend"),
+    clock = pl.struct(
+        slot=local.dt.hour().cast(pl.Int16) * 4 + local.dt.minute() // 15,
+        hour=local.dt.hour(),
+        weekend=weekend,
     )
-    return rows.join(clock, on="interval_start", maintain_order="left")
+    told = of_each_instant(
+        rows["interval_start"],
+        lambda starts: starts.to_frame("interval_start").select(clock).to_series(),
+    )
+    return rows.with_columns(clock=told).unnest("clock")
 
 
 def _profiles(cells: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:

@@ -16,6 +16,8 @@ import numpy as np
 import polars as pl
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from vpp_pipeline.telemetry_quality.settings import QualitySettings
 
 _size, _at = pl.col("size"), pl.col("measured_at")
@@ -40,8 +42,7 @@ def sized(readings: pl.DataFrame) -> pl.DataFrame:
 
 def still(readings: pl.DataFrame, settings: QualitySettings) -> pl.Series:
     """Tell which powers stood at one value for hours, from the first reading of the run."""
-    begins = readings.select((~_SAME_DEVICE | (_size != _size.shift())).fill_null(value=True))
-    first = np.flatnonzero(begins.to_series().to_numpy())
+    first = _begin_of_runs(readings, _size)
     count = np.diff(first, append=readings.height)
     at_us = readings["measured_at"].to_physical().to_numpy()
     lasted_us = at_us[first + count - 1] - at_us[first]
@@ -164,10 +165,7 @@ def by_hour(days: pl.DataFrame, settings: QualitySettings) -> pl.DataFrame:
     `least` and `most` size; `brightest` and how many are `bright` of those that tell of the sun:
     above standby, what stands `still` tells nothing of its time.
     """
-    begins = days.select(
-        (~_SAME_DEVICE | (pl.col("hour") != pl.col("hour").shift())).fill_null(value=True)
-    )
-    first = np.flatnonzero(begins.to_series().to_numpy())
+    first = _begin_of_runs(days, pl.col("hour"))
     size = days["size"].to_numpy()
     of_sun = np.where(days["still"].to_numpy() & (size > settings.standby_share), np.nan, size)
     return days.select("device", "kind", "day", "hour")[first].with_columns(
@@ -176,3 +174,9 @@ def by_hour(days: pl.DataFrame, settings: QualitySettings) -> pl.DataFrame:
         brightest=pl.Series(np.fmax.reduceat(of_sun, first)).fill_nan(None),
         bright=pl.Series(np.add.reduceat(of_sun > settings.bright_share, first, dtype=np.int64)),
     )
+
+
+def _begin_of_runs(readings: pl.DataFrame, value: pl.Expr) -> NDArray[np.int64]:
+    """Return the places where another device, or another value of it, begins."""
+    begins = readings.select((~_SAME_DEVICE | (value != value.shift())).fill_null(value=True))
+    return np.flatnonzero(begins.to_series().to_numpy())

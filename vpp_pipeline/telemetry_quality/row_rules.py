@@ -43,11 +43,11 @@ def arrival_rules(ordered: pl.DataFrame) -> pl.DataFrame:
     reading was only late (`out_of_order`). Readings of one arrival have no order.
     """
     told = ordered.select("row", "device", "measured_at", "known_at", "heartbeat")
-    sooner = _SAME_DEVICE & (pl.col("known_at") < pl.col("known_at").shift())
-    in_turn = not told.select(sooner.any()).item()
-    arrivals = (
-        told.clear() if in_turn else told.sort("device", "known_at", "measured_at", "heartbeat")
-    )
+    overtook = _SAME_DEVICE & (pl.col("known_at") < pl.col("known_at").shift())
+    if told.select(overtook.any()).item():
+        arrivals = told.sort("device", "known_at", "measured_at", "heartbeat")
+    else:
+        arrivals = told.clear()
     before = pl.col("measured_at").cum_max().shift().over("device")
     beats = pl.col("heartbeat").cum_max().shift().over("device")
     return (
