@@ -19,6 +19,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	  { echo "python's venv module is missing: install python3-venv, then make again" >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@find vpp_pipeline -name '*.nb[ci]' -delete # an older checkout's kernels
 	$(BIN)/python -m vpp_pipeline.optimization.warm_up
 	@touch $@
 

@@ -49,8 +49,8 @@ class _Rows(NamedTuple):
 
 @_inlined
 def _take(rows, values, z, row, value):
-    """Write an entry at `z` where there is such a row; return where the next one goes."""
-    if row >= 0:
+    """Write an entry at `z` unless it is none; return where the next one goes."""
+    if row >= 0 and value != 0.0:
         rows[z], values[z] = row, value
         return z + 1
     return z
@@ -60,7 +60,8 @@ def _take(rows, values, z, row, value):
 def _add(onto, at, end, bounds, costs, link, target):
     """Add the variable whose entries end at `end`; return the new counts of variables and entries.
 
-    One without a choice goes to the right-hand sides instead.
+    One without a choice goes to the right-hand sides instead. Each has two entries at least, of
+    which the second's row is not before the first's: those missing are 0.
     """
     number, place, rows, values, right, fixed_link, fixed_result = onto
     v, z = at
@@ -74,6 +75,12 @@ def _add(onto, at, end, bounds, costs, link, target):
         if target >= 0:
             fixed_result[target] += value
         return v, z
+    while end < z + 2:
+        rows[end], values[end] = rows[z] if end > z else 0, 0.0
+        end += 1
+    if rows[z] > rows[z + 1]:
+        rows[z], rows[z + 1] = rows[z + 1], rows[z]
+        values[z], values[z + 1] = values[z + 1], values[z]
     number[v, 0], number[v, 1] = low, high
     number[v, 2], number[v, 3] = costs
     number[v, 4] = link[1]
@@ -183,6 +190,9 @@ def _add_rows(part, sheet, rows, b, row0, of):
             imports[t] = r
             right[r], target[r] = import_kw + base_kw[t], of[3] + b * steps + t
             r += 1
+    if r == 0 and g1 > g0:  # an empty row, for entries that are 0
+        right[r], target[r] = 0.0, of[1] + g0 * steps
+        r += 1
     return r
 
 
@@ -367,12 +377,13 @@ def write_blocks(part, sheet, first, last, results, multipliers):
 
 
 @_inlined
-def _spread(rows, first, last):
+def _spread(rows, values, first, last):
     """Return the first and the last of a variable's rows; (_NOWHERE, -1) where it has none."""
     low, high = _NOWHERE, -1
     for z in range(first, last):
-        low = min(low, rows[z])
-        high = max(high, rows[z])
+        if values[z] != 0.0:
+            low = min(low, rows[z])
+            high = max(high, rows[z])
     return low, high
 
 
@@ -386,9 +397,10 @@ def _meet(sheet, first, last, begin, meetings, steps):
     width = 1
     lowest = np.full(3 * steps, _NOWHERE, dtype=np.int64)
     highest = np.full(3 * steps, -1, dtype=np.int64)
-    links, ends, rows = sheet.place[first:last, 0], sheet.place[first:last, 2], sheet.entry_row
+    links, ends = sheet.place[first:last, 0], sheet.place[first:last, 2]
+    rows, values = sheet.entry_row, sheet.entry_value
     for v in range(len(links)):
-        low, high = _spread(rows, begin, ends[v])
+        low, high = _spread(rows, values, begin, ends[v])
         begin = ends[v]
         if high < 0:
             continue

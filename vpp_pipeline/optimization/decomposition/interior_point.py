@@ -38,6 +38,7 @@ _LEAST_PIVOT = 1e-30
 _NO_PIVOT = 1e-30  # a row that says nothing new is left out, as by an infinite pivot: its inverse
 LEAST_SHARE = 1e-13  # of its range, that a variable keeps from each bound
 LEAST_MULTIPLIER = 1e-16
+NARROW = 4  # so many diagonals below the main one, or fewer, are told by four numbers
 PROXIMAL_EUR = 1e-5  # rho: what its whole range changes a variable's price by, in a step
 LENGTHS = 256  # how finely the lengths of steps are counted
 
@@ -70,7 +71,7 @@ def begin(programmes: Programmes, complementarity_eur: float) -> Iterate:
     x = 0.5 * (programmes.low + programmes.high)
     multiplier = complementarity_eur / np.maximum(x - programmes.low, _LEAST_SLACK)
     empty = [np.zeros(variables) for _ in range(8)]
-    width = int(programmes.width.max(initial=1)) + 1
+    width = max(int(programmes.width.max(initial=1)), NARROW) + 1
     return Iterate(
         x=x,
         at_low=multiplier,
@@ -111,8 +112,27 @@ def _factor(band, first, last, width, inverse_pivot):
 
 
 @_kernel
+def _back_narrow(band, first, last, inverse_pivot, rhs):
+    """Do what `_back` does, the last four rows at hand: loops over so few would be mostly loop."""
+    a = b = c = d = 0.0
+    for i in range(first, last):
+        apart = band[i, 4] * d + band[i, 3] * c + band[i, 2] * b
+        a, b, c, d = rhs[i] - apart - band[i, 1] * a, a, b, c
+        rhs[i] = a
+    a = b = c = d = 0.0
+    for i in range(last - 1, first - 1, -1):
+        value = rhs[i] * inverse_pivot[i] - a
+        a, b = b + band[i, 1] * value, c + band[i, 2] * value
+        c, d = d + band[i, 3] * value, band[i, 4] * value
+        rhs[i] = value
+
+
+@_kernel
 def _back(band, first, last, width, inverse_pivot, rhs):
     """Solve in place for rows [first, last) of `rhs`."""
+    if width <= NARROW:
+        _back_narrow(band, first, last, inverse_pivot, rhs)
+        return
     for i in range(first, last):
         total = rhs[i]
         for k in range(max(first, i - width), i):
@@ -134,12 +154,17 @@ def _inverse(band, first, last, width, inverse_pivot, found):
     count = last - first
     for i in range(count - 1, -1, -1):
         end = min(count - 1, i + width)
-        for j in range(end, i - 1, -1):
-            total = inverse_pivot[first + i] if i == j else 0.0
-            for k in range(i + 1, end + 1):
-                element = found[k, k - j] if k >= j else found[j, j - k]
-                total -= band[first + k, k - i] * element
+        for j in range(end, i, -1):
+            total = 0.0
+            for k in range(i + 1, j + 1):
+                total -= band[first + k, k - i] * found[j, j - k]
+            for k in range(j + 1, end + 1):
+                total -= band[first + k, k - i] * found[k, k - j]
             found[j, j - i] = total
+        total = inverse_pivot[first + i]
+        for k in range(i + 1, end + 1):
+            total -= band[first + k, k - i] * found[k, k - i]
+        found[i, 0] = total
 
 
 @_kernel
@@ -155,14 +180,14 @@ def _linearise(of, at, b, price):
     width = of.width[b]
     band, row_residual, y = at.band[r0:r1], at.row_residual[r0:r1], at.y[r0:r1]
     row_residual[:] = of.right[r0:r1]
-    band[:, : width + 1] = 0.0
+    band[:, : max(width, NARROW) + 1] = 0.0
     x, low, high = at.x[v0:v1], of.low[v0:v1], of.high[v0:v1]
     at_low, at_high = at.at_low[v0:v1], at.at_high[v0:v1]
     by_low, by_high = at.by_low[v0:v1], at.by_high[v0:v1]
     theta, reduced = at.theta[v0:v1], at.dual_residual[v0:v1]
     linear, quadratic = of.linear[v0:v1], of.quadratic[v0:v1]
     link, link_value = of.link[v0:v1], of.link_value[v0:v1]
-    entries = of.entry_first[v0 : v1 + 1]
+    entries, entry_row, entry_value = of.entry_first[v0 : v1 + 1], of.entry_row, of.entry_value
     gap = short = proof = 0.0
     for v in range(len(x)):
         below, above = x[v] - low[v], high[v] - x[v]
@@ -177,15 +202,22 @@ def _linearise(of, at, b, price):
         if link[v] >= 0:
             reduced[v] -= link_value[v] * price[link[v]]
         first, last = entries[v], entries[v + 1]
-        for z in range(first, last):
-            row, value = of.entry_row[z], of.entry_value[z]
+        i, j = entry_row[first], entry_row[first + 1]
+        p, q = entry_value[first], entry_value[first + 1]
+        reduced[v] -= p * y[i] + q * y[j]
+        row_residual[i] -= p * x[v]
+        row_residual[j] -= q * x[v]
+        band[i, 0] += theta[v] * p * p
+        band[j, 0] += theta[v] * q * q
+        band[j, j - i] += theta[v] * p * q
+        for z in range(first + 2, last):
+            row, value = entry_row[z], entry_value[z]
             row_residual[row] -= value * x[v]
             reduced[v] -= value * y[row]
             weighted = theta[v] * value
-            for k in range(first, last):
-                other = of.entry_row[k]
-                if other <= row:
-                    band[row, row - other] += weighted * of.entry_value[k]
+            for k in range(first, z):
+                band[max(row, entry_row[k]), abs(row - entry_row[k])] += weighted * entry_value[k]
+            band[row, 0] += weighted * value
     for v in range(len(x)):
         cost = reduced[v]
         proof += max(cost, 0.0) * (x[v] - low[v]) - min(cost, 0.0) * (high[v] - x[v])
@@ -215,11 +247,13 @@ def _aim(of, at, b, centre, bend):
             high += bend * dx[v] * d_high[v]
         push[v] = residual[v] + low * by_low[v] - at_low[v] - high * by_high[v] + at_high[v]
     dy[:] = at.row_residual[r0:r1]
-    entries = of.entry_first[v0 : v1 + 1]
+    entries, entry_row, entry_value = of.entry_first[v0 : v1 + 1], of.entry_row, of.entry_value
     for v in range(len(push)):
-        weighted = theta[v] * push[v]
-        for z in range(entries[v], entries[v + 1]):
-            dy[of.entry_row[z]] -= of.entry_value[z] * weighted
+        weighted, first = theta[v] * push[v], entries[v]
+        dy[entry_row[first]] -= entry_value[first] * weighted
+        dy[entry_row[first + 1]] -= entry_value[first + 1] * weighted
+        for z in range(first + 2, entries[v + 1]):
+            dy[entry_row[z]] -= entry_value[z] * weighted
     _back(at.band, r0, r1, of.width[b], at.inverse_pivot, at.dy)
 
 
@@ -237,11 +271,13 @@ def _direct(of, at, b, d_price, centre, bend, told):
     theta, push, dy = at.theta[v0:v1], at.push[v0:v1], at.dy[of.row_first[b] : of.row_first[b + 1]]
     dx, d_low, d_high = at.dx[v0:v1], at.d_low[v0:v1], at.d_high[v0:v1]
     link, link_value = of.link[v0:v1], of.link_value[v0:v1]
-    entries = of.entry_first[v0 : v1 + 1]
+    entries, entry_row, entry_value = of.entry_first[v0 : v1 + 1], of.entry_row, of.entry_value
     for v in range(len(push)):
-        moved = push[v]
-        for z in range(entries[v], entries[v + 1]):
-            moved += of.entry_value[z] * dy[of.entry_row[z]]
+        first = entries[v]
+        moved = push[v] + entry_value[first] * dy[entry_row[first]]
+        moved += entry_value[first + 1] * dy[entry_row[first + 1]]
+        for z in range(first + 2, entries[v + 1]):
+            moved += entry_value[z] * dy[entry_row[z]]
         if link[v] >= 0:
             moved += link_value[v] * d_price[link[v]]
         push[v] = moved
@@ -387,6 +423,14 @@ def _multiply(row, times):
 
 
 @_kernel
+def _add_four(into, others, a, b, c, d):
+    """Add multiples of four rows: a stroke for each would be mostly its begin and its end."""
+    one, two, three, four = others[0], others[1], others[2], others[3]
+    for i in range(len(into)):
+        into[i] += (a * one[i] + b * two[i]) + (c * three[i] + d * four[i])
+
+
+@_kernel
 def _answer_of_chain(factor, inverse, rows, given, row, shared):
     """Take G' M⁻¹ G from `shared` where M has three diagonals and each shared row meets one row.
 
@@ -411,7 +455,9 @@ def _meet(of, at, b, shared, power, place):
     """
     v0, v1 = of.variable_first[b], of.variable_first[b + 1]
     m0, m1 = of.meeting_first[b], of.meeting_first[b + 1]
-    at.given[m0:m1, : of.width[b] + 1] = 0.0
+    given, meeting_row = at.given, of.meeting_row
+    entry_row, entry_value = of.entry_row, of.entry_value
+    given[m0:m1, : of.width[b] + 1] = 0.0
     for m in range(m0, m1):
         place[of.meeting_link[m]] = m
     x, theta, entries = at.x[v0:v1], at.theta[v0:v1], of.entry_first[v0 : v1 + 1]
@@ -424,8 +470,9 @@ def _meet(of, at, b, shared, power, place):
         weighted = theta[v] * link_value[v]
         shared[link, link] += weighted * link_value[v]
         for z in range(entries[v], entries[v + 1]):
-            m = place[link]
-            at.given[m, of.entry_row[z] - of.meeting_row[m]] += weighted * of.entry_value[z]
+            if entry_value[z] != 0.0:
+                m = place[link]
+                given[m, entry_row[z] - meeting_row[m]] += weighted * entry_value[z]
 
 
 @_kernel
@@ -443,6 +490,7 @@ def _answer(of, at, b, shared, room):
     width, count = of.width[b], r1 - r0
     links, rows, given = of.meeting_link[m0:m1], of.meeting_row[m0:m1], at.given[m0:m1]
     near, found, total = room
+    band = at.band[r0:r1]
     in_a_row = links[columns - 1] - links[0] == columns - 1
     for c in range(1, columns):
         in_a_row &= links[c] == links[c - 1] + 1
@@ -465,22 +513,44 @@ def _answer(of, at, b, shared, room):
     for i in range(count - 1, -1, -1):
         while begin > 0 and rows[begin - 1] > i:
             begin -= 1
-        found[i, begin:columns] = 0.0
-        for k in range(i + 1, min(i + width, count - 1) + 1):
-            value = at.band[r0 + k, k - i]
-            if value != 0.0:
-                _add(found[i, begin:columns], found[k, begin:columns], -value)
+        here, last = found[i, begin:columns], min(i + width, count - 1)
+        here[:] = 0.0
+        k = i + 1
+        while k + 3 <= last:
+            _add_four(
+                here,
+                found[k : k + 4, begin:columns],
+                -band[k, k - i],
+                -band[k + 1, k + 1 - i],
+                -band[k + 2, k + 2 - i],
+                -band[k + 3, k + 3 - i],
+            )
+            k += 4
+        while k <= last:
+            _add(here, found[k, begin:columns], -band[k, k - i])
+            k += 1
     for o in range(columns):
-        total[o:columns] = 0.0
-        for d in range(min(width, count - 1 - rows[o]) + 1):
-            value = given[o, d]
-            if value != 0.0:
-                _add(total[o:columns], found[rows[o] + d, o:columns], value)
-        if in_a_row:
-            _add(square[o, o:columns], total[o:columns], -1.0)
-        else:
+        onto = square[o, o:columns] if in_a_row else total[o:columns]
+        if not in_a_row:
+            onto[:] = 0.0
+        first, more = rows[o], min(width, count - 1 - rows[o]) + 1
+        d = 0
+        while d + 4 <= more:
+            _add_four(
+                onto,
+                found[first + d : first + d + 4, o:columns],
+                -given[o, d],
+                -given[o, d + 1],
+                -given[o, d + 2],
+                -given[o, d + 3],
+            )
+            d += 4
+        while d < more:
+            _add(onto, found[first + d, o:columns], -given[o, d])
+            d += 1
+        if not in_a_row:
             for c in range(o, columns):
-                shared[links[o], links[c]] -= total[c]
+                shared[links[o], links[c]] += total[c]
 
 
 @_kernel

@@ -43,9 +43,9 @@ def blank_sheet(part: Part, first: int, last: int, fixed_result: Floats) -> Shee
     stores, reserving = s1 - s0, int(part.reserve[s0:s1].sum())
     sources = part.source_first[last] - part.source_first[first]
     limited, steps = int(part.limited[first:last].sum()), part.charge_max_kw.shape[1]
-    # a store has two powers with 5 entries each and three pieces of energy with 4
+    # a store has two powers with 5 entries each and three pieces of energy with 4; none has under 2
     variables = steps * (5 * stores + 6 * reserving + 2 * sources + 6 * limited)
-    entries = steps * (22 * stores + 10 * reserving + 5 * sources + 6 * limited)
+    entries = steps * (22 * stores + 14 * reserving + 6 * sources + 12 * limited)
     rows = steps * (stores + 4 * reserving + sources + 2 * limited)
     meetings = steps * (last - first + 2 * reserving)
     return Sheet(
