@@ -38,8 +38,8 @@ class Programmes(NamedTuple):
     variable_first: Places  # (B+1,)
     row_first: Places  # (B+1,)
     width: Places  # (B,) half-bandwidth
-    entry_first: Indices  # (V+1,) two a variable or more: those it lacks are 0
-    entry_row: Indices  # (E,) counted from the block's first
+    entry_first: Indices  # (V+1,) a variable has two or more, lacking ones are 0
+    entry_row: Indices  # (E,) counted from the block's first; of the first two in order
     entry_value: Floats  # (E,)
     linear: Floats  # (V,)
     quadratic: Floats  # (V,)

@@ -49,7 +49,7 @@ class _Rows(NamedTuple):
 
 @_inlined
 def _take(rows, values, z, row, value):
-    """Write an entry at `z` unless it is none; return where the next one goes."""
+    """Write an entry at `z`, unless there is no such row or it is 0; return where the next goes."""
     if row >= 0 and value != 0.0:
         rows[z], values[z] = row, value
         return z + 1

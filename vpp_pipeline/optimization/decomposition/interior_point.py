@@ -423,11 +423,17 @@ def _multiply(row, times):
 
 
 @_kernel
-def _add_four(into, others, a, b, c, d):
-    """Add multiples of four rows: a stroke for each would be mostly its begin and its end."""
-    one, two, three, four = others[0], others[1], others[2], others[3]
-    for i in range(len(into)):
-        into[i] += (a * one[i] + b * two[i]) + (c * three[i] + d * four[i])
+def _take_away(into, others, times):
+    """Take a multiple of each of the rows away; a stroke for each would be mostly begin and end."""
+    k = 0
+    while k + 4 <= len(others):
+        one, two, three, four = others[k], others[k + 1], others[k + 2], others[k + 3]
+        a, b, c, d = times[k], times[k + 1], times[k + 2], times[k + 3]
+        for i in range(len(into)):
+            into[i] -= (a * one[i] + b * two[i]) + (c * three[i] + d * four[i])
+        k += 4
+    for left in range(k, len(others)):
+        _add(into, others[left], -times[left])
 
 
 @_kernel
@@ -490,7 +496,7 @@ def _answer(of, at, b, shared, room):
     width, count = of.width[b], r1 - r0
     links, rows, given = of.meeting_link[m0:m1], of.meeting_row[m0:m1], at.given[m0:m1]
     near, found, total = room
-    band = at.band[r0:r1]
+    band, across = at.band[r0:r1].reshape(-1), at.band.shape[1]
     in_a_row = links[columns - 1] - links[0] == columns - 1
     for c in range(1, columns):
         in_a_row &= links[c] == links[c - 1] + 1
@@ -513,44 +519,19 @@ def _answer(of, at, b, shared, room):
     for i in range(count - 1, -1, -1):
         while begin > 0 and rows[begin - 1] > i:
             begin -= 1
-        here, last = found[i, begin:columns], min(i + width, count - 1)
-        here[:] = 0.0
-        k = i + 1
-        while k + 3 <= last:
-            _add_four(
-                here,
-                found[k : k + 4, begin:columns],
-                -band[k, k - i],
-                -band[k + 1, k + 1 - i],
-                -band[k + 2, k + 2 - i],
-                -band[k + 3, k + 3 - i],
-            )
-            k += 4
-        while k <= last:
-            _add(here, found[k, begin:columns], -band[k, k - i])
-            k += 1
+        end = min(i + width, count - 1) + 1
+        found[i, begin:columns] = 0.0
+        below = band[(i + 1) * across + 1 :: across + 1]  # of L, in its column i
+        _take_away(found[i, begin:columns], found[i + 1 : end, begin:columns], below)
     for o in range(columns):
-        onto = square[o, o:columns] if in_a_row else total[o:columns]
-        if not in_a_row:
-            onto[:] = 0.0
-        first, more = rows[o], min(width, count - 1 - rows[o]) + 1
-        d = 0
-        while d + 4 <= more:
-            _add_four(
-                onto,
-                found[first + d : first + d + 4, o:columns],
-                -given[o, d],
-                -given[o, d + 1],
-                -given[o, d + 2],
-                -given[o, d + 3],
-            )
-            d += 4
-        while d < more:
-            _add(onto, found[first + d, o:columns], -given[o, d])
-            d += 1
-        if not in_a_row:
-            for c in range(o, columns):
-                shared[links[o], links[c]] += total[c]
+        first, end = rows[o], min(rows[o] + width, count - 1) + 1
+        if in_a_row:
+            _take_away(square[o, o:columns], found[first:end, o:columns], given[o])
+            continue
+        total[o:columns] = 0.0
+        _take_away(total[o:columns], found[first:end, o:columns], given[o])
+        for c in range(o, columns):
+            shared[links[o], links[c]] += total[c]
 
 
 @_kernel
