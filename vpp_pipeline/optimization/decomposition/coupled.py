@@ -43,7 +43,7 @@ _ROUNDING = 1e-13
 _FEW = 4e-4  # of all variables: so many do not shorten all others' step, but go less far
 _FEWEST = 40  # in a small fleet each counts: a reserve is the least that is left of it
 _FEW_COUNTED = 50  # of them: of a large fleet's blocks, as many are counted as hold so many
-_ROUGH = 1e-4  # of the cost: a gap down to which that pays; it leaves residuals behind
+_ROUGH = 3e-5  # of the cost: a gap down to which that pays; it leaves residuals behind
 _KEPT, _KEPT_LATE = 0.3, 0.05  # what such a step leaves of each bound's room and multiplier
 _LATE = 0.9  # of a whole step: so long, it may leave less
 _SMOOTH = 1e-2  # of the cost: the gap at which the blocks' answer is smooth, but no longer dull
@@ -69,7 +69,7 @@ class Aim:
 
 @dataclass(frozen=True)
 class Coupled:
-    """Where the method ended."""
+    """Where the method ended, with the prices of the step that proved most."""
 
     at: Iterate
     price: Floats  # (rows,) of the shared rows, EUR/kW
@@ -87,6 +87,15 @@ class _Own:
     at_low: Floats
     at_high: Floats
     price: Floats
+
+
+@dataclass(frozen=True)
+class _Proven:
+    """The prices of the step that proved most: where a few variables lag, a later one may less."""
+
+    proof: float  # EUR between the cost and its bound
+    y: Floats  # (R,) of the blocks' rows
+    price: Floats  # (rows,) of the shared rows
 
 
 @dataclass(frozen=True)
@@ -168,6 +177,7 @@ class _Method:
             self.at = blocks.begin(of, _ALONE_EUR)
             self.each(partial(self._settle, near[: shared.links]))
             self.own = self._beside_blocks(near)
+        self.proven = _Proven(np.inf, self.at.y.copy(), self.own.price)
 
     def _settle(self, price: Floats, first: int, last: int) -> None:
         """Bring blocks near their best at these prices, and away from their bounds again.
@@ -226,7 +236,10 @@ class _Method:
             proof = here.proof + float(
                 np.maximum(-saving, 0) @ low_room + np.maximum(saving, 0) @ high_room
             )
-            if proof + aim.residuals * short <= wanted or gap <= _BEYOND * wanted:
+            if proof < self.proven.proof:
+                self.proven = _Proven(proof, self.at.y.copy(), own.price)
+            left = self.proven.proof + aim.residuals * short
+            if left <= wanted or gap <= _BEYOND * wanted:
                 break
             if not np.isfinite(gap):
                 raise CoupledError(f"numbers ran out of range after {step} steps")
@@ -252,7 +265,8 @@ class _Method:
         else:
             if self.few:
                 raise CoupledError(f"the gap is still {gap:.3g} after {step} steps")
-        return Coupled(self.at, own.price, smooth, float(gap), step)
+        proven = self.proven
+        return Coupled(self.at._replace(y=proven.y), proven.price, smooth, float(gap), step)
 
     def _linearised(self) -> _Linear:
         links = self.shared.links

@@ -43,7 +43,7 @@ _SAMPLE_SHARE, _SAMPLE_MOST = 0.1, 4_000  # of the devices, for finding the pric
 _SAMPLE_LEAST = (1_000, 2_000)  # the closer the gap wanted, the more
 _SAMPLE_TIMES_GAP = 0.2
 _BEFORE_A_BALANCE, _AT_ONCE = 0.8, 0.1  # of the gap wanted: it counts a part of the cost only
-_BEFORE_A_REPAIR = 2.5  # of the gap wanted; of 100 plans 95 ended with 0.7 of it or less
+_BEFORE_A_REPAIR = (2.5, 1.2)  # of the gap wanted, if the first is not enough
 _LEFT_BY_A_REPAIR = 0.2  # of the residuals' cost, about
 _WORTH_A_SAMPLE = 2_500  # devices: above, a sample's prices save more steps than they cost
 _FIRST_TOLERANCE = 1e-3  # of a sample that only tells where to begin
@@ -94,9 +94,9 @@ def relaxations(
     near = warm or _first_prices(problem, guess)
     limited = binding_sites(problem, near or guess)
     can_balance = not _every(problem, tolerance, 1).all()
-    roughly = Aim(_BEFORE_A_REPAIR * tolerance, _LEFT_BY_A_REPAIR)
+    roughly = tuple(Aim(share * tolerance, _LEFT_BY_A_REPAIR) for share in _BEFORE_A_REPAIR)
     nearly, at_once = (Aim(share * tolerance) for share in (_BEFORE_A_BALANCE, _AT_ONCE))
-    aims = (roughly, nearly) if can_balance else (at_once,)
+    aims = (*roughly, nearly) if can_balance else (at_once,)
     here = None
     try:
         for here in _together(problem, limited, near, aims):
