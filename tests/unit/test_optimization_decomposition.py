@@ -269,7 +269,7 @@ def test_a_plan_whose_repair_is_good_enough_is_solved_no_further(nearer_and_near
 def test_a_plan_whose_repair_is_not_enough_goes_on_from_where_it_stands(
     nearer_and_nearer, monkeypatch
 ):
-    monkeypatch.setattr(decompose, "_BEFORE_A_REPAIR", 1e3)
+    monkeypatch.setattr(decompose, "_BEFORE_A_REPAIR", (1e3,))
     problem = sample(120, 8, "position")
     asked = PlanSettings(gap_tolerance=1e-3, time_limit_s=60.0)
     began = []
@@ -284,6 +284,23 @@ def test_a_plan_whose_repair_is_not_enough_goes_on_from_where_it_stands(
     assert len(nearer_and_nearer) > 1
     assert len(began) == 1
     assert found.proven(asked.gap_tolerance)
+
+
+def test_the_prices_of_the_step_that_proved_most_are_kept(monkeypatch):
+    problem = sample(120, 8, "position")
+    linearised = coupled._Method._linearised
+    prices = []
+
+    def proves_most_once(method):
+        here = linearised(method)
+        prices.append(method.own.price[: problem.links])
+        return here if len(prices) == 5 else replace(here, proof=1e9)
+
+    monkeypatch.setattr(coupled._Method, "_linearised", proves_most_once)
+    everywhere = np.ones(len(problem.sites.import_limit_kw), dtype=bool)
+    found = solve_together(problem, everywhere, np.zeros(problem.links), None, 1e-3)
+    assert len(prices) > 5
+    np.testing.assert_array_equal(link_prices(problem, found.prices), prices[4])
 
 
 def test_the_cheaper_plan_stands_with_the_higher_bound_where_the_nearer_answer_is_worse(
@@ -313,7 +330,7 @@ def test_the_cheaper_plan_stands_with_the_higher_bound_where_the_nearer_answer_i
 def test_what_breaks_down_on_the_way_to_a_nearer_answer_leaves_the_one_before(
     nearer_and_nearer, monkeypatch
 ):
-    monkeypatch.setattr(decompose, "_BEFORE_A_REPAIR", 1e6)
+    monkeypatch.setattr(decompose, "_BEFORE_A_REPAIR", (1e6,))
     noted = coupled._Method.run
 
     def breaks(method, aim):

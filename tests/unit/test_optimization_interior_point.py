@@ -103,7 +103,7 @@ def linearised(of, at, price, links):
 
 @settings(max_examples=30, deadline=None)
 @drawn(seed=SEEDS, count=st.integers(1, 25), width=st.integers(1, 6), before=st.integers(0, 3))
-def test_a_banded_system_is_solved_and_inverted_as_the_whole_matrix_is(seed, count, width, before):
+def test_a_banded_system_is_solved_as_the_whole_matrix_is(seed, count, width, before):
     rng = np.random.default_rng(seed)
     lower = np.tril(np.triu(rng.normal(size=(count, count)), -width))
     whole = lower @ lower.T + np.eye(count)
@@ -119,11 +119,6 @@ def test_a_banded_system_is_solved_and_inverted_as_the_whole_matrix_is(seed, cou
     method._factor(band, before, before + count, width, inverse_pivot)
     method._back(band, before, before + count, width, inverse_pivot, right)
     np.testing.assert_allclose(right[own], np.linalg.solve(whole, b), rtol=1e-8, atol=1e-8)
-    found = np.zeros((count, width + 1))
-    method._inverse(band, before, before + count, width, inverse_pivot, found)
-    inverse = np.linalg.inv(whole)
-    for d in range(min(width, count - 1) + 1):
-        np.testing.assert_allclose(found[d:, d], np.diagonal(inverse, -d), rtol=1e-8, atol=1e-8)
     assert np.isnan(np.delete(right, np.arange(before, before + count))).all()
 
 
@@ -137,12 +132,13 @@ def test_a_row_that_says_nothing_new_is_left_out():
 
 @pytest.mark.parametrize("limited", [False, True])
 @pytest.mark.parametrize("market", ["none", "reserve"])
-def test_the_answer_to_shared_prices_is_what_dense_algebra_gives(market, limited):
-    problem = narrower(sample(15, 4, steps=12, portfolio=market), 0.6, 0.6)
+@pytest.mark.parametrize("steps", [12, 29])  # the day is cut into parts of 8
+def test_the_answer_to_shared_prices_is_what_dense_algebra_gives(market, limited, steps):
+    problem = narrower(sample(15, 4, steps=steps, portfolio=market), 0.6, 0.6)
     _, of = programmes_of(problem, limited=limited)
     at = somewhere(of, np.random.default_rng(1))
     price = link_price(problem)
-    (gap, short, proof), answered, power, pushed = linearised(of, at, price, 36)
+    (gap, short, proof), answered, power, pushed = linearised(of, at, price, 3 * steps)
 
     rows, links = dense(of)
     held = method.PROXIMAL_EUR / (of.high - of.low)

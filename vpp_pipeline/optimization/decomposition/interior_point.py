@@ -12,8 +12,7 @@ variable, rounding would move it). Rows are in the order of time, so that M has 
 `band[i, d]` is its element (i, i-d).
 
 B takes a block's variables to the shared rows. With G = A theta B' the block answers their prices
-by E = B theta B' - G' M⁻¹ G; as G has few entries a column, E follows from the band of M⁻¹ by the
-factor's own recursion, without a solve from end to end.
+by E = B theta B' - G' M⁻¹ G, found without a solve from end to end: see `_answer`.
 
 All kernels stand in one file, long as it is: Numba's cache does not notice a change of a kernel
 that is imported from another.
@@ -28,7 +27,7 @@ from numba import njit
 
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.decomposition.assembly import Programmes
-    from vpp_pipeline.optimization.problem import Floats
+    from vpp_pipeline.optimization.problem import Floats, Places
 
 _kernel = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
 _STEPS_AT_MOST = 60
@@ -40,7 +39,24 @@ LEAST_SHARE = 1e-13  # of its range, that a variable keeps from each bound
 LEAST_MULTIPLIER = 1e-16
 NARROW = 4  # so many diagonals below the main one, or fewer, are told by four numbers
 PROXIMAL_EUR = 1e-5  # rho: what its whole range changes a variable's price by, in a step
+_STEPS_AS_ONE = 8  # quarter-hours in a part of the day
+_ROWS_AS_ONE = 64  # rows at least that are multiplied at once
 LENGTHS = 256  # how finely the lengths of steps are counted
+
+
+class _Sums(NamedTuple):
+    """Sums over blocks of what they answer the shared rows' prices, these in time's order (L).
+
+    The day is cut into parts of so many shared rows. Of two that are in different parts, what is to
+    be multiplied is collected until there are rows enough: `left`' times `right`.
+    """
+
+    place: Places  # (L,) of a shared row, in time's order
+    size: int
+    total: Floats  # (L, L) of two equal elements one
+    left: Floats  # (parts, rows, size)
+    right: Floats  # (parts, rows · L) of each row only the shared rows after the part: `_right`
+    filled: Places  # (1,) rows of `left` and `right` in use
 
 
 class Iterate(NamedTuple):
@@ -143,28 +159,6 @@ def _back(band, first, last, width, inverse_pivot, rhs):
         for k in range(i + 1, min(last, i + width + 1)):
             total -= band[k, k - i] * rhs[k]
         rhs[i] = total
-
-
-@_kernel
-def _inverse(band, first, last, width, inverse_pivot, found):
-    """Write the inverse's elements within the band to `found` (rows counted from `first`).
-
-    Takahashi's recursion: Z = D⁻¹L⁻¹ + (I - Lᵀ)Z (Erisman & Tinney, CACM 18, 1975).
-    """
-    count = last - first
-    for i in range(count - 1, -1, -1):
-        end = min(count - 1, i + width)
-        for j in range(end, i, -1):
-            total = 0.0
-            for k in range(i + 1, j + 1):
-                total -= band[first + k, k - i] * found[j, j - k]
-            for k in range(j + 1, end + 1):
-                total -= band[first + k, k - i] * found[k, k - j]
-            found[j, j - i] = total
-        total = inverse_pivot[first + i]
-        for k in range(i + 1, end + 1):
-            total -= band[first + k, k - i] * found[k, k - i]
-        found[i, 0] = total
 
 
 @_kernel
@@ -417,40 +411,65 @@ def _add(into, other, times):
 
 
 @_kernel
-def _multiply(row, times):
-    for c in range(len(row)):
-        row[c] *= times
-
-
-@_kernel
-def _take_away(into, others, times):
-    """Take a multiple of each of the rows away; a stroke for each would be mostly begin and end."""
+def _add_all(into, others, times, sign):
+    """Add a multiple of each of the rows; a stroke for each would be mostly begin and end."""
     k = 0
     while k + 4 <= len(others):
         one, two, three, four = others[k], others[k + 1], others[k + 2], others[k + 3]
-        a, b, c, d = times[k], times[k + 1], times[k + 2], times[k + 3]
+        a, b, c, d = sign * times[k], sign * times[k + 1], sign * times[k + 2], sign * times[k + 3]
         for i in range(len(into)):
-            into[i] -= (a * one[i] + b * two[i]) + (c * three[i] + d * four[i])
+            into[i] += (a * one[i] + b * two[i]) + (c * three[i] + d * four[i])
         k += 4
     for left in range(k, len(others)):
-        _add(into, others[left], -times[left])
+        _add(into, others[left], sign * times[left])
 
 
 @_kernel
-def _answer_of_chain(factor, inverse, rows, given, row, shared):
-    """Take G' M⁻¹ G from `shared` where M has three diagonals and each shared row meets one row.
+def _begin_sums(links, steps):
+    """Return room for the sums of so many shared rows over so many quarter-hours."""
+    each = links // steps
+    size = _STEPS_AS_ONE * each
+    parts = -(-links // size)
+    place = np.empty(links, dtype=np.int64)
+    for link in range(links):
+        place[link] = link % steps * each + link // steps
+    return _Sums(
+        place=place,
+        size=size,
+        total=np.zeros((links, links)),
+        left=np.zeros((parts, _ROWS_AS_ONE, size)),
+        right=np.zeros((parts, _ROWS_AS_ONE * links)),
+        filled=np.zeros(1, dtype=np.int64),
+    )
 
-    `row` is the row of M⁻¹ G at hand, from the last to the first: above the diagonal each row of
-    the inverse of such an M is a multiple of the next.
-    """
-    begin = columns = len(rows)
-    for i in range(len(factor) - 1, -1, -1):
-        if begin < columns:
-            _multiply(row[begin:columns], -factor[i + 1])
-        if begin and rows[begin - 1] == i:
-            begin -= 1
-            row[begin] = inverse[i] * given[begin]
-            _add(shared[begin, begin:columns], row[begin:columns], -given[begin])
+
+@_kernel
+def _right(sums, part):
+    """Return a part's rows of `right`: as long as there are shared rows after it."""
+    count = max(len(sums.place) - (part + 1) * sums.size, 0)
+    return sums.right[part, : _ROWS_AS_ONE * count].reshape((_ROWS_AS_ONE, count))
+
+
+@_kernel
+def _multiply(sums):
+    """Add the products of `left` and `right` to the total, and begin them anew."""
+    filled = sums.filled[0]
+    for part in range(len(sums.left) - 1):
+        first, end = part * sums.size, (part + 1) * sums.size
+        sums.total[first:end, end:] += np.dot(
+            sums.left[part, :filled].T, _right(sums, part)[:filled]
+        )
+    sums.filled[0] = 0
+
+
+@_kernel
+def _end_sums(sums, shared):
+    """Take what was summed up from `shared` (L, L), of two equal elements from one."""
+    _multiply(sums)
+    for one in range(len(shared)):
+        for other in range(len(shared)):
+            if sums.place[other] >= sums.place[one]:
+                shared[one, other] -= sums.total[sums.place[one], sums.place[other]]
 
 
 @_kernel
@@ -482,56 +501,129 @@ def _meet(of, at, b, shared, power, place):
 
 
 @_kernel
-def _answer(of, at, b, shared, room):
-    """Take a block's G' M⁻¹ G, from its factored system, from `shared` (L, L).
+def _answer_of_chain(factor, inverse_pivot, rows, given, total, row):
+    """Add G' M⁻¹ G to the total where M has three diagonals and each shared row meets one row.
 
-    `room` is written over. Of two shared rows only one of the two equal elements is changed:
-    E = shared + shared' less the diagonal.
+    `row` is the row of M⁻¹ G at hand, from the last to the first: above the diagonal each row of
+    the inverse of such an M is a multiple of the next.
+    """
+    begin = columns = len(rows)
+    corner = 0.0  # the diagonal's element of M⁻¹
+    for i in range(len(factor) - 1, -1, -1):
+        below = -factor[i + 1] if i + 1 < len(factor) else 0.0
+        corner = inverse_pivot[i] + below * below * corner
+        for c in range(begin, columns):
+            row[c] *= below
+        if begin and rows[begin - 1] == i:
+            begin -= 1
+            row[begin] = corner * given[begin]
+            _add(total[begin, begin:columns], row[begin:columns], given[begin])
+
+
+@_kernel
+def _answer(of, at, b, sums, room):
+    """Add a block's G' M⁻¹ G, from its factored system, to the sums.
+
+    Part by part of the day, from the last to the first: with P a part's rows, R the `width` rows
+    that follow, Y = L_PP⁻¹ G_P and A' = G_R - L_RP Y, an element of two shared rows in the part is
+    one of Y' D⁻¹ Y + A (M⁻¹)_RR A', and one of which the other is in a later part is one of
+    A (M⁻¹ G)_R. The part before needs the same for the unit vectors of its own R beside G. Of all
+    blocks' products sums are taken at once. `room` is written over.
     """
     m0, m1 = of.meeting_first[b], of.meeting_first[b + 1]
-    columns = m1 - m0
-    if columns == 0:
+    if m0 == m1:
         return
     r0, r1 = of.row_first[b], of.row_first[b + 1]
     width, count = of.width[b], r1 - r0
     links, rows, given = of.meeting_link[m0:m1], of.meeting_row[m0:m1], at.given[m0:m1]
-    near, found, total = room
-    band, across = at.band[r0:r1].reshape(-1), at.band.shape[1]
-    in_a_row = links[columns - 1] - links[0] == columns - 1
-    for c in range(1, columns):
-        in_a_row &= links[c] == links[c - 1] + 1
-    first_link = links[0]
-    square = shared[first_link : first_link + columns, first_link : first_link + columns]
-    _inverse(at.band, r0, r1, width, at.inverse_pivot, near)
+    band, inverse_pivot = at.band[r0:r1], at.inverse_pivot[r0:r1]
+    y, weighted, met, told, row, places = room
+    end, last, size = m1 - m0, count, sums.size
+    place = sums.place[links[0]]
+    in_a_row = sums.place[links[end - 1]] - place == end - 1
     if in_a_row and width == 1 and not np.any(given[:, 1]):
-        _answer_of_chain(at.band[r0:r1, 1], near[:, 0], rows, given[:, 0], total, square)
+        total = sums.total[place : place + end, place : place + end]
+        _answer_of_chain(band[:, 1], inverse_pivot, rows, given[:, 0], total, row)
         return
-    for c in range(columns):
-        first = rows[c]
-        last = min(count - 1, first + width)
-        for i in range(first, last + 1):
-            value = 0.0
-            for d in range(last - first + 1):
-                j = first + d
-                value += given[c, d] * (near[i, i - j] if i >= j else near[j, j - i])
-            found[i, c] = value  # M⁻¹ G, where it is needed
-    begin = columns
-    for i in range(count - 1, -1, -1):
-        while begin > 0 and rows[begin - 1] > i:
+    if sums.filled[0] + width > sums.left.shape[1]:
+        _multiply(sums)
+    level = sums.filled[0]
+    sums.filled[0] += width
+    right = _right(sums, len(sums.left) - 1)
+    for part in range(len(sums.left) - 1, -1, -1):
+        begin = end
+        while begin > 0 and sums.place[links[begin - 1]] >= part * size:
             begin -= 1
-        end = min(i + width, count - 1) + 1
-        found[i, begin:columns] = 0.0
-        below = band[(i + 1) * across + 1 :: across + 1]  # of L, in its column i
-        _take_away(found[i, begin:columns], found[i + 1 : end, begin:columns], below)
-    for o in range(columns):
-        first, end = rows[o], min(rows[o] + width, count - 1) + 1
-        if in_a_row:
-            _take_away(square[o, o:columns], found[first:end, o:columns], given[o])
-            continue
-        total[o:columns] = 0.0
-        _take_away(total[o:columns], found[first:end, o:columns], given[o])
-        for c in range(o, columns):
-            shared[links[o], links[c]] += total[c]
+        first = rows[begin] if begin < end else last
+        height, ahead, across = last - first, min(width, count - last), width + end - begin
+        since = active = width
+        for i in range(height + ahead):
+            while active < across and rows[begin + active - width] <= first + i:
+                active += 1
+            while since < active and rows[begin + since - width] + width < first + i:
+                since += 1
+            _clear(y[i, :across])
+            nearest, until = max(0, i - width), min(i, height)
+            times = band[first + i, i - nearest : i - until : -1]
+            _add_all(y[i, :active], y[nearest:until, :active], times, -1.0)
+            if i < width:
+                y[i, i] += 1.0
+            for c in range(since, active):
+                y[i, c] += given[begin + c - width, first + i - rows[begin + c - width]]
+            if i < height:
+                _set(weighted[i, :across], y[i, :across], inverse_pivot[first + i])
+        beyond = y[height : height + ahead]
+        for k in range(ahead):
+            _clear(met[k, :across])
+            _add_all(met[k, :across], beyond[:, :across], told[k], 1.0)
+        for c in range(begin, end):
+            places[c - begin] = sums.place[links[c]]
+        for k in range(across):
+            since = 0 if k < width else k
+            into = told[k, :across] if k < width else row[k:across]
+            _clear(into)
+            _add_all(into, weighted[:height, since:across], y[:height, k], 1.0)
+            _add_all(into, met[:ahead, since:across], beyond[:, k], 1.0)
+            for c in range(k, across if k >= width else 0):
+                sums.total[places[k - width], places[c - width]] += row[c]
+        for c in range(end - begin):
+            places[c] -= part * size
+        for k in range(width):
+            own = y[height + k, width : across if k < ahead else width]
+            _spread(sums.left[part, level + k], own, places)
+        if part:
+            before = _right(sums, part - 1)
+            for k in range(width):
+                into = before[level + k]
+                _spread(into[:size], told[k, width:across], places)
+                _clear(into[size:])
+                _add_all(into[size:], right[level : level + ahead], beyond[:, k], 1.0)
+            right = before
+        end, last = begin, first
+
+
+@_kernel
+def _set(into, other, times):
+    for c in range(len(into)):
+        into[c] = times * other[c]
+
+
+@_kernel
+def _clear(into):
+    for c in range(len(into)):
+        into[c] = 0.0
+
+
+@_kernel
+def _spread(into, values, places):
+    """Write values to their places, and 0 to all others."""
+    if len(values) < len(into):
+        _clear(into)
+        for c in range(len(values)):
+            into[places[c]] = values[c]
+        return
+    for c in range(len(into)):
+        into[c] = values[c]
 
 
 @_kernel
@@ -546,7 +638,16 @@ def linearise(of, at, first, last, price, shared, power, pushed):
     for b in range(first, last):
         longest = max(longest, of.row_first[b + 1] - of.row_first[b])
         widest = max(widest, of.width[b])
-    room = (np.empty((longest, widest + 1)), np.empty((longest, links)), np.empty(links))
+    sums = _begin_sums(links, of.steps)
+    wide = sums.size + widest
+    room = (
+        np.empty((longest + widest, wide)),
+        np.empty((longest, wide)),
+        np.empty((widest, wide)),
+        np.empty((widest, wide)),
+        np.empty(max(links, wide)),
+        np.empty(sums.size, dtype=np.int64),
+    )
     place = np.zeros(links, dtype=np.int64)
     for b in range(first, last):
         told = _linearise(of, at, b, price)
@@ -556,7 +657,8 @@ def linearise(of, at, first, last, price, shared, power, pushed):
         _meet(of, at, b, shared, power, place)
         _aim(of, at, b, 0.0, 0.0)
         _push(of, at, b, pushed)
-        _answer(of, at, b, shared, room)
+        _answer(of, at, b, sums, room)
+    _end_sums(sums, shared)
     return gap, short, proof
 
 
