@@ -55,6 +55,24 @@ def narrower(problem, import_share=1.0, export_share=1.0):
     )
 
 
+def behind_one_connection(problem):
+    """The problem with all devices at a single site."""
+    stores, sources, sites = problem.stores, problem.sources, problem.sites
+    return replace(
+        problem,
+        stores=replace(stores, site=0 * stores.site),
+        sources=replace(sources, site=0 * sources.site),
+        sites=replace(
+            sites,
+            base_kw=sites.base_kw.sum(axis=1, keepdims=True),
+            import_limit_kw=sites.import_limit_kw.sum(keepdims=True),
+            export_limit_kw=sites.export_limit_kw.sum(keepdims=True),
+            import_overload_kw=sites.import_overload_kw.sum(axis=1, keepdims=True),
+            export_overload_kw=sites.export_overload_kw.sum(axis=1, keepdims=True),
+        ),
+    )
+
+
 def programmes_of(problem, *, limited):
     everywhere = np.ones(len(problem.sites.import_limit_kw), dtype=bool)
     blocks = cut(problem, everywhere, everywhere & limited)
@@ -130,15 +148,26 @@ def test_a_row_that_says_nothing_new_is_left_out():
     np.testing.assert_allclose(whole @ right, [3.0, 3.0])
 
 
-@pytest.mark.parametrize("limited", [False, True])
-@pytest.mark.parametrize("market", ["none", "reserve"])
-@pytest.mark.parametrize("steps", [12, 29])  # the day is cut into parts of 8
-def test_the_answer_to_shared_prices_is_what_dense_algebra_gives(market, limited, steps):
-    problem = narrower(sample(15, 4, steps=steps, portfolio=market), 0.6, 0.6)
+SMALL_CONNECTIONS = [
+    narrower(sample(15, 4, steps=steps, portfolio=market), 0.6, 0.6)
+    for steps in (12, 29)  # the day is cut into parts of 8
+    for market in ("none", "reserve")
+]
+MANY_DEVICES = behind_one_connection(sample(100, 4, steps=20))
+
+
+@pytest.mark.parametrize(
+    ("problem", "limited"),
+    [
+        *((problem, limited) for problem in SMALL_CONNECTIONS for limited in (False, True)),
+        (MANY_DEVICES, True),
+    ],
+)
+def test_the_answer_to_shared_prices_is_what_dense_algebra_gives(problem, limited):
     _, of = programmes_of(problem, limited=limited)
     at = somewhere(of, np.random.default_rng(1))
     price = link_price(problem)
-    (gap, short, proof), answered, power, pushed = linearised(of, at, price, 3 * steps)
+    (gap, short, proof), answered, power, pushed = linearised(of, at, price, len(price))
 
     rows, links = dense(of)
     held = method.PROXIMAL_EUR / (of.high - of.low)

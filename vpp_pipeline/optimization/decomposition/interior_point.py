@@ -40,15 +40,15 @@ LEAST_MULTIPLIER = 1e-16
 NARROW = 4  # so many diagonals below the main one, or fewer, are told by four numbers
 PROXIMAL_EUR = 1e-5  # rho: what its whole range changes a variable's price by, in a step
 _STEPS_AS_ONE = 8  # quarter-hours in a part of the day
-_ROWS_AS_ONE = 64  # rows at least that are multiplied at once
+_ROWS_AS_ONE = 64  # rows that are multiplied at once: these, or as many as one block brings
 LENGTHS = 256  # how finely the lengths of steps are counted
 
 
 class _Sums(NamedTuple):
     """Sums over blocks of what they answer the shared rows' prices, these in time's order (L).
 
-    The day is cut into parts of so many shared rows. Of two that are in different parts, what is to
-    be multiplied is collected until there are rows enough: `left`' times `right`.
+    The day is cut into parts of so many shared rows. For two that are in different parts, rows of
+    `left` and `right` are collected and, when there are many, multiplied at once.
     """
 
     place: Places  # (L,) of a shared row, in time's order
@@ -425,8 +425,9 @@ def _add_all(into, others, times, sign):
 
 
 @_kernel
-def _begin_sums(links, steps):
+def _begin_sums(links, steps, widest):
     """Return room for the sums of so many shared rows over so many quarter-hours."""
+    rows = max(_ROWS_AS_ONE, widest)
     each = links // steps
     size = _STEPS_AS_ONE * each
     parts = -(-links // size)
@@ -437,8 +438,8 @@ def _begin_sums(links, steps):
         place=place,
         size=size,
         total=np.zeros((links, links)),
-        left=np.zeros((parts, _ROWS_AS_ONE, size)),
-        right=np.zeros((parts, _ROWS_AS_ONE * links)),
+        left=np.zeros((parts, rows, size)),
+        right=np.zeros((parts, rows * links)),
         filled=np.zeros(1, dtype=np.int64),
     )
 
@@ -446,8 +447,8 @@ def _begin_sums(links, steps):
 @_kernel
 def _right(sums, part):
     """Return a part's rows of `right`: as long as there are shared rows after it."""
-    count = max(len(sums.place) - (part + 1) * sums.size, 0)
-    return sums.right[part, : _ROWS_AS_ONE * count].reshape((_ROWS_AS_ONE, count))
+    rows, count = sums.left.shape[1], max(len(sums.place) - (part + 1) * sums.size, 0)
+    return sums.right[part, : rows * count].reshape((rows, count))
 
 
 @_kernel
@@ -638,7 +639,7 @@ def linearise(of, at, first, last, price, shared, power, pushed):
     for b in range(first, last):
         longest = max(longest, of.row_first[b + 1] - of.row_first[b])
         widest = max(widest, of.width[b])
-    sums = _begin_sums(links, of.steps)
+    sums = _begin_sums(links, of.steps, widest)
     wide = sums.size + widest
     room = (
         np.empty((longest + widest, wide)),
