@@ -177,7 +177,7 @@ class _Method:
             self.at = blocks.begin(of, _ALONE_EUR)
             self.each(partial(self._settle, near[: shared.links]))
             self.own = self._beside_blocks(near)
-        self.proven = _Proven(np.inf, self.at.y.copy(), self.own.price)
+        self.proven = _Proven(np.inf, self.at.y, self.own.price)
 
     def _settle(self, price: Floats, first: int, last: int) -> None:
         """Bring blocks near their best at these prices, and away from their bounds again.

@@ -438,8 +438,8 @@ def _begin_sums(links, steps, widest):
         place=place,
         size=size,
         total=np.zeros((links, links)),
-        left=np.zeros((parts, rows, size)),
-        right=np.zeros((parts, rows * links)),
+        left=np.empty((parts, rows, size)),
+        right=np.empty((parts, rows * links)),
         filled=np.zeros(1, dtype=np.int64),
     )
 
@@ -578,23 +578,23 @@ def _answer(of, at, b, sums, room):
             _clear(met[k, :across])
             _add_all(met[k, :across], beyond[:, :across], told[k], 1.0)
         for c in range(begin, end):
-            places[c - begin] = sums.place[links[c]]
-        for k in range(across):
-            since = 0 if k < width else k
-            into = told[k, :across] if k < width else row[k:across]
-            _clear(into)
-            _add_all(into, weighted[:height, since:across], y[:height, k], 1.0)
-            _add_all(into, met[:ahead, since:across], beyond[:, k], 1.0)
-            for c in range(k, across if k >= width else 0):
-                sums.total[places[k - width], places[c - width]] += row[c]
-        for c in range(end - begin):
-            places[c] -= part * size
+            places[c - begin] = sums.place[links[c]] - part * size
+        within = sums.total[part * size :, part * size :]
+        for o in range(width, across):
+            _clear(row[o:across])
+            _add_all(row[o:across], weighted[:height, o:across], y[:height, o], 1.0)
+            _add_all(row[o:across], met[:ahead, o:across], beyond[:, o], 1.0)
+            for c in range(o, across):
+                within[places[o - width], places[c - width]] += row[c]
         for k in range(width):
             own = y[height + k, width : across if k < ahead else width]
             _spread(sums.left[part, level + k], own, places)
         if part:
             before = _right(sums, part - 1)
             for k in range(width):
+                _clear(told[k, :across])
+                _add_all(told[k, :across], weighted[:height, :across], y[:height, k], 1.0)
+                _add_all(told[k, :across], met[:ahead, :across], beyond[:, k], 1.0)
                 into = before[level + k]
                 _spread(into[:size], told[k, width:across], places)
                 _clear(into[size:])
@@ -622,9 +622,8 @@ def _spread(into, values, places):
         _clear(into)
         for c in range(len(values)):
             into[places[c]] = values[c]
-        return
-    for c in range(len(into)):
-        into[c] = values[c]
+    else:
+        _set(into, values, 1.0)
 
 
 @_kernel
