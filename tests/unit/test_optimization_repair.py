@@ -7,7 +7,7 @@ from hypothesis import given as drawn
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from vpp_pipeline.delivery_day import day_intervals
+from vpp_pipeline.delivery_day import STEP_H, day_intervals
 from vpp_pipeline.optimization.build import build
 from vpp_pipeline.optimization.repair import Setpoints, track
 from vpp_pipeline.optimization.settings import PlanSettings
@@ -39,6 +39,44 @@ def test_any_goal_at_all_ends_in_a_feasible_plan(seed):
     assert found.worst_violation_kw <= 1e-6
     assert found.worst_violation_kwh <= 1e-9
     assert found.simultaneous_steps == 0
+
+
+def chps_behind(export_kw):
+    """A CHP of 12 kW at least, a battery and a house that draws little."""
+    devices = [
+        given.chp("c", rated_power_kw=20, min_power_kw=12, ramp_kw_per_min=0.85),
+        given.battery("b", energy_capacity_kwh=10),
+        given.load("l"),
+    ]
+    return problem(given.frame(given.site("works", devices, export_kw=export_kw)))
+
+
+def test_a_chp_beyond_its_connection_runs_while_a_battery_draws_the_rest():
+    of = chps_behind(10.0)
+    steps = len(of.price_eur_per_kwh)
+    draws_kw = 12.0 + of.sites.base_kw[:, 0] - 10.0 + 1e-7  # exact but for what a solver leaves
+    runs = np.arange(steps) < 8
+    energy = of.stores.initial_kwh[0] + np.cumsum(
+        np.where(runs, draws_kw * of.stores.charge_efficiency[0] * STEP_H, 0.0)
+    )
+    source = np.where(runs, 12.0, 0.0)
+    plan = track(of, energy[:, None], source[:, None])
+    np.testing.assert_allclose(plan.source_kw[:, 0], source, atol=1e-9)
+    assert verify(of, plan).worst_violation_kw <= 1e-6
+
+
+@settings(deadline=None)
+@drawn(seed=st.integers(0, 2**32 - 1), export_kw=st.sampled_from([0.0, 5.0, 10.0, 13.0, 100.0]))
+def test_whatever_a_battery_was_to_draw_no_chp_is_stuck_beyond_its_connection(seed, export_kw):
+    rng = np.random.default_rng(seed)
+    of = chps_behind(export_kw)
+    energy = rng.uniform(0, 30, of.stores.drift_kwh.shape)  # of 10: it stops drawing too soon
+    if rng.random() < 0.5:
+        energy = np.sort(energy, axis=0)  # ever more: a battery that always draws, until it is full
+    source = rng.uniform(0, 20, of.sources.max_kw.shape)
+    found = verify(of, track(of, energy, source))
+    assert found.worst_violation_kw <= 1e-6
+    assert found.worst_violation_kwh <= 1e-9
 
 
 def home():

@@ -188,6 +188,33 @@ def proven_bound_eur(problem: Problem, multipliers: Multipliers, pattern: Patter
     return whole + max(gain, 0.0)
 
 
+def with_bounds(problem: Problem, part: Problem, stores: Bools, sources: Bools) -> Problem:
+    """Return the problem in which these stores (S,) and sources (G,) have the bounds of a part."""
+
+    def written(whole: Floats, chosen: Bools, values: Floats) -> Floats:
+        bounds = np.array(whole)
+        bounds[:, chosen] = values
+        return bounds
+
+    own, narrow = problem.stores, part.stores
+    wide, tight = problem.sources, part.sources
+    return replace(
+        problem,
+        stores=replace(
+            own,
+            charge_min_kw=written(own.charge_min_kw, stores, narrow.charge_min_kw),
+            charge_max_kw=written(own.charge_max_kw, stores, narrow.charge_max_kw),
+            discharge_min_kw=written(own.discharge_min_kw, stores, narrow.discharge_min_kw),
+            discharge_max_kw=written(own.discharge_max_kw, stores, narrow.discharge_max_kw),
+        ),
+        sources=replace(
+            wide,
+            min_kw=written(wide.min_kw, sources, tight.min_kw),
+            max_kw=written(wide.max_kw, sources, tight.max_kw),
+        ),
+    )
+
+
 def settled(problem: Problem, relaxed: Relaxed, solver: Solver, time_limit_s: float) -> Settled:
     """Return the best plan that keeps all rules, from a convex answer to the same problem.
 

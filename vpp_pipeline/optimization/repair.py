@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vpp_pipeline.delivery_day import STEP_H
+from vpp_pipeline.optimization.problem import at_sites, by_site, select
 from vpp_pipeline.optimization.runs import keeping_runs
 
 if TYPE_CHECKING:
-    from vpp_pipeline.optimization.problem import Floats, Places, Problem
+    from vpp_pipeline.optimization.problem import Bools, Floats, Places, Problem
 
 _MILLIWATTS = 1e6  # in a kW; a driver rounds to what its device can hold
+_OVER_KW = 1e-9
+_LENT_KW = 1e-5  # by each store that draws, for what a solver calls nothing
 _ROUNDING = 1e-6  # so that 5 kW is five million of them, whatever the last bit says
 # A wish for less than this share of the least power is dropped, a larger one is rounded up; the
 # excess is made good in the steps that follow, because energies are tracked, not powers.
@@ -45,11 +48,29 @@ def track(problem: Problem, energy_kwh: Floats, source_kw: Floats) -> Setpoints:
     go, and CHPs keep their times on and off; what a problem's least charging asks for is done.
     """
     problem = keeping_runs(problem, energy_kwh, source_kw)
+    plan = _tracked(
+        problem, energy_kwh, source_kw, _with_way_down(problem, _drawn_kw(problem, energy_kwh))
+    )
+    stuck = _stuck(problem, plan)
+    if stuck.any():
+        part = at_sites(problem, stuck)
+        stores, sources = stuck[problem.stores.site], stuck[problem.sources.site]
+        nothing = np.zeros_like(part.sites.base_kw)
+        again = _tracked(
+            part, energy_kwh[:, stores], source_kw[:, sources], _with_way_down(part, nothing)
+        )
+        plan.store_kw[:, stores] = again.store_kw
+        plan.energy_kwh[:, stores] = again.energy_kwh
+        plan.source_kw[:, sources] = again.source_kw
+    return plan
+
+
+def _tracked(problem: Problem, energy_kwh: Floats, source_kw: Floats, most_kw: Floats) -> Setpoints:
+    """Follow the path with sources at no more than `most_kw` (T, G)."""
     stores, sources = problem.stores, problem.sources
     power = np.zeros_like(stores.drift_kwh)
     energy = np.zeros_like(power)
     source = np.zeros_like(sources.max_kw)
-    most_kw = _with_way_down(problem)
     for t in range(len(power)):
         start = np.where(stores.starts[t], stores.initial_kwh[t], energy[t - 1])
         idle = stores.retention * start + stores.drift_kwh[t]
@@ -79,7 +100,9 @@ def track(problem: Problem, energy_kwh: Floats, source_kw: Floats) -> Setpoints:
         low, high = _within_ramp(problem, source[t - 1] if t else None, t)
         high = np.maximum(np.minimum(high, most_kw[t]), low)
         given = _source_wish(problem, np.clip(source_kw[t], low, high), low, high)
-        power[t], source[t] = _within_site(problem, t, wish, given, most_given, (low, high))
+        power[t], source[t] = _within_site(
+            problem, t, wish, given, most_draw, most_given, (low, high)
+        )
         energy[t] = idle + STEP_H * (
             np.maximum(-power[t], 0) * stores.charge_efficiency
             - np.maximum(power[t], 0) / stores.discharge_efficiency
@@ -107,11 +130,24 @@ def _active(power: Floats, least: Floats, most_draw: Floats, most_given: Floats)
     return np.where(size >= least, power, np.where(start, np.sign(power) * least, 0.0))
 
 
-def _with_way_down(problem: Problem) -> Floats:
+def _drawn_kw(problem: Problem, energy_kwh: Floats) -> Floats:
+    """Return what the stores draw on their path at each site that has a CHP (T, K), elsewhere 0."""
+    count = len(problem.sites.export_limit_kw)
+    chosen = np.isin(
+        problem.stores.site, problem.sources.site[np.isfinite(problem.sources.ramp_kw)]
+    )
+    stores, path = select(problem.stores, chosen), energy_kwh[:, chosen]
+    before = np.where(stores.starts, stores.initial_kwh, np.roll(path, 1, axis=0))
+    gain_kwh = path - stores.retention * before - stores.drift_kwh
+    drawn = np.maximum(gain_kwh, 0) / (STEP_H * stores.charge_efficiency)
+    return by_site(np.minimum(drawn, stores.charge_max_kw), stores.site, count)
+
+
+def _with_way_down(problem: Problem, drawn_kw: Floats) -> Floats:
     """Return the most of each source (T, G) from which it can ramp to what its site takes later.
 
-    What a site takes is what is left when stores rest and sun and wind are curtailed, shared by
-    its CHPs; where that is below a CHP's least power, nothing.
+    What a site takes is what is left beside `drawn_kw` (T, K), with sun and wind curtailed, shared
+    by its CHPs; where that is below a CHP's least power, nothing.
     """
     sources, sites = problem.sources, problem.sites
     ramped = np.isfinite(sources.ramp_kw)
@@ -123,10 +159,24 @@ def _with_way_down(problem: Problem) -> Floats:
         most_kw[t] = np.where(ramped, takes + sources.ramp_kw, np.inf)
         kept = np.bincount(sources.site, np.where(ramped, 0.0, sources.min_kw[t]), count)
         room = sites.export_limit_kw + sites.export_overload_kw[t] - sites.base_kw[t] - kept
-        room_kw = (room / shared)[sources.site]
-        room_kw = np.where(room_kw < sources.min_active_kw, 0.0, room_kw)
+        room_kw = ((room + drawn_kw[t]) / shared)[sources.site]
+        least = sources.min_active_kw
+        room_kw = np.where(room_kw < least - _LENT_KW, 0.0, np.maximum(room_kw, least))
         takes = np.minimum(room_kw, most_kw[t])
     return most_kw
+
+
+def _stuck(problem: Problem, plan: Setpoints) -> Bools:
+    """Return the sites (K,) whose CHPs could not ramp down as fast as stores stopped drawing."""
+    sites, ramped = problem.sites, np.isfinite(problem.sources.ramp_kw)
+    count = len(sites.export_limit_kw)
+    stuck: Bools = np.bincount(problem.sources.site, ramped, count) > 0
+    if not stuck.any():
+        return stuck
+    site_kw = sites.base_kw + by_site(plan.store_kw, problem.stores.site, count)
+    site_kw += by_site(plan.source_kw, problem.sources.site, count)
+    over_kw = site_kw - sites.export_limit_kw - sites.export_overload_kw
+    return stuck & (over_kw > _OVER_KW).any(axis=0)
 
 
 def _within_ramp(problem: Problem, before: Floats | None, t: int) -> tuple[Floats, Floats]:
@@ -143,8 +193,9 @@ def _within_ramp(problem: Problem, before: Floats | None, t: int) -> tuple[Float
 def _source_wish(problem: Problem, wish: Floats, low: Floats, high: Floats) -> Floats:
     """Round to whole milliwatts, uncurtailed output excepted; CHPs off, or at least at their least."""
     least = problem.sources.min_active_kw
-    watts = np.clip(np.round(wish * _MILLIWATTS) / _MILLIWATTS, low, high)
-    watts = np.where(high - wish < 1 / _MILLIWATTS, high, watts)
+    watts = np.round(wish * _MILLIWATTS) / _MILLIWATTS
+    watts = np.where(np.abs(wish - least) < 1 / _MILLIWATTS, least, watts)
+    watts = np.where(high - wish < 1 / _MILLIWATTS, high, np.clip(watts, low, high))
     on = (watts >= 0.5 * least) | (low > 0)
     return np.where(watts >= least, watts, np.where(on & (high >= least), least, low.clip(max=0)))
 
@@ -154,13 +205,14 @@ def _within_site(  # noqa: PLR0917 - one quarter-hour's state
     t: int,
     power: Floats,
     source: Floats,
+    most_draw: Floats,
     most_given: Floats,
     source_range: tuple[Floats, Floats],
 ) -> tuple[Floats, Floats]:
     """Hold the sites' limits.
 
     Short of power: uncurtail, charge less, discharge more, stop charging. Too much: curtail,
-    discharge less.
+    discharge less, draw a little more, turn CHPs down.
     """
     stores, sources, sites = problem.stores, problem.sources, problem.sites
     at_store, at_source = stores.site, sources.site
@@ -200,6 +252,9 @@ def _within_site(  # noqa: PLR0917 - one quarter-hour's state
         less = np.maximum(power - cut, 0)
         kept = np.where(less >= stores.min_active_kw, less, 0.0)
         power = np.where((power > 0) & (cut > 0), kept, power)
+        # Rounding, a solver's and ours, is not to cost a CHP its least power.
+        spare = np.where(power < 0, np.clip(most_draw + power, 0, _LENT_KW), 0.0)
+        power = power - np.minimum(_ceiled(_share(surplus(), spare, at_store)), spare)
         cut = _ceiled(_share(surplus(), np.where(free, 0.0, source - low), at_source))
         less = np.maximum(source - cut, low)
         # One that can't ramp down to nothing stays on, whatever its connection takes.

@@ -147,21 +147,25 @@ class Answers:
         """Return answers that can be written over."""
         return Answers(**{field.name: getattr(self, field.name).copy() for field in fields(self)})
 
-    def exchange(self, part: Answers, stores: Bools, sources: Bools) -> Answers:
-        """Write what a part's stores and sources do over theirs; return what they did before."""
-        before = replace(
-            part,
+    def of(self, stores: Bools, sources: Bools) -> Answers:
+        """Return what these stores and sources do."""
+        return replace(
+            self,
             charge_kw=self.charge_kw[stores],
             discharge_kw=self.discharge_kw[stores],
             energy_kwh=self.energy_kwh[stores],
             source_kw=self.source_kw[sources],
+            reserve_kw=self.reserve_kw[:, stores] if self.reserve_kw.size else self.reserve_kw,
         )
+
+    def exchange(self, part: Answers, stores: Bools, sources: Bools) -> Answers:
+        """Write what a part's stores and sources do over theirs; return what they did before."""
+        before = self.of(stores, sources)
         self.charge_kw[stores] = part.charge_kw
         self.discharge_kw[stores] = part.discharge_kw
         self.energy_kwh[stores] = part.energy_kwh
         self.source_kw[sources] = part.source_kw
         if self.reserve_kw.size:
-            before = replace(before, reserve_kw=self.reserve_kw[:, stores])
             self.reserve_kw[:, stores] = part.reserve_kw
         return before
 

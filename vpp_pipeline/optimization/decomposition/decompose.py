@@ -35,10 +35,11 @@ from vpp_pipeline.optimization.verify import verify
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vpp_pipeline.optimization.problem import Bools, Problem
+    from vpp_pipeline.optimization.problem import Bools, Portfolio, Problem
 
 _TOGETHER_AT_MOST = 2_500  # devices that are solved as one
 _KINKED_TOGETHER_AT_MOST = 40_000  # a sample tells little of prices that two imbalance prices pin
+_RESERVE_TOGETHER_AT_MOST = 20_000  # nor of how reserve is shared out
 _SAMPLE_SHARE, _SAMPLE_MOST = 0.1, 4_000  # of the devices, for finding the prices; at most so many
 _SAMPLE_LEAST = (1_000, 2_000)  # the closer the gap wanted, the more
 _SAMPLE_TIMES_GAP = 0.2
@@ -86,9 +87,7 @@ def relaxations(
         answers, limited = answer(problem, at_market)
         yield _judged(problem, answers, limited, at_market, 1)
         return
-    kinked = np.any(portfolio.shortage_eur_per_kwh > portfolio.surplus_eur_per_kwh)
-    most = _KINKED_TOGETHER_AT_MOST if kinked else _TOGETHER_AT_MOST
-    if problem.steered > most:
+    if problem.steered > _together_at_most(portfolio):
         yield _passes(problem, tolerance, deadline, guess, warm=warm is not None)
         return
     near = warm or _first_prices(problem, guess)
@@ -107,8 +106,18 @@ def relaxations(
     if here is None or here.gap <= tolerance or time.perf_counter() > deadline:
         return
     yield (
-        balanced(problem, here, tolerance, 0) if can_balance else _nearer(problem, here, tolerance)
+        balanced(problem, here, _every(problem, tolerance, 1), tolerance)
+        if can_balance
+        else _nearer(problem, here, tolerance)
     )
+
+
+def _together_at_most(portfolio: Portfolio) -> int:
+    """Return how many devices are solved as one, however little a sample would tell of them."""
+    if portfolio.wants_reserve:
+        return _RESERVE_TOGETHER_AT_MOST
+    kinked = np.any(portfolio.shortage_eur_per_kwh > portfolio.surplus_eur_per_kwh)
+    return _KINKED_TOGETHER_AT_MOST if kinked else _TOGETHER_AT_MOST
 
 
 def _passes(
@@ -138,7 +147,7 @@ def _passes(
         told_kw = answers.links_kw(problem)  # before any is balanced
         try:
             if here.gap > tolerance and (nth or not warm):
-                here = balanced(problem, here, tolerance, nth)
+                here = balanced(problem, here, _every(problem, tolerance, nth + 1), tolerance)
             best = here if best is None else _better_of(best, here)
             nth += 1
             late = time.perf_counter() > deadline
@@ -202,12 +211,16 @@ def _sampled(
     return solve_together(part, binding_sites(part, guess), beside_kw, None, tolerance / 2)
 
 
-def balanced(problem: Problem, found: Relaxation, tolerance: float, nth: int) -> Relaxation:
-    """Let some sites make the portfolio fit what all others do, where that makes it cheaper.
+def rebalanced(problem: Problem, found: Relaxation, tolerance: float) -> Relaxation:
+    """Do as `balanced` with as many sites as are solved as one in no time, for large misfits."""
+    return balanced(problem, found, _spread(problem, _SAMPLE_MOST, 1), tolerance)
 
-    `nth` chooses other sites each time. The answers of what was found are written over.
+
+def balanced(problem: Problem, found: Relaxation, chosen: Bools, tolerance: float) -> Relaxation:
+    """Let the chosen sites (K,) make the portfolio fit what others do, where that is cheaper.
+
+    The answers of what was found are written over.
     """
-    chosen = _every(problem, tolerance, nth + 1)
     try:
         fitted = _beside_others(problem, found, chosen, 1.0, tolerance)
     except CoupledError:

@@ -7,16 +7,16 @@ that answer (`decompose`), a device's best switches (`integers`), whole sites wi
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vpp_pipeline.delivery_day import STEP_H
 from vpp_pipeline.optimization.bound import lower_bound_eur
 from vpp_pipeline.optimization.decomposition.at_prices import solve_sites
-from vpp_pipeline.optimization.decomposition.decompose import balanced, cost_eur, relaxations
-from vpp_pipeline.optimization.duty import kept_on, now_and_then, starved
+from vpp_pipeline.optimization.decomposition.decompose import cost_eur, rebalanced, relaxations
+from vpp_pipeline.optimization.decomposition.diving import dived, kept_on
+from vpp_pipeline.optimization.decomposition.site_plans import SitePlans, each_alone
 from vpp_pipeline.optimization.exact import solve_exact
 from vpp_pipeline.optimization.found import Found, Stages, followed
 from vpp_pipeline.optimization.integers import (
@@ -24,32 +24,23 @@ from vpp_pipeline.optimization.integers import (
     loose_devices,
     patterned,
     proven_bound_eur,
+    with_bounds,
 )
 from vpp_pipeline.optimization.multipliers import consistent
-from vpp_pipeline.optimization.problem import at_sites, no_portfolio, select
+from vpp_pipeline.optimization.problem import at_sites
 from vpp_pipeline.optimization.relaxed import SolverError
 
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.decomposition.answers import Answers
     from vpp_pipeline.optimization.decomposition.decompose import Relaxation
     from vpp_pipeline.optimization.found import Prices
-    from vpp_pipeline.optimization.problem import Bools, Floats, Places, Problem
+    from vpp_pipeline.optimization.problem import Bools, Floats, Problem
     from vpp_pipeline.optimization.settings import PlanSettings
 
 _SOLVER = "interior point"
 _SITE_S, _SITE_AT_MOST_S = 2.0, 5.0  # a site with its switches takes about, and gets at most
 _SITES_SHARE = 0.3  # of the time left, for such sites
 _CONVEX_SHARE = 0.7  # of the gap allowed, for the convex answer
-
-
-@dataclass(frozen=True)
-class _Wish:
-    """The answers as `integers` reads them, time first."""
-
-    charge_kw: Floats
-    discharge_kw: Floats
-    energy_kwh: Floats
-    source_kw: Floats
 
 
 def solve_fleet(
@@ -117,50 +108,64 @@ def _switched(
 
     Return also what came out, and the sites (K,) of such devices; nothing where there are none.
     """
-    answers = found.answers
-    loose = loose_devices(problem, _wish(answers))
+    loose = loose_devices(problem, SitePlans.of_answers(problem, found.answers))
     again = loose.sites(problem)
     if not again.any():
         return best, None, again
-    prices = consistent(problem, answers.multipliers(problem, found.prices))
+    prices = consistent(problem, found.answers.multipliers(problem, found.prices))
     pattern = patterned(problem, loose, local_price(prices))
     best = best.bounded(proven_bound_eur(problem, prices, pattern))
-    answers = answers.copied()
+    answers = found.answers.copied()
+    solve_sites(pattern.problem, again, found.prices, answers)
+    alone = each_alone(problem, prices)
+    lossy = again.copy()
+    lossy[again] = (
+        _losses(alone, found, answers, again) > tolerance * abs(found.cost_eur) / again.sum()
+    )
     narrowed = pattern.problem
-    solve_sites(narrowed, again, found.prices, answers)
-    narrowed = _fed(problem, narrowed, found, answers)
+    if lossy.any():
+        narrowed = _dived(alone, narrowed, found, answers, lossy)
     fixed = replace(found, answers=answers, limited=found.limited | again)
     fixed = replace(fixed, cost_eur=cost_eur(problem, answers))
     if problem.portfolio.couples:
-        fixed = balanced(narrowed, fixed, tolerance * _CONVEX_SHARE, 0)
+        kept = kept_on(narrowed, answers)
+        fixed = rebalanced(kept, fixed, tolerance * _CONVEX_SHARE)
     return _followed(problem, best, fixed.answers), fixed, again
 
 
-def _fed(problem: Problem, narrowed: Problem, found: Relaxation, answers: Answers) -> Problem:
-    """Let the devices that a pattern starved charge now and then; return the problem they keep to.
+def _dived(
+    alone: Problem, patterned: Problem, found: Relaxation, answers: Answers, sites: Bools
+) -> Problem:
+    """Dive at these sites (K,) and keep, a site each, what is cheaper; return the bounds kept to.
 
     `answers` are written over.
     """
-    chosen = starved(problem, found.answers.energy_kwh.T, answers.energy_kwh.T)
-    if not len(chosen):
-        return narrowed
-    sites: Bools = np.zeros(len(problem.sites.import_limit_kw), dtype=np.bool_)
-    sites[problem.stores.site[chosen]] = True
-    wider = _unpatterned(problem, narrowed, chosen)
-    tried = now_and_then(wider, chosen, found.answers.charge_kw.T)
-    solve_sites(tried, sites, found.prices, answers)
-    kept = kept_on(tried, chosen, answers.charge_kw.T)
-    solve_sites(kept, sites, found.prices, answers)
-    return kept
+    part = at_sites(alone, sites)
+    bounds, made = dived(part, at_sites(patterned, sites), found.prices)
+    cheaper = sites.copy()
+    cheaper[sites] = _costs(part, made) < _costs(part, _at(alone, answers, sites))
+    here = cheaper[sites]
+    stores, sources = cheaper[alone.stores.site], cheaper[alone.sources.site]
+    answers.exchange(_at(part, made, here), stores, sources)
+    return with_bounds(patterned, at_sites(bounds, here), stores, sources)
 
 
-def _unpatterned(problem: Problem, narrowed: Problem, chosen: Places) -> Problem:
-    """Give chosen stores' charging its own bounds back."""
-    low, high = narrowed.stores.charge_min_kw.copy(), narrowed.stores.charge_max_kw.copy()
-    low[:, chosen] = problem.stores.charge_min_kw[:, chosen]
-    high[:, chosen] = problem.stores.charge_max_kw[:, chosen]
-    stores = replace(narrowed.stores, charge_min_kw=low, charge_max_kw=high)
-    return replace(narrowed, stores=stores)
+def _losses(alone: Problem, found: Relaxation, answers: Answers, sites: Bools) -> Floats:
+    """Return what answers cost more than the convex ones at each of the sites (K,), once followed."""
+    part = at_sites(alone, sites)
+    convex = SitePlans.of_answers(part, _at(alone, found.answers, sites)).costs_eur(part)
+    loss: Floats = _costs(part, _at(alone, answers, sites)) - convex
+    return loss
+
+
+def _costs(part: Problem, answers: Answers) -> Floats:
+    """Return what a plan that follows the answers costs at each site."""
+    setpoints, _ = followed(part, answers.energy_kwh.T, answers.source_kw.T)
+    return SitePlans.of_setpoints(setpoints).costs_eur(part)
+
+
+def _at(problem: Problem, answers: Answers, sites: Bools) -> Answers:
+    return answers.of(sites[problem.stores.site], sites[problem.sources.site])
 
 
 def _exact_sites(  # noqa: PLR0917 - a plan and what is known of it
@@ -172,21 +177,16 @@ def _exact_sites(  # noqa: PLR0917 - a plan and what is known of it
     settings: PlanSettings,
     deadline: float,
 ) -> Found:
-    """Solve the sites that lose most by their switches with them, where few make up the gap."""
-    if problem.portfolio.wants_reserve:
-        return best  # a site's reserve is not a matter of its own
+    """Solve the sites that lose most by their switches with them, as many as there is time for."""
     multipliers = consistent(problem, found.answers.multipliers(problem, found.prices))
-    price = multipliers.energy_eur_per_kwh
-    alone = replace(problem, price_eur_per_kwh=price, portfolio=no_portfolio(price))
-    loss = _site_costs(alone, fixed.answers, again) - _site_costs(alone, found.answers, again)
+    alone = each_alone(problem, multipliers)
+    loss = _losses(alone, found, fixed.answers, again)
     order = np.argsort(-loss)
     too_much = best.verdict.objective_eur - (best.bound_eur or 0.0)
     too_much -= settings.gap_tolerance * abs(best.verdict.objective_eur)
     needed = 1 + int(np.searchsorted(np.cumsum(loss[order]), too_much))
     budget_s = _SITES_SHARE * (deadline - time.perf_counter())
-    if needed * _SITE_S > budget_s:
-        return best
-    sites = np.flatnonzero(again)[order[:needed]]
+    sites = np.flatnonzero(again)[order[: min(needed, int(budget_s / _SITE_S))]]
     answers = fixed.answers.copied()
     bound = found.bound_eur
     for site in sites:
@@ -194,45 +194,15 @@ def _exact_sites(  # noqa: PLR0917 - a plan and what is known of it
         part = at_sites(alone, one)
         try:
             exact = solve_exact(
-                part, min(budget_s / needed, _SITE_AT_MOST_S), settings.gap_tolerance / 4
+                part, min(budget_s / len(sites), _SITE_AT_MOST_S), settings.gap_tolerance / 4
             )
         except SolverError:
             continue
-        answers.energy_kwh[one[problem.stores.site]] = exact.energy_kwh.T
-        answers.source_kw[one[problem.sources.site]] = exact.source_kw.T
         convex = lower_bound_eur(part, multipliers.at_sites(problem, one))
         bound += max(exact.bound_eur - convex, 0.0)
+        setpoints, _ = followed(part, exact.energy_kwh, exact.source_kw)
+        cost = SitePlans.of_setpoints(setpoints).costs_eur(part)
+        if cost < _costs(part, _at(alone, answers, one)):
+            answers.energy_kwh[one[problem.stores.site]] = exact.energy_kwh.T
+            answers.source_kw[one[problem.sources.site]] = exact.source_kw.T
     return _followed(problem, best.bounded(bound), answers)
-
-
-def _site_costs(problem: Problem, answers: Answers, sites: Bools) -> Floats:
-    """Return what the devices at the chosen sites cost at the market's prices, a site each."""
-    at_stores, at_sources = sites[problem.stores.site], sites[problem.sources.site]
-    stores, sources = select(problem.stores, at_stores), select(problem.sources, at_sources)
-    charge, discharge = answers.charge_kw[at_stores].T, answers.discharge_kw[at_stores].T
-    energy, source = answers.energy_kwh[at_stores].T, answers.source_kw[at_sources].T
-    price = problem.price_eur_per_kwh
-    moved = np.where(sources.curtailable, sources.max_kw - source, source)
-    of_stores = (
-        STEP_H * (price @ (charge - discharge))
-        + 0.5 * STEP_H * stores.wear_eur_per_kwh * (charge + discharge).sum(axis=0)
-        + 0.5 * STEP_H * stores.curvature_eur_per_kw2h * (charge**2 + discharge**2).sum(axis=0)
-        + (stores.shortfall_eur_per_kwh * np.maximum(stores.wished_kwh - energy, 0)).sum(axis=0)
-        + (stores.excess_eur_per_kwh * np.maximum(energy - stores.comfort_kwh, 0)).sum(axis=0)
-        - stores.end_value_eur_per_kwh * energy[-1]
-    )
-    of_sources = STEP_H * (
-        sources.cost_eur_per_kwh * source.sum(axis=0)
-        - price @ source
-        + 0.5 * sources.curvature_eur_per_kw2h * (moved**2).sum(axis=0)
-    )
-    total: Floats = np.zeros(len(sites))
-    np.add.at(total, stores.site, of_stores)
-    np.add.at(total, sources.site, of_sources)
-    return total[sites]
-
-
-def _wish(answers: Answers) -> _Wish:
-    return _Wish(
-        answers.charge_kw.T, answers.discharge_kw.T, answers.energy_kwh.T, answers.source_kw.T
-    )
