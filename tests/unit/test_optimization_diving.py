@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from vpp_pipeline.delivery_day import STEP_H, day_intervals
 from vpp_pipeline.optimization import solve as solve_module
 from vpp_pipeline.optimization.build import build
-from vpp_pipeline.optimization.decomposition.diving import dived, kept_on
+from vpp_pipeline.optimization.decomposition.diving import dived, kept_on, run_through, with_ruled
 from vpp_pipeline.optimization.exact import solve_exact
 from vpp_pipeline.optimization.found import followed, market_prices
 from vpp_pipeline.optimization.problem import at_sites
@@ -65,7 +65,7 @@ def trickles(power_kw, least_kw):
 @drawn(seed=st.integers(0, 2**32 - 1), negative=st.booleans())
 def test_what_a_dive_leaves_each_device_can_hold(seed, negative):
     problem = fleet(seed, negative=negative)
-    narrowed, answers = dived(problem, problem, market_prices(problem))
+    narrowed, answers = dived(problem, market_prices(problem))
     stores, sources = problem.stores, problem.sources
     charge, discharge = answers.charge_kw.T, answers.discharge_kw.T
     assert not trickles(charge, stores.min_active_kw).any()
@@ -112,14 +112,14 @@ def test_a_dive_leaves_what_runs_in_one_go_to_its_pattern():
     pattern = replace(
         problem, stores=replace(problem.stores, charge_min_kw=draw, charge_max_kw=draw)
     )
-    narrowed, answers = dived(problem, pattern, market_prices(problem))
+    narrowed, answers = dived(with_ruled(problem, pattern), market_prices(problem))
     np.testing.assert_array_equal(narrowed.stores.charge_max_kw[:, places], draw[:, places])
     np.testing.assert_allclose(answers.charge_kw.T[:, places], draw[:, places], atol=1e-3)
 
 
 def test_held_switches_let_a_device_move_above_its_least_power_only():
     problem = fleet(5)
-    _, answers = dived(problem, problem, market_prices(problem))
+    _, answers = dived(problem, market_prices(problem))
     kept = kept_on(problem, answers)
     stores = problem.stores
     on = stores.min_active_kw - 1e-3 <= answers.charge_kw.T
@@ -139,10 +139,40 @@ def test_a_dive_comes_near_what_a_milp_finds_at_a_tight_connection(seed):
     tight = np.zeros(len(problem.sites.import_limit_kw), dtype=bool)
     tight[np.argsort(problem.sites.import_limit_kw)[:2]] = True
     part = at_sites(problem, tight)
-    _, answers = dived(part, part, market_prices(part))
+    _, answers = dived(part, market_prices(part))
     _, plan = followed(part, answers.energy_kwh.T, answers.source_kw.T)
     best = solve_exact(part, 20.0, 1e-4)
     assert plan.objective_eur <= best.bound_eur + 0.05 * abs(best.bound_eur) + 0.1
+
+
+def works(export_kw):
+    """A CHP of 12 kW at least behind a connection that takes less, beside a battery."""
+    chp = given.chp("c", rated_power_kw=20, min_power_kw=12, marginal_cost_eur_per_mwh=50)
+    devices = [chp, given.battery("b", energy_capacity_kwh=20), given.load("l")]
+    frame = given.frame(given.site("works", devices, export_kw=export_kw))
+    prices = given.prices(INTERVALS, 90 + 40 * np.sin(np.arange(48) / 5))
+    return build(frame, given.envelopes(frame, INTERVALS, load_kw=-1.0), prices, QUICK)
+
+
+def test_a_chp_beyond_its_connection_runs_when_stores_can_make_room():
+    problem = works(6.0)
+    through = run_through(problem, market_prices(problem))
+    on = through.sources.min_kw[:, 0] > 0
+    assert on.any()
+    assert (through.sources.max_kw[~on, 0] == 0).all()
+    _, answers = dived(through, market_prices(problem))
+    _, plan = followed(problem, answers.energy_kwh.T, answers.source_kw.T)
+    assert plan.worst_violation_kw <= 1e-6
+    _, from_below = dived(problem, market_prices(problem))
+    _, trickled = followed(problem, from_below.energy_kwh.T, from_below.source_kw.T)
+    assert plan.objective_eur < trickled.objective_eur - 0.5
+    assert plan.objective_eur <= solve_exact(problem, 20.0, 1e-4).bound_eur + 0.5
+
+
+def test_a_chp_is_never_on_where_nothing_could_take_its_least_power():
+    problem = works(3.0)  # and 1 kW of load, and at most 5 kW into the battery
+    through = run_through(problem, market_prices(problem))
+    assert (through.sources.max_kw == 0).all()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vpp_pipeline.delivery_day import STEP_H
-from vpp_pipeline.optimization.problem import at_sites, by_site, select
+from vpp_pipeline.optimization.problem import at_sites, by_site
 from vpp_pipeline.optimization.runs import keeping_runs
 
 if TYPE_CHECKING:
@@ -48,17 +48,21 @@ def track(problem: Problem, energy_kwh: Floats, source_kw: Floats) -> Setpoints:
     go, and CHPs keep their times on and off; what a problem's least charging asks for is done.
     """
     problem = keeping_runs(problem, energy_kwh, source_kw)
-    plan = _tracked(
-        problem, energy_kwh, source_kw, _with_way_down(problem, _drawn_kw(problem, energy_kwh))
+    ramped = np.isfinite(problem.sources.ramp_kw)
+    chps = (
+        np.bincount(problem.sources.site[ramped], minlength=len(problem.sites.export_limit_kw)) > 0
     )
-    stuck = _stuck(problem, plan)
-    if stuck.any():
-        part = at_sites(problem, stuck)
-        stores, sources = stuck[problem.stores.site], stuck[problem.sources.site]
-        nothing = np.zeros_like(part.sites.base_kw)
-        again = _tracked(
-            part, energy_kwh[:, stores], source_kw[:, sources], _with_way_down(part, nothing)
-        )
+    at_chps = at_sites(problem, chps)
+    stores, sources = chps[problem.stores.site], chps[problem.sources.site]
+    most_kw = np.full(problem.sources.max_kw.shape, np.inf)
+    most_kw[:, sources] = _with_way_down(at_chps, _drawn_kw(at_chps, energy_kwh[:, stores]))
+    plan = _tracked(problem, energy_kwh, source_kw, most_kw)
+    chps[chps] = _stuck(at_chps, plan.store_kw[:, stores], plan.source_kw[:, sources])
+    if chps.any():
+        part = at_sites(problem, chps)
+        stores, sources = chps[problem.stores.site], chps[problem.sources.site]
+        surely_kw = _with_way_down(part, np.zeros_like(part.sites.base_kw))
+        again = _tracked(part, energy_kwh[:, stores], source_kw[:, sources], surely_kw)
         plan.store_kw[:, stores] = again.store_kw
         plan.energy_kwh[:, stores] = again.energy_kwh
         plan.source_kw[:, sources] = again.source_kw
@@ -131,16 +135,12 @@ def _active(power: Floats, least: Floats, most_draw: Floats, most_given: Floats)
 
 
 def _drawn_kw(problem: Problem, energy_kwh: Floats) -> Floats:
-    """Return what the stores draw on their path at each site that has a CHP (T, K), elsewhere 0."""
-    count = len(problem.sites.export_limit_kw)
-    chosen = np.isin(
-        problem.stores.site, problem.sources.site[np.isfinite(problem.sources.ramp_kw)]
-    )
-    stores, path = select(problem.stores, chosen), energy_kwh[:, chosen]
-    before = np.where(stores.starts, stores.initial_kwh, np.roll(path, 1, axis=0))
-    gain_kwh = path - stores.retention * before - stores.drift_kwh
-    drawn = np.maximum(gain_kwh, 0) / (STEP_H * stores.charge_efficiency)
-    return by_site(np.minimum(drawn, stores.charge_max_kw), stores.site, count)
+    """Return what the stores draw at each site (T, K) on their path."""
+    stores = problem.stores
+    before = np.where(stores.starts, stores.initial_kwh, np.roll(energy_kwh, 1, axis=0))
+    gain_kwh = energy_kwh - stores.retention * before - stores.drift_kwh
+    drawn = np.minimum(_charging(problem, gain_kwh), stores.charge_max_kw)
+    return by_site(drawn, stores.site, len(problem.sites.export_limit_kw))
 
 
 def _with_way_down(problem: Problem, drawn_kw: Floats) -> Floats:
@@ -166,17 +166,15 @@ def _with_way_down(problem: Problem, drawn_kw: Floats) -> Floats:
     return most_kw
 
 
-def _stuck(problem: Problem, plan: Setpoints) -> Bools:
+def _stuck(problem: Problem, store_kw: Floats, source_kw: Floats) -> Bools:
     """Return the sites (K,) whose CHPs could not ramp down as fast as stores stopped drawing."""
-    sites, ramped = problem.sites, np.isfinite(problem.sources.ramp_kw)
+    sites = problem.sites
     count = len(sites.export_limit_kw)
-    stuck: Bools = np.bincount(problem.sources.site, ramped, count) > 0
-    if not stuck.any():
-        return stuck
-    site_kw = sites.base_kw + by_site(plan.store_kw, problem.stores.site, count)
-    site_kw += by_site(plan.source_kw, problem.sources.site, count)
+    site_kw = sites.base_kw + by_site(store_kw, problem.stores.site, count)
+    site_kw += by_site(source_kw, problem.sources.site, count)
     over_kw = site_kw - sites.export_limit_kw - sites.export_overload_kw
-    return stuck & (over_kw > _OVER_KW).any(axis=0)
+    stuck: Bools = np.any(over_kw > _OVER_KW, axis=0)
+    return stuck
 
 
 def _within_ramp(problem: Problem, before: Floats | None, t: int) -> tuple[Floats, Floats]:

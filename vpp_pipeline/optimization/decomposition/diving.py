@@ -8,7 +8,8 @@ At a narrow connection a charger's trickle fits at any time, its least power onl
 else, a battery or the sun, lends a hand; a pattern made at prices does not see that. So a few of
 the smallest trickles are turned off and the site is solved again, and again: what is left grows to
 powers that the device can hold (diving: Berthold, *Primal Heuristics for Mixed Integer Programs*,
-TU Berlin 2006, ch. 2).
+TU Berlin 2006, ch. 2). A CHP whose connection takes less than its least power dives from the other
+side, all on at first: its trickle asks no store to make room.
 """
 
 from __future__ import annotations
@@ -18,25 +19,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vpp_pipeline.delivery_day import STEP_H
 from vpp_pipeline.optimization.decomposition.answers import Answers
 from vpp_pipeline.optimization.decomposition.at_prices import solve_sites
+from vpp_pipeline.optimization.decomposition.site_plans import SitePlans
+from vpp_pipeline.optimization.integers import with_bounds
+from vpp_pipeline.optimization.problem import select
 from vpp_pipeline.optimization.runs import ruled
 
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.found import Prices
-    from vpp_pipeline.optimization.problem import Bools, Floats, Problem
+    from vpp_pipeline.optimization.problem import Bools, Floats, Problem, Sources
 
 _TOLD_KW = 1e-3
 _AT_A_TIME = 0.1  # of a device's trickles
 _ROUNDS = 60
 
 
-def dived(problem: Problem, patterned: Problem, prices: Prices) -> tuple[Problem, Answers]:
-    """Return the problem narrowed to powers that devices can hold, and its answer at these prices.
-
-    What runs in one go, or for a least time, keeps to its pattern in `patterned`.
-    """
-    narrowed = _free(problem, patterned)
+def dived(problem: Problem, prices: Prices) -> tuple[Problem, Answers]:
+    """Return the problem narrowed to powers that devices can hold, and its answer at these prices."""
+    narrowed = problem
     answers = Answers.blank(problem)
     still: Bools = np.ones(len(problem.sites.import_limit_kw), dtype=np.bool_)
     for _ in range(_ROUNDS):
@@ -47,21 +49,69 @@ def dived(problem: Problem, patterned: Problem, prices: Prices) -> tuple[Problem
     return kept_on(narrowed, answers), answers
 
 
-def _free(problem: Problem, patterned: Problem) -> Problem:
-    """Return the problem in which only what is ruled keeps to its pattern."""
+def with_ruled(problem: Problem, patterned: Problem) -> Problem:
+    """Return the problem in which what runs in one go, or for a least time, keeps to its pattern."""
     loads, timed = ruled(problem)
-    stores, sources = problem.stores, problem.sources
-    draw_min, draw_max = np.array(stores.charge_min_kw), np.array(stores.charge_max_kw)
-    low, high = np.array(sources.min_kw), np.array(sources.max_kw)
-    draw_min[:, loads] = patterned.stores.charge_min_kw[:, loads]
-    draw_max[:, loads] = patterned.stores.charge_max_kw[:, loads]
-    low[:, timed] = patterned.sources.min_kw[:, timed]
-    high[:, timed] = patterned.sources.max_kw[:, timed]
-    return replace(
-        problem,
-        stores=replace(stores, charge_min_kw=draw_min, charge_max_kw=draw_max),
-        sources=replace(sources, min_kw=low, max_kw=high),
+    stores = np.zeros(len(problem.stores.site), dtype=np.bool_)
+    sources = np.zeros(len(problem.sources.site), dtype=np.bool_)
+    stores[loads], sources[timed] = True, True
+    part = replace(
+        patterned,
+        stores=select(patterned.stores, stores),
+        sources=select(patterned.sources, sources),
     )
+    return with_bounds(problem, part, stores, sources)
+
+
+def run_through(problem: Problem, prices: Prices) -> Problem:
+    """Return the problem, one of `each_alone`, with each CHP on or off.
+
+    At first they are on wherever a convex answer has any of their power, for a trickle that is
+    turned off never learns what room stores could make. Then those quarter-hours are turned off in
+    which the connection can't take it, or which at their local price cost most. Of all that was
+    tried each site keeps what cost least.
+    """
+    sources, sites = problem.sources, problem.sites
+    count = len(sites.import_limit_kw)
+    _, timed = ruled(problem)
+    switched = (sources.min_active_kw > 0) & ~sources.curtailable
+    switched[timed] = False
+    answers = Answers.blank(problem)
+    still: Bools = np.ones(count, dtype=np.bool_)
+    solve_sites(problem, still, prices, answers)
+    on = switched & (answers.source_kw.T > _TOLD_KW)
+    beyond_kw = np.bincount(sources.site, np.where(switched, sources.min_active_kw, 0.0), count)
+    wide = replace(sites, export_overload_kw=sites.export_overload_kw + beyond_kw)
+    least_eur, best = np.full(count, np.inf), on.copy()
+    for _ in range(_ROUNDS):
+        narrowed = replace(problem, sources=_held(sources, switched, on), sites=wide)
+        solve_sites(narrowed, still, prices, answers)
+        cost_eur = SitePlans.of_answers(problem, answers).costs_eur(problem)
+        cheaper = (cost_eur < least_eur)[sources.site]
+        best[:, cheaper] = on[:, cheaper]
+        least_eur = np.minimum(least_eur, cost_eur)
+        still = np.bincount(sources.site, on.any(axis=0), count) > 0
+        if not still.any():
+            break
+        on &= ~_least_of(-_cost_of_running(problem, answers), on)
+    return replace(problem, sources=_held(sources, switched, best))
+
+
+def _held(sources: Sources, switched: Bools, on: Bools) -> Sources:
+    """Return the switched sources (G,) at their least power or above where on (T, G), and else off."""
+    low = np.where(on, np.maximum(sources.min_kw, sources.min_active_kw), sources.min_kw)
+    high = np.where(switched & ~on, sources.min_kw, sources.max_kw)
+    return replace(sources, min_kw=low, max_kw=high)
+
+
+def _cost_of_running(problem: Problem, answers: Answers) -> Floats:
+    """Return what a kWh of each source costs more than it earns at its site (T, G)."""
+    sources, connection = problem.sources, answers.export.T[:, problem.sources.site]
+    earned = problem.price_eur_per_kwh[:, None] - connection / STEP_H
+    marginal: Floats = (
+        sources.cost_eur_per_kwh + sources.curvature_eur_per_kw2h * answers.source_kw.T
+    )
+    return marginal - earned
 
 
 def _without_the_least(problem: Problem, answers: Answers) -> tuple[Problem, Bools]:

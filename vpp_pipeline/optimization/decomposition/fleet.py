@@ -15,7 +15,12 @@ import numpy as np
 from vpp_pipeline.optimization.bound import lower_bound_eur
 from vpp_pipeline.optimization.decomposition.at_prices import solve_sites
 from vpp_pipeline.optimization.decomposition.decompose import cost_eur, rebalanced, relaxations
-from vpp_pipeline.optimization.decomposition.diving import dived, kept_on
+from vpp_pipeline.optimization.decomposition.diving import (
+    dived,
+    kept_on,
+    run_through,
+    with_ruled,
+)
 from vpp_pipeline.optimization.decomposition.site_plans import SitePlans, each_alone
 from vpp_pipeline.optimization.exact import solve_exact
 from vpp_pipeline.optimization.found import Found, Stages, followed
@@ -136,18 +141,25 @@ def _switched(
 def _dived(
     alone: Problem, patterned: Problem, found: Relaxation, answers: Answers, sites: Bools
 ) -> Problem:
-    """Dive at these sites (K,) and keep, a site each, what is cheaper; return the bounds kept to.
+    """Dive at these sites (K,) and keep, a site each, what is cheapest; return the bounds kept to.
 
     `answers` are written over.
     """
-    part = at_sites(alone, sites)
-    bounds, made = dived(part, at_sites(patterned, sites), found.prices)
-    cheaper = sites.copy()
-    cheaper[sites] = _costs(part, made) < _costs(part, _at(alone, answers, sites))
-    here = cheaper[sites]
-    stores, sources = cheaper[alone.stores.site], cheaper[alone.sources.site]
-    answers.exchange(_at(part, made, here), stores, sources)
-    return with_bounds(patterned, at_sites(bounds, here), stores, sources)
+    narrowed = patterned
+    by_site = np.bincount(alone.sources.site[~alone.sources.curtailable], minlength=len(sites))
+    for chosen, from_above in ((sites, False), (sites & (by_site > 0), True)):
+        if not chosen.any():
+            continue
+        part = at_sites(alone, chosen)
+        free = with_ruled(part, at_sites(patterned, chosen))
+        bounds, made = dived(run_through(free, found.prices) if from_above else free, found.prices)
+        cheaper = chosen.copy()
+        cheaper[chosen] = _costs(part, made) < _costs(part, _at(alone, answers, chosen))
+        here = cheaper[chosen]
+        stores, sources = cheaper[alone.stores.site], cheaper[alone.sources.site]
+        answers.exchange(_at(part, made, here), stores, sources)
+        narrowed = with_bounds(narrowed, at_sites(bounds, here), stores, sources)
+    return narrowed
 
 
 def _losses(alone: Problem, found: Relaxation, answers: Answers, sites: Bools) -> Floats:
