@@ -29,6 +29,8 @@ from vpp_pipeline.optimization.runs import (
 from vpp_pipeline.optimization.turns import taking_turns
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from vpp_pipeline.optimization.multipliers import Multipliers
     from vpp_pipeline.optimization.problem import Bools, Floats, Places, Problem
     from vpp_pipeline.optimization.relaxed import Relaxed
@@ -188,29 +190,47 @@ def proven_bound_eur(problem: Problem, multipliers: Multipliers, pattern: Patter
     return whole + max(gain, 0.0)
 
 
-def with_bounds(problem: Problem, part: Problem, stores: Bools, sources: Bools) -> Problem:
-    """Return the problem in which these stores (S,) and sources (G,) have the bounds of a part."""
+@dataclass(frozen=True)
+class Part:
+    """The bounds of some devices: a problem of these alone, and which they are in the whole."""
 
-    def written(whole: Floats, chosen: Bools, values: Floats) -> Floats:
-        bounds = np.array(whole)
-        bounds[:, chosen] = values
-        return bounds
+    problem: Problem
+    stores: Bools  # (S,) of the whole
+    sources: Bools  # (G,)
 
-    own, narrow = problem.stores, part.stores
-    wide, tight = problem.sources, part.sources
+
+def with_bounds(problem: Problem, parts: Sequence[Part]) -> Problem:
+    """Return the problem in which the parts' devices have the parts' bounds."""
+
+    def written(bounds: Floats, of: Callable[[Part], tuple[Bools, Floats]]) -> Floats:
+        copy = np.array(bounds)
+        for part in parts:
+            chosen, values = of(part)
+            copy[:, chosen] = values
+        return copy
+
+    stores, sources = problem.stores, problem.sources
     return replace(
         problem,
         stores=replace(
-            own,
-            charge_min_kw=written(own.charge_min_kw, stores, narrow.charge_min_kw),
-            charge_max_kw=written(own.charge_max_kw, stores, narrow.charge_max_kw),
-            discharge_min_kw=written(own.discharge_min_kw, stores, narrow.discharge_min_kw),
-            discharge_max_kw=written(own.discharge_max_kw, stores, narrow.discharge_max_kw),
+            stores,
+            charge_min_kw=written(
+                stores.charge_min_kw, lambda of: (of.stores, of.problem.stores.charge_min_kw)
+            ),
+            charge_max_kw=written(
+                stores.charge_max_kw, lambda of: (of.stores, of.problem.stores.charge_max_kw)
+            ),
+            discharge_min_kw=written(
+                stores.discharge_min_kw, lambda of: (of.stores, of.problem.stores.discharge_min_kw)
+            ),
+            discharge_max_kw=written(
+                stores.discharge_max_kw, lambda of: (of.stores, of.problem.stores.discharge_max_kw)
+            ),
         ),
         sources=replace(
-            wide,
-            min_kw=written(wide.min_kw, sources, tight.min_kw),
-            max_kw=written(wide.max_kw, sources, tight.max_kw),
+            sources,
+            min_kw=written(sources.min_kw, lambda of: (of.sources, of.problem.sources.min_kw)),
+            max_kw=written(sources.max_kw, lambda of: (of.sources, of.problem.sources.max_kw)),
         ),
     )
 

@@ -213,7 +213,8 @@ def _sampled(
 
 def rebalanced(problem: Problem, found: Relaxation, tolerance: float) -> Relaxation:
     """Do as `balanced` with as many sites as are solved as one in no time, for large misfits."""
-    return balanced(problem, found, _spread(problem, _SAMPLE_MOST, 1), tolerance)
+    sample = max(_SAMPLE_MOST, _SAMPLE_SHARE * problem.steered)
+    return balanced(problem, found, _spread(problem, sample, 1), tolerance)
 
 
 def balanced(problem: Problem, found: Relaxation, chosen: Bools, tolerance: float) -> Relaxation:

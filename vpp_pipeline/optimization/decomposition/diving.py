@@ -23,7 +23,7 @@ from vpp_pipeline.delivery_day import STEP_H
 from vpp_pipeline.optimization.decomposition.answers import Answers
 from vpp_pipeline.optimization.decomposition.at_prices import solve_sites
 from vpp_pipeline.optimization.decomposition.site_plans import SitePlans
-from vpp_pipeline.optimization.integers import with_bounds
+from vpp_pipeline.optimization.integers import Part, with_bounds
 from vpp_pipeline.optimization.problem import select
 from vpp_pipeline.optimization.runs import ruled
 
@@ -60,7 +60,7 @@ def with_ruled(problem: Problem, patterned: Problem) -> Problem:
         stores=select(patterned.stores, stores),
         sources=select(patterned.sources, sources),
     )
-    return with_bounds(problem, part, stores, sources)
+    return with_bounds(problem, [Part(part, stores, sources)])
 
 
 def run_through(problem: Problem, prices: Prices) -> Problem:
@@ -122,15 +122,13 @@ def _without_the_least(problem: Problem, answers: Answers) -> tuple[Problem, Boo
     stores, sources = problem.stores, problem.sources
     charge, discharge, source = answers.charge_kw.T, answers.discharge_kw.T, answers.source_kw.T
     both = np.minimum(charge, discharge) > _TOLD_KW
-    smaller_in, smaller_out = both & (charge < discharge), both & (charge >= discharge)
     least = stores.min_active_kw
-    no_more_in = _least_of(
-        charge, (_little(charge, least) | smaller_in) & _idle(stores.charge_min_kw)
-    )
-    no_more_out = _least_of(
-        discharge, (_little(discharge, least) | smaller_out) & _idle(stores.discharge_min_kw)
-    )
-    off = _least_of(source, _little(source, sources.min_active_kw) & _idle(sources.min_kw))
+    may_rest_in, may_rest_out = stores.charge_min_kw <= 0, stores.discharge_min_kw <= 0
+    no_more_in = _least_of(charge, _little(charge, least) & may_rest_in)
+    no_more_in |= both & (charge < discharge) & may_rest_in
+    no_more_out = _least_of(discharge, _little(discharge, least) & may_rest_out)
+    no_more_out |= both & (charge >= discharge) & may_rest_out
+    off = _least_of(source, _little(source, sources.min_active_kw) & (sources.min_kw <= 0))
     still = np.zeros(len(problem.sites.import_limit_kw), dtype=np.bool_)
     still[stores.site[(no_more_in | no_more_out).any(axis=0)]] = True
     still[sources.site[off.any(axis=0)]] = True
@@ -148,12 +146,6 @@ def _without_the_least(problem: Problem, answers: Answers) -> tuple[Problem, Boo
 def _little(power_kw: Floats, least_kw: Floats) -> Bools:
     little: Bools = (power_kw > _TOLD_KW) & (power_kw < least_kw - _TOLD_KW)
     return little
-
-
-def _idle(least_kw: Floats) -> Bools:
-    """Return where nothing has to run."""
-    idle: Bools = least_kw <= 0
-    return idle
 
 
 def _least_of(power_kw: Floats, trickles: Bools) -> Bools:

@@ -25,6 +25,7 @@ from vpp_pipeline.optimization.decomposition.site_plans import SitePlans, each_a
 from vpp_pipeline.optimization.exact import solve_exact
 from vpp_pipeline.optimization.found import Found, Stages, followed
 from vpp_pipeline.optimization.integers import (
+    Part,
     local_price,
     loose_devices,
     patterned,
@@ -34,8 +35,12 @@ from vpp_pipeline.optimization.integers import (
 from vpp_pipeline.optimization.multipliers import consistent
 from vpp_pipeline.optimization.problem import at_sites
 from vpp_pipeline.optimization.relaxed import SolverError
+from vpp_pipeline.optimization.repair import track
+from vpp_pipeline.optimization.reserves import held
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from vpp_pipeline.optimization.decomposition.answers import Answers
     from vpp_pipeline.optimization.decomposition.decompose import Relaxation
     from vpp_pipeline.optimization.found import Prices
@@ -44,6 +49,10 @@ if TYPE_CHECKING:
 
 _SOLVER = "interior point"
 _SITE_S, _SITE_AT_MOST_S = 2.0, 5.0  # a site with its switches takes about, and gets at most
+_DIVES_SHARE = 0.7  # of the time left: a balance, the repair and some sites follow
+_SITES_AT_A_TIME = 50  # between two looks at the clock
+_WORTH_SITES = 0.5  # of what is too much, at the sites that there is time for
+_LEFT_SHARE = 0.1  # of the gap allowed, by sites that no dive is made at
 _SITES_SHARE = 0.3  # of the time left, for such sites
 _CONVEX_SHARE = 0.7  # of the gap allowed, for the convex answer
 
@@ -73,7 +82,7 @@ def solve_fleet(
     if best.proven(tolerance):
         return best
     with stages.timed("switches"):
-        best, fixed, again = _switched(problem, best, found, tolerance)
+        best, fixed, again = _switched(problem, best, found, tolerance, deadline)
     if best.proven(tolerance) or fixed is None:
         return best
     with stages.timed("sites"):
@@ -107,12 +116,13 @@ def _followed(problem: Problem, best: Found, answers: Answers) -> Found:
 
 
 def _switched(
-    problem: Problem, best: Found, found: Relaxation, tolerance: float
+    problem: Problem, best: Found, found: Relaxation, tolerance: float, deadline: float
 ) -> tuple[Found, Relaxation | None, Bools]:
     """Fix the switches of devices that need them, and solve their sites again at the same prices.
 
     Return also what came out, and the sites (K,) of such devices; nothing where there are none.
     """
+    until = time.perf_counter() + _DIVES_SHARE * (deadline - time.perf_counter())
     loose = loose_devices(problem, SitePlans.of_answers(problem, found.answers))
     again = loose.sites(problem)
     if not again.any():
@@ -123,13 +133,13 @@ def _switched(
     answers = found.answers.copied()
     solve_sites(pattern.problem, again, found.prices, answers)
     alone = each_alone(problem, prices)
-    lossy = again.copy()
-    lossy[again] = (
-        _losses(alone, found, answers, again) > tolerance * abs(found.cost_eur) / again.sum()
-    )
-    narrowed = pattern.problem
-    if lossy.any():
-        narrowed = _dived(alone, narrowed, found, answers, lossy)
+    loss = _losses(alone, found, answers, again)
+    parts: list[Part] = []
+    for sites in _worst_first(loss, again, _LEFT_SHARE * tolerance * abs(found.cost_eur)):
+        if time.perf_counter() > until:
+            break
+        parts += _dived(alone, pattern.problem, found, answers, sites)
+    narrowed = with_bounds(pattern.problem, parts)
     fixed = replace(found, answers=answers, limited=found.limited | again)
     fixed = replace(fixed, cost_eur=cost_eur(problem, answers))
     if problem.portfolio.couples:
@@ -140,14 +150,14 @@ def _switched(
 
 def _dived(
     alone: Problem, patterned: Problem, found: Relaxation, answers: Answers, sites: Bools
-) -> Problem:
-    """Dive at these sites (K,) and keep, a site each, what is cheapest; return the bounds kept to.
+) -> Iterator[Part]:
+    """Dive at these sites (K,) and keep, a site each, what is cheapest; yield the bounds kept to.
 
     `answers` are written over.
     """
-    narrowed = patterned
-    by_site = np.bincount(alone.sources.site[~alone.sources.curtailable], minlength=len(sites))
-    for chosen, from_above in ((sites, False), (sites & (by_site > 0), True)):
+    chps = np.zeros_like(sites)
+    chps[alone.sources.site[~alone.sources.curtailable]] = True
+    for chosen, from_above in ((sites, False), (sites & chps, True)):
         if not chosen.any():
             continue
         part = at_sites(alone, chosen)
@@ -158,8 +168,18 @@ def _dived(
         here = cheaper[chosen]
         stores, sources = cheaper[alone.stores.site], cheaper[alone.sources.site]
         answers.exchange(_at(part, made, here), stores, sources)
-        narrowed = with_bounds(narrowed, at_sites(bounds, here), stores, sources)
-    return narrowed
+        yield Part(at_sites(bounds, here), stores, sources)
+
+
+def _worst_first(loss: Floats, sites: Bools, left_eur: float) -> Iterator[Bools]:
+    """Yield some sites at a time, of those that lose most, until all others lose this little."""
+    order = np.argsort(-loss)
+    left = np.maximum(loss, 0)[order[::-1]].cumsum()[::-1]  # from each on
+    worst = np.flatnonzero(sites)[order[left > left_eur]]
+    for first in range(0, len(worst), _SITES_AT_A_TIME):
+        chosen = np.zeros_like(sites)
+        chosen[worst[first : first + _SITES_AT_A_TIME]] = True
+        yield chosen
 
 
 def _losses(alone: Problem, found: Relaxation, answers: Answers, sites: Bools) -> Floats:
@@ -172,7 +192,11 @@ def _losses(alone: Problem, found: Relaxation, answers: Answers, sites: Bools) -
 
 def _costs(part: Problem, answers: Answers) -> Floats:
     """Return what a plan that follows the answers costs at each site."""
-    setpoints, _ = followed(part, answers.energy_kwh.T, answers.source_kw.T)
+    return _tracked_costs(part, answers.energy_kwh.T, answers.source_kw.T)
+
+
+def _tracked_costs(part: Problem, energy_kwh: Floats, source_kw: Floats) -> Floats:
+    setpoints = held(part, track(part, energy_kwh, source_kw))
     return SitePlans.of_setpoints(setpoints).costs_eur(part)
 
 
@@ -189,16 +213,22 @@ def _exact_sites(  # noqa: PLR0917 - a plan and what is known of it
     settings: PlanSettings,
     deadline: float,
 ) -> Found:
-    """Solve the sites that lose most by their switches with them, as many as there is time for."""
+    """Solve the sites that lose most by their switches with them, where that closes half the gap."""
+    budget_s = _SITES_SHARE * (deadline - time.perf_counter())
+    at_most = int(budget_s / _SITE_S)
+    if at_most <= 0:
+        return best
     multipliers = consistent(problem, found.answers.multipliers(problem, found.prices))
     alone = each_alone(problem, multipliers)
     loss = _losses(alone, found, fixed.answers, again)
     order = np.argsort(-loss)
     too_much = best.verdict.objective_eur - (best.bound_eur or 0.0)
     too_much -= settings.gap_tolerance * abs(best.verdict.objective_eur)
-    needed = 1 + int(np.searchsorted(np.cumsum(loss[order]), too_much))
-    budget_s = _SITES_SHARE * (deadline - time.perf_counter())
-    sites = np.flatnonzero(again)[order[: min(needed, int(budget_s / _SITE_S))]]
+    lost = np.cumsum(loss[order])
+    needed = 1 + int(np.searchsorted(lost, too_much))
+    if needed > at_most and lost[at_most - 1] < _WORTH_SITES * too_much:
+        return best
+    sites = np.flatnonzero(again)[order[: min(needed, at_most)]]
     answers = fixed.answers.copied()
     bound = found.bound_eur
     for site in sites:
@@ -212,8 +242,7 @@ def _exact_sites(  # noqa: PLR0917 - a plan and what is known of it
             continue
         convex = lower_bound_eur(part, multipliers.at_sites(problem, one))
         bound += max(exact.bound_eur - convex, 0.0)
-        setpoints, _ = followed(part, exact.energy_kwh, exact.source_kw)
-        cost = SitePlans.of_setpoints(setpoints).costs_eur(part)
+        cost = _tracked_costs(part, exact.energy_kwh, exact.source_kw)
         if cost < _costs(part, _at(alone, answers, one)):
             answers.energy_kwh[one[problem.stores.site]] = exact.energy_kwh.T
             answers.source_kw[one[problem.sources.site]] = exact.source_kw.T
