@@ -201,6 +201,8 @@ class Part:
 
 def with_bounds(problem: Problem, parts: Sequence[Part]) -> Problem:
     """Return the problem in which the parts' devices have the parts' bounds."""
+    if not parts:
+        return problem
 
     def written(bounds: Floats, of: Callable[[Part], tuple[Bools, Floats]]) -> Floats:
         copy = np.array(bounds)

@@ -115,9 +115,9 @@ def _cost_of_running(problem: Problem, answers: Answers) -> Floats:
 
 
 def _without_the_least(problem: Problem, answers: Answers) -> tuple[Problem, Bools]:
-    """Turn off each device's smallest trickles; return also the sites (K,) that had any.
+    """Turn off each device's smallest trickles, and of both ways at once the smaller.
 
-    Of both ways at once the smaller is one too.
+    Return also the sites (K,) where anything was turned off.
     """
     stores, sources = problem.stores, problem.sources
     charge, discharge, source = answers.charge_kw.T, answers.discharge_kw.T, answers.source_kw.T
