@@ -319,7 +319,7 @@ def test_the_cheaper_plan_stands_with_the_higher_bound_where_the_nearer_answer_i
     alone = {}
     for name, answers in (("good", [good]), ("worse", [worse]), ("both", [good, worse])):
         monkeypatch.setattr(fleet, "relaxations", lambda *_, found=answers: iter(found))
-        monkeypatch.setattr(fleet, "_switched", lambda _, best, *rest: (best, None, None))
+        monkeypatch.setattr(fleet, "_switched", lambda _, best, *rest: (best, None))
         alone[name] = solve(problem, asked)
     cost = {name: found.verdict.objective_eur for name, found in alone.items()}
     assert cost["good"] < cost["worse"]

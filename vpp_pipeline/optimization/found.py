@@ -123,5 +123,10 @@ def gap_of(cost_eur: float, bound_eur: float) -> float:
 
 def followed(problem: Problem, energy_kwh: Floats, source_kw: Floats) -> tuple[Setpoints, Verdict]:
     """Return set-points that follow a wish within every rule, and their verdict."""
-    setpoints = held(problem, track(problem, energy_kwh, source_kw))
+    setpoints = tracked(problem, energy_kwh, source_kw)
     return setpoints, verify(problem, setpoints)
+
+
+def tracked(problem: Problem, energy_kwh: Floats, source_kw: Floats) -> Setpoints:
+    """Return set-points that follow a wish within every rule, with the reserve they leave room for."""
+    return held(problem, track(problem, energy_kwh, source_kw))

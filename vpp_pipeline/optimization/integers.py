@@ -16,7 +16,7 @@ from vpp_pipeline.delivery_day import STEP_H
 from vpp_pipeline.optimization.bound import lower_bound_eur
 from vpp_pipeline.optimization.directions import best_directions
 from vpp_pipeline.optimization.found import followed
-from vpp_pipeline.optimization.problem import at_sites, no_portfolio, select
+from vpp_pipeline.optimization.problem import Fleet, at_sites, no_portfolio, select
 from vpp_pipeline.optimization.relaxed import SolverError, solve_relaxed
 from vpp_pipeline.optimization.room import room_at_sites
 from vpp_pipeline.optimization.runs import (
@@ -29,7 +29,7 @@ from vpp_pipeline.optimization.runs import (
 from vpp_pipeline.optimization.turns import taking_turns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from vpp_pipeline.optimization.multipliers import Multipliers
     from vpp_pipeline.optimization.problem import Bools, Floats, Places, Problem
@@ -42,6 +42,8 @@ _TOLD_KW = 1e-3
 _ROUNDS = 7  # patterns: at the convex prices, in turns, then parts at the best plan's prices
 _PARTS = 3  # of the loose devices, so that not all answer the same price the same way
 _SAME_EUR_PER_KWH = 1e-6
+_STORE_BOUNDS = ("charge_min_kw", "charge_max_kw", "discharge_min_kw", "discharge_max_kw")
+_SOURCE_BOUNDS = ("min_kw", "max_kw")
 
 
 class Wish(Protocol):
@@ -113,10 +115,10 @@ def loose_devices(problem: Problem, wish: Wish) -> Loose:
     stores, sources = problem.stores, problem.sources
     stray = (
         (np.minimum(wish.charge_kw, wish.discharge_kw) > _TOLD_KW)
-        | _too_little(wish.charge_kw, stores.min_active_kw)
-        | _too_little(wish.discharge_kw, stores.min_active_kw)
+        | too_little(wish.charge_kw, stores.min_active_kw)
+        | too_little(wish.discharge_kw, stores.min_active_kw)
     ).any(axis=0)
-    short = _too_little(wish.source_kw, sources.min_active_kw).any(axis=0)
+    short = too_little(wish.source_kw, sources.min_active_kw).any(axis=0)
     loads, timed = broken_runs(problem, wish.charge_kw, wish.energy_kwh, wish.source_kw)
     return Loose(stray | loads, short | timed)
 
@@ -198,43 +200,37 @@ class Part:
     stores: Bools  # (S,) of the whole
     sources: Bools  # (G,)
 
+    @classmethod
+    def of(cls, problem: Problem, stores: Bools, sources: Bools) -> Part:
+        """Return some devices of a whole problem."""
+        part = replace(
+            problem,
+            stores=select(problem.stores, stores),
+            sources=select(problem.sources, sources),
+        )
+        return cls(part, stores, sources)
+
 
 def with_bounds(problem: Problem, parts: Sequence[Part]) -> Problem:
     """Return the problem in which the parts' devices have the parts' bounds."""
     if not parts:
         return problem
-
-    def written(bounds: Floats, of: Callable[[Part], tuple[Bools, Floats]]) -> Floats:
-        copy = np.array(bounds)
-        for part in parts:
-            chosen, values = of(part)
-            copy[:, chosen] = values
-        return copy
-
-    stores, sources = problem.stores, problem.sources
+    of_stores = [(part.stores, part.problem.stores) for part in parts]
+    of_sources = [(part.sources, part.problem.sources) for part in parts]
     return replace(
         problem,
-        stores=replace(
-            stores,
-            charge_min_kw=written(
-                stores.charge_min_kw, lambda of: (of.stores, of.problem.stores.charge_min_kw)
-            ),
-            charge_max_kw=written(
-                stores.charge_max_kw, lambda of: (of.stores, of.problem.stores.charge_max_kw)
-            ),
-            discharge_min_kw=written(
-                stores.discharge_min_kw, lambda of: (of.stores, of.problem.stores.discharge_min_kw)
-            ),
-            discharge_max_kw=written(
-                stores.discharge_max_kw, lambda of: (of.stores, of.problem.stores.discharge_max_kw)
-            ),
-        ),
-        sources=replace(
-            sources,
-            min_kw=written(sources.min_kw, lambda of: (of.sources, of.problem.sources.min_kw)),
-            max_kw=written(sources.max_kw, lambda of: (of.sources, of.problem.sources.max_kw)),
-        ),
+        stores=_written(problem.stores, of_stores, _STORE_BOUNDS),
+        sources=_written(problem.sources, of_sources, _SOURCE_BOUNDS),
     )
+
+
+def _written(fleet: Fleet, parts: Sequence[tuple[Bools, Fleet]], names: tuple[str, ...]) -> Fleet:
+    """Return the fleet with these fields (T, n) of some devices as the parts have them."""
+    fields = {name: np.array(getattr(fleet, name)) for name in names}
+    for chosen, part in parts:
+        for name, whole in fields.items():
+            whole[:, chosen] = getattr(part, name)
+    return replace(fleet, **fields)
 
 
 def settled(problem: Problem, relaxed: Relaxed, solver: Solver, time_limit_s: float) -> Settled:
@@ -276,7 +272,7 @@ def settled(problem: Problem, relaxed: Relaxed, solver: Solver, time_limit_s: fl
             narrowed = _in_turns(problem, kept, relaxed)
         else:
             some = _part_of(loose, nth % _PARTS)
-            narrowed = patterned(_with_bounds_of(problem, kept, some), some, price).problem
+            narrowed = patterned(_released(problem, kept, some), some, price).problem
     return Settled(*best, bound)
 
 
@@ -294,9 +290,8 @@ def _in_turns(problem: Problem, narrowed: Problem, relaxed: Relaxed) -> Problem:
     ways = taking_turns(
         select(stores, both), relaxed.charge_kw[:, chosen], relaxed.discharge_kw[:, chosen]
     )
-    released = _with_bounds_of(
-        problem, narrowed, Loose(both, np.zeros(len(problem.sources.site), dtype=np.bool_))
-    )
+    nothing = np.zeros(len(problem.sources.site), dtype=np.bool_)
+    released = _released(problem, narrowed, Loose(both, nothing))
     return _with_ways(released, chosen, ways, ways < 0)
 
 
@@ -309,28 +304,13 @@ def _part_of(loose: Loose, nth: int) -> Loose:
     return Loose(stores, sources)
 
 
-def _with_bounds_of(problem: Problem, narrowed: Problem, released: Loose) -> Problem:
-    """Return the narrowed problem with the released devices' own bounds."""
-    own, narrow, store = problem.stores, narrowed.stores, released.stores
-    wide, tight, source = problem.sources, narrowed.sources, released.sources
-    return replace(
-        problem,
-        stores=replace(
-            own,
-            charge_min_kw=np.where(store, own.charge_min_kw, narrow.charge_min_kw),
-            charge_max_kw=np.where(store, own.charge_max_kw, narrow.charge_max_kw),
-            discharge_min_kw=np.where(store, own.discharge_min_kw, narrow.discharge_min_kw),
-            discharge_max_kw=np.where(store, own.discharge_max_kw, narrow.discharge_max_kw),
-        ),
-        sources=replace(
-            wide,
-            min_kw=np.where(source, wide.min_kw, tight.min_kw),
-            max_kw=np.where(source, wide.max_kw, tight.max_kw),
-        ),
-    )
+def _released(problem: Problem, narrowed: Problem, devices: Loose) -> Problem:
+    """Return the narrowed problem with these devices' own bounds."""
+    return with_bounds(narrowed, [Part.of(problem, devices.stores, devices.sources)])
 
 
-def _too_little(power_kw: Floats, least_kw: Floats) -> Bools:
+def too_little(power_kw: Floats, least_kw: Floats) -> Bools:
+    """Return where powers (T, n) are some, but less than the devices' least."""
     little: Bools = (power_kw > _TOLD_KW) & (power_kw < least_kw - _TOLD_KW)
     return little
 

@@ -227,6 +227,13 @@ def by_site(power_kw: Floats, site: Places, sites: int) -> Floats:
     return total
 
 
+def site_kw(problem: Problem, store_kw: Floats, source_kw: Floats) -> Floats:
+    """Return the sites' power (T, K), base included, where devices have these powers (T, n)."""
+    count = len(problem.sites.import_limit_kw)
+    total: Floats = problem.sites.base_kw + by_site(store_kw, problem.stores.site, count)
+    return total + by_site(source_kw, problem.sources.site, count)
+
+
 def chunks(count: int) -> Iterator[slice]:
     """Yield slices that together cover `count` columns, for work with small temporaries."""
     return (slice(a, min(a + _AT_A_TIME, count)) for a in range(0, count, _AT_A_TIME))

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vpp_pipeline.delivery_day import STEP_H
-from vpp_pipeline.optimization.problem import at_sites, by_site
+from vpp_pipeline.optimization.problem import at_sites, by_site, site_kw
 from vpp_pipeline.optimization.runs import keeping_runs
 
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.problem import Bools, Floats, Places, Problem
 
 _MILLIWATTS = 1e6  # in a kW; a driver rounds to what its device can hold
-_OVER_KW = 1e-9
+_OVER_KW = 1e-9  # less is what adding up comes to
 _LENT_KW = 1e-5  # by each store that draws, for what a solver calls nothing
 _ROUNDING = 1e-6  # so that 5 kW is five million of them, whatever the last bit says
 # A wish for less than this share of the least power is dropped, a larger one is rounded up; the
@@ -48,10 +48,8 @@ def track(problem: Problem, energy_kwh: Floats, source_kw: Floats) -> Setpoints:
     go, and CHPs keep their times on and off; what a problem's least charging asks for is done.
     """
     problem = keeping_runs(problem, energy_kwh, source_kw)
-    ramped = np.isfinite(problem.sources.ramp_kw)
-    chps = (
-        np.bincount(problem.sources.site[ramped], minlength=len(problem.sites.export_limit_kw)) > 0
-    )
+    chps = np.zeros(len(problem.sites.export_limit_kw), dtype=np.bool_)
+    chps[problem.sources.site[np.isfinite(problem.sources.ramp_kw)]] = True
     at_chps = at_sites(problem, chps)
     stores, sources = chps[problem.stores.site], chps[problem.sources.site]
     most_kw = np.full(problem.sources.max_kw.shape, np.inf)
@@ -169,10 +167,8 @@ def _with_way_down(problem: Problem, drawn_kw: Floats) -> Floats:
 def _stuck(problem: Problem, store_kw: Floats, source_kw: Floats) -> Bools:
     """Return the sites (K,) whose CHPs could not ramp down as fast as stores stopped drawing."""
     sites = problem.sites
-    count = len(sites.export_limit_kw)
-    site_kw = sites.base_kw + by_site(store_kw, problem.stores.site, count)
-    site_kw += by_site(source_kw, problem.sources.site, count)
-    over_kw = site_kw - sites.export_limit_kw - sites.export_overload_kw
+    over_kw = site_kw(problem, store_kw, source_kw)
+    over_kw -= sites.export_limit_kw + sites.export_overload_kw
     stuck: Bools = np.any(over_kw > _OVER_KW, axis=0)
     return stuck
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vpp_pipeline.optimization.problem import by_site, select
+from vpp_pipeline.optimization.problem import by_site, select, site_kw
 
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.problem import (
@@ -69,11 +69,7 @@ def held(problem: Problem, setpoints: Setpoints) -> Setpoints:
     stores, sites = select(problem.stores, ready), problem.sites
     power, energy = setpoints.store_kw[:, ready], setpoints.energy_kwh[:, ready]
     count = sites.base_kw.shape[1]
-    site_kw = (
-        sites.base_kw
-        + by_site(setpoints.store_kw, problem.stores.site, count)
-        + by_site(setpoints.source_kw, problem.sources.site, count)
-    )
+    at_sites_kw = site_kw(problem, setpoints.store_kw, setpoints.source_kw)
 
     def room(own_kw: Floats, kwh: Floats, kw_per_kwh: Floats, left_kw: Floats) -> Floats:
         sustain = problem.portfolio.reserve_sustain_h
@@ -88,13 +84,13 @@ def held(problem: Problem, setpoints: Setpoints) -> Setpoints:
         stores.discharge_max_kw - power,
         energy - stores.floor_kwh,
         stores.discharge_efficiency,
-        sites.export_limit_kw - site_kw,
+        sites.export_limit_kw - at_sites_kw,
     )
     down = room(
         stores.charge_max_kw + power,
         stores.ceiling_kwh - energy,
         1 / stores.charge_efficiency,
-        sites.import_limit_kw + site_kw,
+        sites.import_limit_kw + at_sites_kw,
     )
     up_kw, down_kw = up.sum(axis=1), down.sum(axis=1)
     sold_up, sold_down = sold_kw(problem.portfolio, up_kw, down_kw)

@@ -169,6 +169,11 @@ class Answers:
             self.reserve_kw[:, stores] = part.reserve_kw
         return before
 
+    def ready_kw(self, problem: Problem) -> tuple[Floats, Floats]:
+        """Return the power held ready up and down (T, R); no column where none is wanted."""
+        ready = ready_stores(problem) if self.reserve_kw.size else slice(0)
+        return self.reserve_kw[0][ready].T, self.reserve_kw[1][ready].T
+
     def site_kw(self, problem: Problem) -> Floats:
         """Return the sites' power (T, K), base included."""
         total = np.array(problem.sites.base_kw.T)

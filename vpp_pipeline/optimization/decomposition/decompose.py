@@ -29,7 +29,6 @@ from vpp_pipeline.optimization.found import Prices, gap_of, market_prices
 from vpp_pipeline.optimization.multipliers import consistent
 from vpp_pipeline.optimization.problem import at_sites
 from vpp_pipeline.optimization.repair import Setpoints
-from vpp_pipeline.optimization.reserves import ready_stores
 from vpp_pipeline.optimization.verify import verify
 
 if TYPE_CHECKING:
@@ -289,15 +288,13 @@ def cost_eur(problem: Problem, answers: Answers) -> float:
     """Return what the convex problem charges, for charging and discharging at once too."""
     stores = problem.stores
     charge, discharge = answers.charge_kw, answers.discharge_kw
-    ready = ready_stores(problem) if answers.reserve_kw.size else slice(0)
     made = verify(
         problem,
         Setpoints(
             (discharge - charge).T,
             answers.energy_kwh.T,
             answers.source_kw.T,
-            answers.reserve_kw[0][ready].T,
-            answers.reserve_kw[1][ready].T,
+            *answers.ready_kw(problem),
         ),
     )
     burnt = stores.wear_eur_per_kwh @ np.minimum(charge, discharge).sum(axis=1)

@@ -19,17 +19,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vpp_pipeline.delivery_day import STEP_H
 from vpp_pipeline.optimization.decomposition.answers import Answers
 from vpp_pipeline.optimization.decomposition.at_prices import solve_sites
 from vpp_pipeline.optimization.decomposition.site_plans import SitePlans
-from vpp_pipeline.optimization.integers import Part, with_bounds
-from vpp_pipeline.optimization.problem import select
-from vpp_pipeline.optimization.runs import ruled
+from vpp_pipeline.optimization.integers import (
+    Loose,
+    Part,
+    local_price,
+    too_little,
+    with_bounds,
+)
+from vpp_pipeline.optimization.runs import ruled, running_kw, with_switches
 
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.found import Prices
-    from vpp_pipeline.optimization.problem import Bools, Floats, Problem, Sources
+    from vpp_pipeline.optimization.problem import Bools, Floats, Places, Problem
 
 _TOLD_KW = 1e-3
 _AT_A_TIME = 0.1  # of a device's trickles
@@ -55,12 +59,7 @@ def with_ruled(problem: Problem, patterned: Problem) -> Problem:
     stores = np.zeros(len(problem.stores.site), dtype=np.bool_)
     sources = np.zeros(len(problem.sources.site), dtype=np.bool_)
     stores[loads], sources[timed] = True, True
-    part = replace(
-        patterned,
-        stores=select(patterned.stores, stores),
-        sources=select(patterned.sources, sources),
-    )
-    return with_bounds(problem, [Part(part, stores, sources)])
+    return with_bounds(problem, [Part.of(patterned, stores, sources)])
 
 
 def run_through(problem: Problem, prices: Prices) -> Problem:
@@ -76,42 +75,39 @@ def run_through(problem: Problem, prices: Prices) -> Problem:
     _, timed = ruled(problem)
     switched = (sources.min_active_kw > 0) & ~sources.curtailable
     switched[timed] = False
+    chosen = np.flatnonzero(switched)
+    site, least_kw = sources.site[chosen], running_kw(problem, chosen)
+    may_rest = sources.min_kw[:, chosen] <= 0
     answers = Answers.blank(problem)
     still: Bools = np.ones(count, dtype=np.bool_)
     solve_sites(problem, still, prices, answers)
-    on = switched & (answers.source_kw.T > _TOLD_KW)
-    beyond_kw = np.bincount(sources.site, np.where(switched, sources.min_active_kw, 0.0), count)
+    able = least_kw <= sources.max_kw[:, chosen]
+    on = (able & (answers.source_kw[chosen].T > _TOLD_KW)) | ~may_rest
+    beyond_kw = np.bincount(site, sources.min_active_kw[chosen], count)
     wide = replace(sites, export_overload_kw=sites.export_overload_kw + beyond_kw)
     least_eur, best = np.full(count, np.inf), on.copy()
     for _ in range(_ROUNDS):
-        narrowed = replace(problem, sources=_held(sources, switched, on), sites=wide)
-        solve_sites(narrowed, still, prices, answers)
+        narrowed = with_switches(problem, chosen, np.where(on, least_kw, 0.0))
+        solve_sites(replace(narrowed, sites=wide), still, prices, answers)
         cost_eur = SitePlans.of_answers(problem, answers).costs_eur(problem)
-        cheaper = (cost_eur < least_eur)[sources.site]
+        cheaper = (cost_eur < least_eur)[site]
         best[:, cheaper] = on[:, cheaper]
         least_eur = np.minimum(least_eur, cost_eur)
-        still = np.bincount(sources.site, on.any(axis=0), count) > 0
+        can_stop = on & may_rest
+        still = np.bincount(site, can_stop.any(axis=0), count) > 0
         if not still.any():
             break
-        on &= ~_least_of(-_cost_of_running(problem, answers), on)
-    return replace(problem, sources=_held(sources, switched, best))
+        on &= ~_least_of(-_cost_of_running(problem, prices, answers, chosen), can_stop)
+    return with_switches(problem, chosen, np.where(best, least_kw, 0.0))
 
 
-def _held(sources: Sources, switched: Bools, on: Bools) -> Sources:
-    """Return the switched sources (G,) at their least power or above where on (T, G), and else off."""
-    low = np.where(on, np.maximum(sources.min_kw, sources.min_active_kw), sources.min_kw)
-    high = np.where(switched & ~on, sources.min_kw, sources.max_kw)
-    return replace(sources, min_kw=low, max_kw=high)
-
-
-def _cost_of_running(problem: Problem, answers: Answers) -> Floats:
-    """Return what a kWh of each source costs more than it earns at its site (T, G)."""
-    sources, connection = problem.sources, answers.export.T[:, problem.sources.site]
-    earned = problem.price_eur_per_kwh[:, None] - connection / STEP_H
-    marginal: Floats = (
-        sources.cost_eur_per_kwh + sources.curvature_eur_per_kw2h * answers.source_kw.T
-    )
-    return marginal - earned
+def _cost_of_running(problem: Problem, prices: Prices, answers: Answers, chosen: Places) -> Floats:
+    """Return what a kWh of these sources costs more than it earns at its site (T, chosen)."""
+    sources = problem.sources
+    earned = local_price(answers.multipliers(problem, prices))[:, sources.site[chosen]]
+    bent = sources.curvature_eur_per_kw2h[chosen] * answers.source_kw[chosen].T
+    cost: Floats = sources.cost_eur_per_kwh[chosen] + bent - earned
+    return cost
 
 
 def _without_the_least(problem: Problem, answers: Answers) -> tuple[Problem, Bools]:
@@ -124,14 +120,12 @@ def _without_the_least(problem: Problem, answers: Answers) -> tuple[Problem, Boo
     both = np.minimum(charge, discharge) > _TOLD_KW
     least = stores.min_active_kw
     may_rest_in, may_rest_out = stores.charge_min_kw <= 0, stores.discharge_min_kw <= 0
-    no_more_in = _least_of(charge, _little(charge, least) & may_rest_in)
+    no_more_in = _least_of(charge, too_little(charge, least) & may_rest_in)
     no_more_in |= both & (charge < discharge) & may_rest_in
-    no_more_out = _least_of(discharge, _little(discharge, least) & may_rest_out)
+    no_more_out = _least_of(discharge, too_little(discharge, least) & may_rest_out)
     no_more_out |= both & (charge >= discharge) & may_rest_out
-    off = _least_of(source, _little(source, sources.min_active_kw) & (sources.min_kw <= 0))
-    still = np.zeros(len(problem.sites.import_limit_kw), dtype=np.bool_)
-    still[stores.site[(no_more_in | no_more_out).any(axis=0)]] = True
-    still[sources.site[off.any(axis=0)]] = True
+    off = _least_of(source, too_little(source, sources.min_active_kw) & (sources.min_kw <= 0))
+    still = Loose(np.any(no_more_in | no_more_out, axis=0), np.any(off, axis=0)).sites(problem)
     return replace(
         problem,
         stores=replace(
@@ -141,11 +135,6 @@ def _without_the_least(problem: Problem, answers: Answers) -> tuple[Problem, Boo
         ),
         sources=replace(sources, max_kw=np.where(off, 0.0, sources.max_kw)),
     ), still
-
-
-def _little(power_kw: Floats, least_kw: Floats) -> Bools:
-    little: Bools = (power_kw > _TOLD_KW) & (power_kw < least_kw - _TOLD_KW)
-    return little
 
 
 def _least_of(power_kw: Floats, trickles: Bools) -> Bools:
@@ -161,23 +150,21 @@ def kept_on(problem: Problem, answers: Answers) -> Problem:
     """Hold every device with a least power to it where it reaches it, and off elsewhere."""
     stores, sources = problem.stores, problem.sources
 
-    def held(
+    def between(
         power_kw: Floats, least_kw: Floats, low_kw: Floats, high_kw: Floats
     ) -> tuple[Floats, Floats]:
-        reaches = power_kw >= least_kw - _TOLD_KW
-        low = np.where(reaches, np.maximum(low_kw, np.minimum(least_kw, high_kw)), low_kw)
-        high = np.where(reaches, high_kw, low_kw)
-        switched = least_kw > 0
-        return np.where(switched, low, low_kw), np.where(switched, high, high_kw)
+        on = power_kw >= least_kw - _TOLD_KW
+        least_on_kw = np.maximum(low_kw, np.minimum(least_kw, high_kw))
+        return np.where(on, least_on_kw, low_kw), np.where(on, high_kw, low_kw)
 
     least = stores.min_active_kw
-    charge_min, charge_max = held(
+    charge_min, charge_max = between(
         answers.charge_kw.T, least, stores.charge_min_kw, stores.charge_max_kw
     )
-    discharge_min, discharge_max = held(
+    discharge_min, discharge_max = between(
         answers.discharge_kw.T, least, stores.discharge_min_kw, stores.discharge_max_kw
     )
-    low, high = held(answers.source_kw.T, sources.min_active_kw, sources.min_kw, sources.max_kw)
+    low, high = between(answers.source_kw.T, sources.min_active_kw, sources.min_kw, sources.max_kw)
     return replace(
         problem,
         stores=replace(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vpp_pipeline.delivery_day import STEP_H
-from vpp_pipeline.optimization.problem import by_site, no_portfolio
+from vpp_pipeline.optimization.problem import no_portfolio, site_kw
 from vpp_pipeline.optimization.reserves import ready_stores
 
 if TYPE_CHECKING:
@@ -36,14 +36,12 @@ class SitePlans:
     @classmethod
     def of_answers(cls, problem: Problem, answers: Answers) -> SitePlans:
         """Return convex answers, which may ask for both ways at once."""
-        ready = ready_stores(problem) if answers.reserve_kw.size else slice(0)
         return cls(
             answers.charge_kw.T,
             answers.discharge_kw.T,
             answers.energy_kwh.T,
             answers.source_kw.T,
-            answers.reserve_kw[0][ready].T,
-            answers.reserve_kw[1][ready].T,
+            *answers.ready_kw(problem),
         )
 
     @classmethod
@@ -77,11 +75,9 @@ class SitePlans:
             - price @ source
             + 0.5 * sources.curvature_eur_per_kw2h * (moved**2).sum(axis=0)
         )
-        count = len(sites.import_limit_kw)
-        site_kw = sites.base_kw + by_site(discharge - charge, stores.site, count)
-        site_kw += by_site(source, sources.site, count)
-        over_kw = np.maximum(site_kw - sites.export_limit_kw, 0)
-        over_kw += np.maximum(-site_kw - sites.import_limit_kw, 0)
+        out_kw = site_kw(problem, discharge - charge, source)
+        over_kw = np.maximum(out_kw - sites.export_limit_kw, 0)
+        over_kw += np.maximum(-out_kw - sites.import_limit_kw, 0)
         total: Floats = problem.overload_eur_per_kwh * STEP_H * over_kw.sum(axis=0)
         np.add.at(total, stores.site, of_stores)
         np.add.at(total, sources.site, of_sources)
