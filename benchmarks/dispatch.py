@@ -5,8 +5,8 @@ the bare side (`dispatch_bare`), the devices (`dispatch_devices`).
 
     python -m benchmarks.dispatch [--modbus 1000] [--mqtt 10000] [--repeat 5]
 
-Ours is `dispatch.push` as a dispatch run makes it, drivers opened and closed within: intents, guard
-under a standing grid limit, claim, send, answers and read-back, each in the ledger on the disk.
+Ours is `dispatch.push` as a dispatch run makes it, drivers opened and closed within: guard under a
+standing grid limit, intents and claims, send, answers and read-back, each in the ledger on the disk.
 Fails where a device was not told exactly once, or holds another value.
 """
 
@@ -86,8 +86,8 @@ exactly once, and what; a wrong answer ends the benchmark.
 
 The bare libraries run on asyncio's own loop, ours on the pipeline's (uvloop's).
 
-Ours is a whole push, with drivers opened and closed within: intents stored, guard under a standing
-grid limit, claim stored, send, answers and read-backs stored. Each stored batch is one durable
+Ours is a whole push, with drivers opened and closed within: guard under a standing grid limit,
+intents and claims stored, send, answers and read-backs stored. Each stored batch is one durable
 transaction. A Modbus device is sent three requests (its scale factors and local control; one
 frame of set-point and timer; what it made of them) on a connection under a lease; the bare loop
 sends two and trusts the first, but for the row in which it sends all three. An MQTT command counts
@@ -171,16 +171,16 @@ class TimedLedger(Ledger):
             for (stage, until_s), since_s in zip(medians.items(), begins, strict=False)
         ]
 
-    def record_intents(self, commands: pl.DataFrame, at: datetime, actor: str) -> pl.DataFrame:
-        known = super().record_intents(commands, at, actor)
-        self.reached("telemetry and orders read, guard, intents stored")
-        return known
+    def record_claimed_intents(
+        self, commands: pl.DataFrame, batch: pl.DataFrame, at: datetime, actor: str
+    ) -> pl.DataFrame:
+        refused = super().record_claimed_intents(commands, batch, at, actor)
+        self.reached("the past closed, telemetry and orders read, guard, intents and claims stored")
+        return refused
 
     def record_events(self, batch: pl.DataFrame) -> pl.DataFrame:
         refused = super().record_events(batch)
         state = pl.col("state").cast(pl.String)
-        if not batch.filter(state == State.SENT.value).is_empty():
-            self.reached("the past closed, read and guarded again, claims stored")
         if not batch.filter(state == State.ACKED.value).is_empty():
             self.acked_at = Took(time.perf_counter(), time.process_time())
         verified = batch.filter(state == State.VERIFIED.value)["command_id"]

@@ -303,6 +303,10 @@ class Doomed(Ledger):
         with self._dying("intents"):
             return super().record_intents(commands, at, actor)
 
+    def record_claimed_intents(self, commands, batch, at, actor):
+        with self._dying("intents"):
+            return super().record_claimed_intents(commands, batch, at, actor)
+
     def record_events(self, batch):
         with self._dying(batch["state"].cast(pl.String)[0]):
             return super().record_events(batch)

@@ -56,6 +56,38 @@ def test_a_send_is_claimed_by_one_run_only(ledger):
     assert ledger.record_events(event(State.SENT)).height == COMMANDS.height
 
 
+def test_invariant_05_intents_and_their_claims_are_stored_together(ledger):
+    claims = event(State.SENT, COMMANDS.tail(2), fence=7)
+    assert ledger.record_claimed_intents(COMMANDS, claims, BEFORE, "run").is_empty()
+    assert ledger.states(START)["state"].to_list() == ["PLANNED", "SENT", "SENT"]
+    assert ledger.history("mqtt-0", START)["state"].to_list() == ["PLANNED", "SENT"]
+
+
+def test_invariant_05_of_a_failed_claim_no_intent_is_left_behind(ledger):
+    twice = pl.concat([event(State.SENT), event(State.REJECTED)])
+    with pytest.raises(dy.exc.ValidationError):
+        ledger.record_claimed_intents(COMMANDS, twice, BEFORE, "run")
+    assert ledger.states(START).is_empty()
+
+
+def test_a_known_command_is_not_claimed_with_its_intent_again(ledger):
+    ledger.record_intents(COMMANDS.head(1), BEFORE, "first")
+    refused = ledger.record_claimed_intents(COMMANDS, event(State.SENT), BEFORE, "second")
+    assert refused.select("command_id", "refusal").rows() == [
+        (COMMANDS["command_id"][0], "the ledger had the command already")
+    ]
+    assert ledger.states(START)["state"].to_list() == ["PLANNED", "SENT", "SENT"]
+
+
+def test_invariant_04_an_older_plans_intent_is_not_claimed_as_it_is_stored(ledger):
+    newer = due(DEVICES, plan=PlanRef("plan-2", 2)).commands
+    ledger.record_intents(newer.head(1), BEFORE, "run-2")
+    refused = ledger.record_claimed_intents(COMMANDS, event(State.SENT), BEFORE, "run-1")
+    assert refused["command_id"].to_list() == [COMMANDS["command_id"][0]]
+    states = ledger.states(START).filter(pl.col("plan_version") == 1)
+    assert states["state"].to_list() == ["REJECTED", "SENT", "SENT"]
+
+
 def test_invariant_04_an_older_plans_intent_is_rejected_as_it_is_stored(ledger):
     newer = due(DEVICES, plan=PlanRef("plan-2", 2)).commands
     ledger.record_intents(newer.head(1), BEFORE, "run-2")
@@ -205,12 +237,6 @@ def test_invariant_19_the_history_tells_who_why_old_requested_sent_acknowledged_
     assert set(history["at"]) == {BEFORE}
     assert ledger.states(START)["offered_kw"].to_list() == [2.5] * COMMANDS.height
     assert ledger.history("modbus-0", START + timedelta(minutes=20)).is_empty()
-
-
-def test_open_commands_are_those_without_an_end(ledger):
-    ledger.record_intents(COMMANDS, BEFORE, "run")
-    ledger.record_events(event(State.REJECTED, COMMANDS.head(1)))
-    assert ledger.open_commands(START)["device_id"].to_list() == ["modbus-0", "mqtt-0"]
 
 
 def test_overdue_are_open_commands_of_intervals_that_are_over(ledger):

@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 import polars as pl
@@ -23,6 +24,9 @@ from vpp_pipeline.dispatch.commands import PlanRef
 from vpp_pipeline.dispatch.ledger import Ledger, events
 from vpp_pipeline.dispatch.lifecycle import FINAL, PROVEN_BY_READ_BACK, TRANSITIONS, State
 from vpp_pipeline.warehouse.store import Warehouse
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 DEVICES = plant(1).head(2)
@@ -69,6 +73,26 @@ class LedgerMachine(RuleBasedStateMachine):
         told = self.ledger.record_intents(COMMANDS[version], BEFORE, run)
         assert set(told["command_id"]) == known & set(COMMANDS[version]["command_id"])
 
+    @rule(version=st.sampled_from(VERSIONS), names=SOME, run=RUNS)
+    def begin(self, version: int, names: set[str], run: str) -> None:
+        before, last_fence = self.states(), self.last_fences()
+        batch = COMMANDS[version].filter(pl.col("device_id").is_in(list(names)))
+        claims = events(batch, State.SENT, BEFORE, run, fence=self.fence[run])
+        refused = self.ledger.record_claimed_intents(COMMANDS[version], claims, BEFORE, run)
+        after = self.states()
+        for id_, device_id in COMMANDS[version].select("command_id", "device_id").iter_rows():
+            fenced = self.fence[run] < last_fence.get(device_id, 0)
+            if id_ in before:
+                assert after[id_] == before[id_]
+            elif version == 1 and device_id in self.newer(before):
+                assert after[id_] == State.REJECTED
+            elif device_id not in names or fenced:
+                assert after[id_] == State.PLANNED
+            else:
+                assert after[id_] == State.SENT
+                continue
+            assert (id_ in refused["command_id"]) == (device_id in names)
+
     @rule(
         version=st.sampled_from(VERSIONS),
         names=SOME,
@@ -102,9 +126,7 @@ class LedgerMachine(RuleBasedStateMachine):
             events(batch, state, START, run, read_back=raw, fence=fence)
         )
         after = self.states()
-        newer = {name for name in NAMES if any(id_.startswith(f"{name}.v2.") for id_ in before)}
-        claims = self.seen.filter(pl.col("state") == "SENT").group_by("device_id")
-        fences = dict(claims.agg(pl.col("fence").max().fill_null(0)).rows())
+        newer, fences = self.newer(before), self.last_fences()
         for id_, device_id in batch.select("command_id", "device_id").iter_rows():
             was = before.get(id_)
             legal = was is not None and state in TRANSITIONS[State(was)]
@@ -121,6 +143,14 @@ class LedgerMachine(RuleBasedStateMachine):
                 assert after[id_] == state
                 continue
             assert id_ in refused["command_id"]
+
+    def newer(self, known: Mapping[str, str]) -> set[str]:
+        """Return the devices of which the newer plan's command is known."""
+        return {name for name in NAMES if any(id_.startswith(f"{name}.v2.") for id_ in known)}
+
+    def last_fences(self) -> dict[str, int]:
+        claims = self.seen.filter(pl.col("state") == "SENT").group_by("device_id")
+        return dict(claims.agg(pl.col("fence").max().fill_null(0)).rows())
 
     def rows(self) -> pl.DataFrame:
         with duckdb.connect(self.home / "vpp.duckdb", read_only=True) as session:

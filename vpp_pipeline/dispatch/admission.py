@@ -20,7 +20,7 @@ def refusal(drivers: Collection[str], ramp_kw_per_min: float | None) -> pl.Expr:
     """Return why a guarded command may not be sent, in words with the remedy; null where it may.
 
     The rows have `protocol` and `writable` (null without an address), `left_over` (its start is
-    later than the ramp has room for), and the guard's `refused` and `note`.
+    later than the ramp has room for), and the guard's `refused` and `guard_reason`.
     """
     return (
         pl.when(pl.col("protocol").is_null())
@@ -30,7 +30,7 @@ def refusal(drivers: Collection[str], ramp_kw_per_min: float | None) -> pl.Expr:
         .when(~pl.col("protocol").is_in(list(drivers)))
         .then(pl.format("no driver for {}: give the push one", "protocol"))
         .when("refused")
-        .then("note")
+        .then("guard_reason")
         .when("left_over")
         .then(
             pl.lit(

@@ -94,25 +94,47 @@ class Exchange:
         seen. `fence` is the token of the lease that the sender holds; the ledger refuses a claim
         under an older one.
         """
-        judged = await self._judged(rows)
-        told = {"authority": pl.col("authority"), "order_id": pl.col("order_id")}
-        await self.record(
-            judged.filter(pl.col("refusal").is_not_null()),
-            State.REJECTED,
-            detail=pl.col("refusal"),
-            **told,
+        wish = rows.with_columns(
+            setpoint_kw="planned_kw"
+        )  # an override of the last send may be over
+        guarded, telemetry = await self.guarded(wish)
+        told = rows.select("command_id", "protocol", "writable", "has_failsafe", "left_over")
+        offers = guarded.join(told, on="command_id", maintain_order="left")
+        await self._send(offers, telemetry, fence, self._with.ledger.record_events)
+
+    async def begin(
+        self,
+        intents: pl.DataFrame,
+        offers: pl.DataFrame,
+        telemetry: pl.DataFrame,
+        fence: int | None,
+    ) -> None:
+        """Store intents, and send those that may go at once as `send` does, claimed with them.
+
+        `offers` are these, as the guard has just judged them on this telemetry: wired, with
+        `left_over`.
+        """
+        ledger, actor = self._with.ledger, self._with.actor
+        await self._send(
+            offers,
+            telemetry,
+            fence,
+            lambda claims: ledger.record_claimed_intents(intents, claims, self.clock.now(), actor),
         )
-        admitted = judged.filter(pl.col("refusal").is_null())
+
+    async def _send(
+        self,
+        guarded: pl.DataFrame,
+        telemetry: pl.DataFrame,
+        fence: int | None,
+        store: Callable[[pl.DataFrame], pl.DataFrame],
+    ) -> None:
+        """Claim what the guard let through, by `store`, and send what that did not refuse."""
+        offers = self._offered(guarded, telemetry)
+        admitted = offers.filter(pl.col("refusal").is_null())
         await self._hold(admitted.filter(~pl.col("has_failsafe")))
-        refused = await self.record(
-            admitted,
-            State.SENT,
-            detail=pl.col("note"),
-            requested_kw=pl.col("offered_kw"),
-            old_kw=pl.col("old_kw"),
-            fence=pl.lit(fence, pl.Int64),
-            **told,
-        )
+        claims = _claims(offers, self.clock.now(), self._with.actor, fence)
+        refused = await asyncio.to_thread(store, claims)
         claimed = admitted.join(refused, on="command_id", how="anti", maintain_order="left")
         now, timeout_s = self.clock.now(), self._timeout_s()
 
@@ -182,36 +204,17 @@ class Exchange:
             fence=pl.col("fence"),
         )
 
-    async def _judged(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Add the guard's `offered_kw` and `note`, `authority`, `order_id`, `old_kw`, `refusal`."""
-        wish = rows.with_columns(
-            setpoint_kw="planned_kw"
-        )  # an override of the last send may be over
-        guarded, telemetry = await self.guarded(wish)
+    def _offered(self, guarded: pl.DataFrame, telemetry: pl.DataFrame) -> pl.DataFrame:
+        """Add `offered_kw`, `old_kw` and `refusal`: what is sent, after what, or why it is not."""
         before = (
             telemetry.drop_nulls(["device_id", "measured_at"])
             .sort("measured_at")
             .unique("device_id", keep="last")
             .select("device_id", old_kw="setpoint_kw")
         )
-        return (
-            rows.drop("offered_kw", "authority", "order_id")
-            .join(
-                guarded.select(
-                    "command_id",
-                    "refused",
-                    "authority",
-                    "order_id",
-                    offered_kw="setpoint_kw",
-                    note="guard_reason",
-                ),
-                on="command_id",
-                maintain_order="left",
-            )
-            .join(before, on="device_id", how="left", maintain_order="left")
-            .with_columns(
-                refusal=refusal(self._with.drivers, self._with.settings.spread.ramp_kw_per_min)
-            )
+        return guarded.join(before, on="device_id", how="left", maintain_order="left").with_columns(
+            offered_kw="setpoint_kw",
+            refusal=refusal(self._with.drivers, self._with.settings.spread.ramp_kw_per_min),
         )
 
     async def _hold(self, rows: pl.DataFrame) -> None:
@@ -223,6 +226,23 @@ class Exchange:
     def _timeout_s(self) -> float:
         left_s = (self.end - self.clock.now()).total_seconds() / self.clock.rate
         return max(0.0, min(self._with.settings.timeout_s, left_s))
+
+
+def _claims(offers: pl.DataFrame, at: datetime, actor: str, fence: int | None) -> pl.DataFrame:
+    """Return an event an offer: SENT where it is admitted, else REJECTED and why."""
+    admitted = pl.col("refusal").is_null()
+    return events(
+        offers,
+        pl.when(admitted).then(pl.lit(State.SENT.value)).otherwise(pl.lit(State.REJECTED.value)),
+        at,
+        actor,
+        detail=pl.coalesce("refusal", "guard_reason"),
+        authority=pl.col("authority"),
+        order_id=pl.col("order_id"),
+        requested_kw=pl.when(admitted).then("offered_kw"),
+        old_kw=pl.when(admitted).then("old_kw"),
+        fence=pl.when(admitted).then(pl.lit(fence, pl.Int64)),
+    )
 
 
 def _untimed(rows: pl.DataFrame, seen: Mapping[str, ReadBack | Unreachable]) -> pl.DataFrame:

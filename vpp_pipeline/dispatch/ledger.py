@@ -34,6 +34,8 @@ _REACH = timedelta(hours=36)  # no event is further from its command's intent
 
 _SUPERSEDED = pl.format("superseded by plan version {}", "newest")
 
+_KNOWN_BEFORE = "the ledger had the command already"
+
 
 class Ledger:
     """The dispatch ledger in the warehouse. Each call is one transaction, durable on return."""
@@ -51,19 +53,25 @@ class Ledger:
         """
         intents = whole_intents(commands)
         with self._warehouse.write() as connection:
-            known = connection.frame(
-                "dispatch_known_commands",
-                frames={"named": intents.select("command_id", "interval_start")},
-            )
-            new = intents.join(known, on="command_id", how="anti", maintain_order="left")
-            stored = new.with_columns(pl.col("kind").cast(pl.String), created_at=pl.lit(at))
-            connection.append("commands", stored)
-            _append(connection, whole_events(events(new, State.PLANNED, at, actor)))
-            superseded = connection.frame("dispatch_superseded", frames={"named": new})
-            if not superseded.is_empty():
-                rejected = events(superseded, State.REJECTED, at, actor, detail=_SUPERSEDED)
-                _append(connection, whole_events(rejected))
-        return intents.join(known, on="command_id", how="semi", maintain_order="left")
+            new = _intend(connection, intents, at, actor)
+        return intents.join(new, on="command_id", how="anti", maintain_order="left")
+
+    def record_claimed_intents(
+        self, commands: pl.DataFrame, batch: pl.DataFrame, at: datetime, actor: str
+    ) -> pl.DataFrame:
+        """Do as `record_intents` and `record_events` in one transaction; return the refused events.
+
+        Events of a command that the ledger had already are refused: another run has it.
+        """
+        intents, rows = whole_intents(commands), _rows(batch)
+        with self._warehouse.write() as connection:
+            new = _intend(connection, intents, at, actor)
+            ours = rows.join(new, on="command_id", how="semi", maintain_order="left")
+            refused = _tell(connection, ours, new)
+        theirs = rows.join(new, on="command_id", how="anti", maintain_order="left")
+        return pl.concat(
+            [refused, theirs.with_columns(refusal=pl.lit(_KNOWN_BEFORE))], how="diagonal"
+        )
 
     def record_events(self, batch: pl.DataFrame) -> pl.DataFrame:
         """Append `batch` (columns of `Events`); return the rows that were refused, and why.
@@ -74,27 +82,14 @@ class Ledger:
         read-back proves, without it; and a claim (SENT) under an older lease than one of the
         device's others. A claim for which a newer plan has a command is REJECTED instead.
         """
-        rows = whole_events(batch).with_columns(pl.col("state").cast(pl.String))
-        since = rows.select(pl.col("at").min() - _REACH).item()
+        rows = _rows(batch)
         with self._warehouse.write() as connection:
             known = connection.frame(
-                "dispatch_last_states", frames={"named": rows.select("command_id")}, since=since
+                "dispatch_last_states",
+                frames={"named": rows.select("command_id")},
+                since=_earliest(rows),
             )
-            claims = rows.filter(pl.col("state") == State.SENT.value).select("command_id")
-            rivals = (
-                _NO_RIVALS
-                if claims.is_empty()
-                else connection.frame("dispatch_claims", frames={"named": claims}, since=since)
-            )
-            judged = _judged(rows, known, rivals)
-            accepted = judged.filter(pl.col("refusal").is_null())
-            _append(connection, accepted.select(Events.column_names()))
-            superseded = judged.filter("superseded")
-            for_a_newer = superseded.with_columns(
-                state=pl.lit(State.REJECTED.value), detail=pl.col("refusal")
-            )
-            _append(connection, for_a_newer.select(Events.column_names()))
-        return judged.filter(pl.col("refusal").is_not_null()).drop("superseded")
+            return _tell(connection, rows, known)
 
     def states(self, interval_start: datetime) -> pl.DataFrame:
         """Return the interval's commands with `state`, `state_at`, `detail` and `offered_kw`.
@@ -113,10 +108,6 @@ class Ledger:
         """Return a plan version above that of every plan and command."""
         with self._warehouse.read() as connection:
             return int(connection.frame("dispatch_next_version")["plan_version"][0])
-
-    def open_commands(self, interval_start: datetime) -> pl.DataFrame:
-        """Return those of `states` that are in no final state."""
-        return self.states(interval_start).filter(~pl.col("state").is_in(list(FINAL)))
 
     def standing(self, interval_start: datetime, plan_version: int) -> pl.DataFrame:
         """Return, a row a device, the newest set-point others than this plan's were sent.
@@ -165,6 +156,61 @@ def events(
             for name, value in told.items()
         },
     )
+
+
+def _rows(batch: pl.DataFrame) -> pl.DataFrame:
+    return whole_events(batch).with_columns(pl.col("state").cast(pl.String))
+
+
+def _intend(
+    connection: Connection, intents: pl.DataFrame, at: datetime, actor: str
+) -> pl.DataFrame:
+    """Store `Intents` as `record_intents` tells; return the new ones, and their state as `before`."""
+    known = connection.frame(
+        "dispatch_known_commands",
+        frames={"named": intents.select("command_id", "interval_start")},
+    )
+    new = intents.join(known, on="command_id", how="anti", maintain_order="left")
+    stored = new.with_columns(pl.col("kind").cast(pl.String), created_at=pl.lit(at))
+    connection.append("commands", stored)
+    _append(connection, whole_events(events(new, State.PLANNED, at, actor)))
+    superseded = connection.frame("dispatch_superseded", frames={"named": new})
+    if not superseded.is_empty():
+        rejected = events(superseded, State.REJECTED, at, actor, detail=_SUPERSEDED)
+        _append(connection, whole_events(rejected))
+    is_older = pl.col("command_id").is_in(superseded["command_id"].implode())
+    before = (
+        pl.when(is_older).then(pl.lit(State.REJECTED.value)).otherwise(pl.lit(State.PLANNED.value))
+    )
+    return new.select("command_id", before=before)
+
+
+def _tell(connection: Connection, rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+    """Append events as `record_events` tells; return those refused.
+
+    `known` has each command's last state as `before`.
+    """
+    claims = rows.filter(pl.col("state") == State.SENT.value).select("command_id")
+    rivals = (
+        _NO_RIVALS
+        if claims.is_empty()
+        else connection.frame("dispatch_claims", frames={"named": claims}, since=_earliest(rows))
+    )
+    judged = _judged(rows, known, rivals)
+    accepted = judged.filter(pl.col("refusal").is_null())
+    _append(connection, accepted.select(Events.column_names()))
+    superseded = judged.filter("superseded")
+    for_a_newer = superseded.with_columns(
+        state=pl.lit(State.REJECTED.value), detail=pl.col("refusal")
+    )
+    _append(connection, for_a_newer.select(Events.column_names()))
+    return judged.filter(pl.col("refusal").is_not_null()).drop("superseded")
+
+
+def _earliest(rows: pl.DataFrame) -> datetime | None:
+    """Return when the commands of such events were stored at the earliest; none of no events."""
+    earliest: datetime | None = rows.select(pl.col("at").min() - _REACH).item()
+    return earliest
 
 
 def _judged(rows: pl.DataFrame, known: pl.DataFrame, rivals: pl.DataFrame) -> pl.DataFrame:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from vpp_pipeline.devices.leases import LeaseHeld
 from vpp_pipeline.dispatch.exchange import Exchange
 from vpp_pipeline.dispatch.judgement import judge
 from vpp_pipeline.dispatch.lifecycle import FINAL, SENDABLE, State
@@ -78,26 +79,35 @@ class _Push:
         self._end = self._exchange.end
         self._earliest = max(interval_start, self._clock.now())
         self._fence: int | None = None  # the token of our turn, once it has come
-        self._known: pl.DataFrame | None = None  # our commands' states, until the next write
+        self._known: pl.DataFrame | None = None  # the interval's commands, until the next write
 
     async def run(self) -> PushReport:
-        await self._store_intents()
-        await self._close_the_past()
         turn = f"push-{self._start:%H%M}"  # few files, whose tokens grow from day to day
-        async with await self._with.leases.acquire(turn, self._settings.turn_s) as lease:
+        try:
+            lease = await self._with.leases.acquire(turn, 0.0)
+        except LeaseHeld:  # by a push that is to see that ours are newer, and make way
+            await self._store_intents()
+            await self._close_the_past()
+            lease = await self._with.leases.acquire(turn, self._settings.turn_s)
+        async with lease:
             return await self._bring(lease.token)
 
     async def _bring(self, fence: int) -> PushReport:
         """Send what is open and verify it, under the lease whose token is `fence`."""
-        self._fence = fence
+        self._fence, self._known = fence, None
+        await self._close_the_past()
         await self._doubt_the_dead()
-        await self._offer(_CAN_WAIT)
-        if self._clock.now() < self._start:
+        is_early = self._clock.now() < self._start
+        first = _CAN_WAIT if is_early else pl.lit(value=True)
+        await self._offer(first)
+        await self._begin(first)
+        if is_early:
             await self._sleep_until(self._start)
+            await self._offer(~_CAN_WAIT)
         await self._start_in_waves()
         for round_ in range(self._settings.rounds):
             await self._offer(pl.lit(value=True))
-            if await self._is_done():
+            if await self._is_done() or self._clock.now() >= self._end:
                 break
             pause_s = self._settings.settle_s * 2**round_ * self._clock.rate
             await self._sleep_until(self._clock.now() + timedelta(seconds=pause_s))
@@ -114,29 +124,46 @@ class _Push:
         )
 
     async def _store_intents(self) -> None:
-        guarded, telemetry = await self._exchange.guarded(self._due.commands)
+        intents, _ = await self._intents(self._due.commands)
+        await asyncio.to_thread(
+            self._ledger.record_intents, intents, self._clock.now(), self._with.actor
+        )
+
+    async def _begin(self, to: pl.Expr) -> None:
+        """Store the intents that are not in the ledger yet, and send to these what may go now."""
+        new = self._due.commands.join(
+            await self._states(), on="command_id", how="anti", maintain_order="left"
+        )
+        if new.is_empty():
+            return
+        intents, telemetry = await self._intents(new)
+        offers = intents.with_columns(left_over=self._is_left_over()).filter(
+            to, self._in_time(self._clock.now())
+        )
+        self._known = None
+        await self._exchange.begin(intents, offers, telemetry, self._fence)
+
+    async def _intents(self, commands: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return commands as the guard lets them through, wired, with their starts, and the
+        telemetry that it saw.
+        """
+        guarded, telemetry = await self._exchange.guarded(commands)
         wired = self._exchange.wired(guarded).with_columns(
             steps_kw(guarded, self._devices, telemetry),
             urgent=pl.col("order_id").is_not_null(),
             waits=_CAN_WAIT,
         )
         to_step = wired.with_columns(step_kw=pl.when("refused").then(0.0).otherwise("step_kw"))
-        await asyncio.to_thread(
-            self._ledger.record_intents,
-            spread(to_step, self._earliest, self._settings.spread),
-            self._clock.now(),
-            self._with.actor,
-        )
+        return spread(to_step, self._earliest, self._settings.spread), telemetry
 
     async def _close_the_past(self) -> None:
         """Close what is over or superseded."""
         await self._expire()
-        opened = await asyncio.to_thread(self._ledger.open_commands, self._start)
-        older = opened.filter(pl.col("plan_version") < self._plan.plan_version).join(
-            self._due.commands, on="device_id", how="semi"
+        older = (await self._of_interval()).filter(
+            ~pl.col("state").is_in(list(FINAL)), pl.col("plan_version") < self._plan.plan_version
         )
         await self._record(
-            older,
+            older.join(self._due.commands, on="device_id", how="semi"),
             pl.when(pl.col("state").is_in([State.PLANNED, State.FAILED]))
             .then(pl.lit(State.REJECTED.value))
             .otherwise(pl.lit(State.OVERRIDDEN.value)),
@@ -145,7 +172,6 @@ class _Push:
 
     async def _doubt_the_dead(self) -> None:
         """Doubt what an earlier push was about to send when it ended."""
-        self._known = None
         await self._record(
             (await self._states()).filter(pl.col("state") == State.SENT),
             State.UNKNOWN,
@@ -166,7 +192,6 @@ class _Push:
 
     async def _start_in_waves(self) -> None:
         """Send to those who can't wait by themselves when their moment has come, and look."""
-        await self._offer(~_CAN_WAIT)
         while not (later := await self._later()).is_empty():
             next_ = later.filter(~_CAN_WAIT).select(pl.col("valid_from").min()).item()
             await self._sleep_until(next_ or later.select(pl.col("valid_from").max()).item())
@@ -186,11 +211,10 @@ class _Push:
         now = self._clock.now()
         if now >= self._end:
             return
-        in_time = _CAN_WAIT | (pl.col("valid_from") <= now) | pl.col("left_over")
         rows = (
             self._exchange.wired(await self._states())
             .with_columns(left_over=self._is_left_over())
-            .filter(to, in_time, pl.col("state").is_in(list(SENDABLE)))
+            .filter(to, self._in_time(now), pl.col("state").is_in(list(SENDABLE)))
         )
         if not rows.is_empty():
             self._known = None
@@ -219,6 +243,9 @@ class _Push:
 
         await self._exchange.read_back(rows, take)
 
+    def _in_time(self, now: datetime) -> pl.Expr:
+        return (now < self._end) & (_CAN_WAIT | (pl.col("valid_from") <= now) | pl.col("left_over"))
+
     def _is_left_over(self) -> pl.Expr:
         return pl.col("valid_from") > self._earliest + LATEST
 
@@ -230,11 +257,14 @@ class _Push:
             await self._exchange.record(rows, state, **told)
 
     async def _states(self) -> pl.DataFrame:
+        return (await self._of_interval()).join(
+            self._due.commands, on="command_id", how="semi", maintain_order="left"
+        )
+
+    async def _of_interval(self) -> pl.DataFrame:
+        """Return the states of all the interval's commands, others' too."""
         if self._known is None:
-            states = await asyncio.to_thread(self._ledger.states, self._start)
-            self._known = states.join(
-                self._due.commands, on="command_id", how="semi", maintain_order="left"
-            )
+            self._known = await asyncio.to_thread(self._ledger.states, self._start)
         return self._known
 
     async def _sleep_until(self, moment: datetime) -> None:
