@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import polars as pl
 import pytest
 from click.testing import CliRunner
 from watchdog_plant import write_plant
 
 from vpp_pipeline.cli import main
+from vpp_pipeline.delivery_day import STEP, floor_interval
+from vpp_pipeline.dispatch.group import GroupTarget, overrides
 from vpp_pipeline.dispatch.heartbeat import Heartbeat
 from vpp_pipeline.dispatch.holds import Holds
 from vpp_pipeline.dispatch.order_book import OrderBook
@@ -102,6 +105,28 @@ def test_orders_in_force_are_shown_with_who_why_and_until_when(settings, vpp):
     assert "see `vpp orders`" in again.stderr
     stop_id = given(settings)[0].order_id
     assert "vpp resume site:borgo" in vpp("cancel", stop_id, "--why", "x").stderr
+
+
+def test_the_shares_of_a_groups_target_are_shown_as_one_and_end_as_one(settings, vpp):
+    now = settings.clock().now()
+    target = GroupTarget("group-1", "site:alba", -2.0, now + timedelta(hours=1), "kim", "peak")
+    begins = pl.Series([floor_interval(now) + step * STEP for step in range(2)])
+    shares = pl.DataFrame(
+        {"device_id": ["alba-battery"] * 2 + ["alba-pv"] * 2, "order_kw": [-3.0, -2.5, 1.0, 2.0]},
+    ).with_columns(interval_start=pl.concat([begins, begins]))
+    OrderBook(settings.order_dir).give(*overrides(shares, target, now, 0))
+    vpp("override", "borgo-battery", "--power-kw", "1", "--for", "2h", "--why", "trial")
+
+    shown = vpp("orders").output.splitlines()
+    assert [line.split()[0] for line in shown[:2]] == ["group-1", given(settings)[-1].order_id]
+    assert "2 devices" in shown[0]
+    assert "site:alba to -2 kW: peak" in shown[0]
+
+    ended = vpp("cancel", "group-1", "--why", "over")
+    assert ended.exit_code == 0
+    assert "cancelled: group-1, 4 shares (site:alba to -2 kW: peak)" in ended.output
+    assert "group-1" not in vpp("orders").output
+    assert "+1 kW" in vpp("orders").output
 
 
 def test_a_running_watchdog_is_shown_and_so_is_what_it_can_not_do(settings, vpp):

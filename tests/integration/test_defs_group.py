@@ -17,7 +17,13 @@ from vpp_pipeline.cli import main
 from vpp_pipeline.collector import Collector
 from vpp_pipeline.delivery_day import STEP, bounds
 from vpp_pipeline.devices.protocol import CommandResult, Outcome
-from vpp_pipeline.dispatch.group import GroupReport, GroupTarget, dispatch_group, preview
+from vpp_pipeline.dispatch.group import (
+    GroupReport,
+    GroupTarget,
+    cancelled,
+    dispatch_group,
+    preview,
+)
 from vpp_pipeline.dispatch.order_book import OrderBook
 from vpp_pipeline.planning.outlook import outlook, rest_of_day
 from vpp_pipeline.settings import MARKET_TZ
@@ -143,12 +149,10 @@ def test_invariant_08_the_sensor_brings_the_devices_back_to_the_plan_after_a_can
     plant, _ = running
     settings = plant.runtime.settings
     book = OrderBook(settings.order_dir)
-    now = plant.clock.now()
-    ended = {order.cancels for order in book.read()}
-    for order in book.read():
-        if order.kind == "override" and order.order_id not in ended:
-            given = {"order_id": f"{order.order_id}-off", "kind": "cancel", "given_at": now}
-            book.give(replace_order(order, **given, cancels=order.order_id, power_kw=None))
+    devices = plant.runtime.devices(plant.clock.now())["device_id"].to_list()
+    for key in {order.target for order in book.read()} - {None}:
+        target = target_of(plant, key, 0.0)
+        book.give(*cancelled(book.read(), devices, target, plant.clock.now()))
     (result,) = plant.daemon.ask("due_recheck")
     assert result.success, failure_of(result)
     newest = plant.rows("commands").sort("plan_version").group_by("device_id").last()
@@ -187,8 +191,3 @@ def test_the_command_line_shows_what_each_device_would_do(running, monkeypatch, 
     assert "alba-battery  share" in shown.output
     assert "alba-load  takes no part: not controllable" in shown.output
     assert "borgo" not in shown.output
-
-
-def replace_order(order, **changes):
-    fields = order.model_dump() | {"valid_from": changes["given_at"], "valid_until": None}
-    return type(order)(**(fields | changes))

@@ -70,7 +70,7 @@ def test_only_the_orders_of_the_target_are_taken_back_and_once():
     now = START + timedelta(minutes=1)
     own = overrides(shares(2.0), TARGET, now, 0)
     foreign = [
-        Order(**{**own[0].model_dump(), "order_id": "another", "scope": "device:battery"}),
+        Order(**{**own[0].model_dump(), "order_id": "another", "target": None}),
         *overrides(shares(2.0, device_id="chp"), TARGET, now, 1),
     ]
     ended = cancelled([*own, *foreign], ["battery"], TARGET, now)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import click
+from pydantic import ValidationError
 
 from vpp_pipeline import event_loop
 from vpp_pipeline.cli import ordering
@@ -50,8 +51,8 @@ def dispatch(
 ) -> None:
     """Have GROUP (a group, tag:TAG, site:SITE or fleet) sum to KW, shared out at least wear.
 
-    Positive injects. The shares are overrides in the order book: they end by themselves, and
-    `vpp orders` shows them. Exit code 1 says that less than the target was accepted.
+    Positive injects. The shares are overrides in the order book: they end by themselves,
+    `vpp orders` shows them as one, and `vpp cancel` ends them. Exit code 1 says that less than the target was accepted.
     """
     runtime = ordering.plant_at(home)
     now = runtime.clock.now()
@@ -72,6 +73,8 @@ def dispatch(
             report = preview(known, target, standing, floor_interval(now))
         else:
             report = event_loop.run(_dispatch(runtime, known, target))
+    except ValidationError as error:
+        raise ordering.not_an_order(error) from error
     except (EnvelopeError, LeaseHeld, LookupError, OrderBookDamaged, ProblemError) as error:
         raise click.ClickException(str(error)) from error
     _show(report, sent=not dry_run)
@@ -85,10 +88,10 @@ async def _dispatch(runtime: Runtime, known: Outlook, target: GroupTarget) -> Gr
 
 def _show(report: GroupReport, *, sent: bool) -> None:
     for device_id, share_kw, accepted_kw, state, why in report.devices.iter_rows():
-        accepted = f"accepted {accepted_kw:+.3f} kW  " if sent else ""
-        click.echo(f"{device_id}  share {share_kw:+.3f} kW  {accepted}{state}  {why}".rstrip())
+        accepted = f"accepted {accepted_kw:+z.3f} kW  " if sent else ""
+        click.echo(f"{device_id}  share {share_kw:+z.3f} kW  {accepted}{state}  {why}".rstrip())
     for device_id, why in report.skipped.iter_rows():
         click.echo(f"{device_id}  takes no part: {why}")
-    reach = f"target {report.target_kw:+.3f} kW, within reach {report.reachable_kw:+.3f} kW"
-    outcome = f"accepted {report.accepted_kw:+.3f} kW, shortfall {report.shortfall_kw:+.3f} kW"
+    reach = f"target {report.target_kw:+z.3f} kW, within reach {report.reachable_kw:+z.3f} kW"
+    outcome = f"accepted {report.accepted_kw:+z.3f} kW, shortfall {report.shortfall_kw:+z.3f} kW"
     click.echo(f"{reach}, {outcome}" if sent else reach)

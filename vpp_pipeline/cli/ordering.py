@@ -148,15 +148,20 @@ def ordered(runtime: Runtime, kind: Kind, scope: str, **fields: Any) -> Order:
             **fields,
         )
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(map(str, first["loc"])) or kind
-        raise click.ClickException(f"{field}: {first['msg']}") from error
+        raise not_an_order(error) from error
 
 
-def give(runtime: Runtime, order: Order) -> None:
-    """Put an order in the book. Raises ClickException."""
+def not_an_order(error: ValidationError) -> click.ClickException:
+    """Return what to tell of an order that can't be one."""
+    first = error.errors(include_url=False)[0]
+    field = ".".join(map(str, first["loc"])) or "the order"
+    return click.ClickException(f"{field}: {first['msg']}")
+
+
+def give(runtime: Runtime, *orders: Order) -> None:
+    """Put orders in the book. Raises ClickException."""
     try:
-        OrderBook(runtime.settings.order_dir).give(order)
+        OrderBook(runtime.settings.order_dir).give(*orders)
     except (OSError, OrderBookDamaged) as error:
         raise click.ClickException(
             f"the order was NOT given, {runtime.settings.order_dir} can't be written ({error}): "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta  # noqa: TC003 - click reads the signature
 from pathlib import Path  # noqa: TC003 - click reads the signature
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,11 +15,11 @@ from vpp_pipeline.cli import ordering
 from vpp_pipeline.cli.home import home_option
 from vpp_pipeline.dispatch.heartbeat import Heartbeat
 from vpp_pipeline.dispatch.holds import Holds, HoldsDamaged
-from vpp_pipeline.dispatch.in_force import in_force
+from vpp_pipeline.dispatch.in_force import in_force, orders_frame, targets_as_one
 from vpp_pipeline.dispatch.orders import standing
 
 if TYPE_CHECKING:
-    from vpp_pipeline.dispatch.orders import Order
+    from collections.abc import Mapping
 
 
 @click.command()
@@ -100,27 +100,34 @@ def limit(
         max_kw=export_kw,
     )
     ordering.give(runtime, order)
-    click.echo(f"{order.scope} {_what(order)}: {order.words}")
+    click.echo(f"{order.scope} {_what(order.model_dump())}: {order.words}")
 
 
 @click.command()
-@click.argument("order_id", metavar="ORDER")
+@click.argument("name", metavar="ORDER")
 @home_option
 @ordering.who_option
 @ordering.why_option
-def cancel(order_id: str, home: Path | None, who: str, why: str) -> None:
-    """End a limit or an override before its time; a stop ends by `vpp resume`."""
+def cancel(name: str, home: Path | None, who: str, why: str) -> None:
+    """End a limit or an override before its time; a stop ends by `vpp resume`.
+
+    ORDER is its name in `vpp orders`; that of a group's target ends all its shares.
+    """
     runtime = ordering.plant_at(home)
-    held = {o.order_id: o for o in in_force(ordering.read_book(runtime), runtime.clock.now())}
-    if order_id not in held:
-        raise click.ClickException(f"no order {order_id} is in force: see `vpp orders`")
-    if held[order_id].kind == "stop":
-        raise click.ClickException(f"{order_id} is a stop: `vpp resume {held[order_id].scope}`")
-    scope = held[order_id].scope
-    ordering.give(
-        runtime, ordering.ordered(runtime, "cancel", scope, who=who, why=why, cancels=order_id)
-    )
-    click.echo(f"cancelled: {held[order_id].words}")
+    held = in_force(ordering.read_book(runtime), runtime.clock.now())
+    named = [order for order in held if name in {order.order_id, order.target}]
+    if not named:
+        raise click.ClickException(f"no order {name} is in force: see `vpp orders`")
+    if named[0].kind == "stop":
+        raise click.ClickException(f"{name} is a stop: `vpp resume {named[0].scope}`")
+    ends = [
+        ordering.ordered(runtime, "cancel", order.scope, who=who, why=why, cancels=order.order_id)
+        for order in named
+    ]
+    ordering.give(runtime, *ends)
+    first = named[0]
+    shares = f"{name}, {len(named)} shares ({first.why})"
+    click.echo(f"cancelled: {first.words if name == first.order_id else shares}")
 
 
 @click.command()
@@ -130,13 +137,16 @@ def orders(home: Path | None) -> None:
     runtime = ordering.plant_at(home)
     now = runtime.clock.now()
     book = ordering.read_book(runtime)
-    held = in_force(book, now)
-    rows = [(o.order_id, o.scope, _what(o), _until(o), o.who, o.why) for o in held]
+    held = targets_as_one(orders_frame(in_force(book, now)))
+    rows = [
+        (told["order_id"], told["scope"], _what(told), _until(told), told["who"], told["why"])
+        for told in held.iter_rows(named=True)
+    ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         click.echo("  ".join(cells).rstrip())
-    if not held:
+    if not rows:
         click.echo("no order is in force")
     counts = standing(book, ordering.registered(runtime), now)["authority"].value_counts(sort=True)
     for authority, count in counts.drop_nulls().iter_rows():
@@ -152,21 +162,22 @@ def orders(home: Path | None) -> None:
     click.echo("; ".join(complaints) or "the watchdog runs", err=bool(complaints))
 
 
-def _what(order: Order) -> str:
-    match order.kind:
+def _what(order: Mapping[str, Any]) -> str:
+    match order["kind"]:
         case "stop":
             return "stopped"
         case "override":
-            return f"{order.power_kw:+g} kW"
+            return "shares" if order["target"] else f"{order['power_kw']:+g} kW"
         case _:
+            least_kw, most_kw = order["min_kw"], order["max_kw"]
             bounds = [
-                "" if order.min_kw is None else f"draws at most {-order.min_kw:g} kW",
-                "" if order.max_kw is None else f"injects at most {order.max_kw:g} kW",
+                "" if least_kw is None else f"draws at most {-least_kw:g} kW",
+                "" if most_kw is None else f"injects at most {most_kw:g} kW",
             ]
             return ", ".join(filter(None, bounds)) or "no limit"
 
 
-def _until(order: Order) -> str:
-    if order.valid_until is None:
+def _until(order: Mapping[str, Any]) -> str:
+    if order["valid_until"] is None:
         return "until resumed"
-    return f"until {order.valid_until:%Y-%m-%d %H:%M} UTC"
+    return f"until {order['valid_until']:%Y-%m-%d %H:%M} UTC"

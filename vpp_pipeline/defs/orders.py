@@ -14,7 +14,7 @@ import polars as pl
 from vpp_pipeline.defs.metadata import column_schema, owners, table
 from vpp_pipeline.dispatch.heartbeat import Heartbeat
 from vpp_pipeline.dispatch.holds import Holds, HoldsDamaged
-from vpp_pipeline.dispatch.in_force import Orders, in_force, orders_frame
+from vpp_pipeline.dispatch.in_force import Orders, in_force, orders_frame, targets_as_one
 from vpp_pipeline.dispatch.ledger import Ledger
 from vpp_pipeline.dispatch.order_book import OrderBook, OrderBookDamaged
 from vpp_pipeline.dispatch.orders import Order
@@ -49,7 +49,7 @@ def orders(runtime: dg.ResourceParam[Runtime]) -> dg.MaterializeResult[None]:
         metadata={
             "dagster/row_count": len(given),
             "new": new.height,
-            "in_force": table(orders_frame(in_force(given, now)), rows=50),
+            "in_force": table(targets_as_one(orders_frame(in_force(given, now))), rows=50),
             "devices_under": table(_devices_under(runtime)),
             "held_without_timer": table(_held(runtime), rows=50),
             "releases": table(releases.sort("at", descending=True), rows=50),
@@ -108,13 +108,15 @@ def _given(runtime: Runtime) -> list[Order]:
 
 
 def _devices_under(runtime: Runtime) -> pl.DataFrame:
-    """Return how many devices stand under which authority and order."""
+    """Return how many devices stand under which authority and order, or target of a group."""
     now = runtime.clock.now()
     book = OrderBook(runtime.settings.order_dir)
+    targets = orders_frame(_given(runtime)).select("order_id", "target")
     return (
         book.standing(runtime.devices(now), now)
         .filter(pl.any_horizontal(pl.col(_BINDING).is_not_null()) | pl.col("stopped"))
-        .group_by("authority", "order_id")
+        .join(targets, on="order_id", how="left")
+        .group_by("authority", order_id=pl.coalesce("target", "order_id"))
         .agg(devices=pl.len())
         .sort("authority", "order_id")
     )

@@ -67,8 +67,8 @@ class GroupTarget:
     """What a group is to do: the sum of its devices' power until an instant, and who wants it.
 
     `scope` is `group:<id>`, `tag:<tag>`, `site:<id>` or `fleet`. The power is signed (positive
-    injects) and summed over the devices that can take part, PV and wind as expected. `key` begins
-    the ids of the orders that follow.
+    injects) and summed over the devices that can take part, PV and wind as expected. The orders
+    that follow bear `key` as their target, and begin their ids with it.
     """
 
     key: str
@@ -77,6 +77,11 @@ class GroupTarget:
     until: datetime
     who: str
     why: str
+
+    @property
+    def words(self) -> str:
+        """What is wanted, and why: the reason of each order that follows."""
+        return f"{self.scope} to {self.power_kw:+g} kW: {self.why}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,8 +216,9 @@ def overrides(shares: pl.DataFrame, target: GroupTarget, now: datetime, number: 
             power_kw=order_kw,
             valid_from=begins,
             valid_until=ends,
+            target=target.key,
             who=target.who,
-            why=target.why,
+            why=target.words,
             given_at=now,
         )
         for row, (device_id, order_kw, begins, ends) in enumerate(stretches.iter_rows())
@@ -232,14 +238,11 @@ def cancelled(
             scope=order.scope,
             cancels=order.order_id,
             who=target.who,
-            why=target.why,
+            why=target.words,
             given_at=now,
         )
         for order in orders
-        if order.order_id.startswith(f"{target.key}-")
-        and order.kind == "override"
-        and order.scope in scoped
-        and order.order_id not in ended
+        if order.target == target.key and order.scope in scoped and order.order_id not in ended
     ]
 
 

@@ -1,7 +1,7 @@
-"""Which orders hold now, for people: one row an order.
+"""Which orders hold now, for people.
 
-Belongs here: orders as a list and as a frame. Does not: what stands for each device (`orders`),
-where they are kept (`order_book`).
+Belongs here: orders as a list and as a frame, one row an order or one a target. Does not: what
+stands for each device (`orders`), where they are kept (`order_book`).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Orders(dy.Schema):
     min_kw = dy.Float64(nullable=True)
     max_kw = dy.Float64(nullable=True)
     power_kw = dy.Float64(nullable=True)
+    target = dy.String(nullable=True)  # of which group target it is a share
     cancels = dy.String(nullable=True)
     valid_from = dy.Datetime(**_UTC)
     valid_until = dy.Datetime(nullable=True, **_UTC)  # null: a stop holds until a resume
@@ -60,3 +61,25 @@ def orders_frame(orders: Sequence[Order]) -> pl.DataFrame:
     """Return a row an order, columns `Orders`."""
     schema = Orders.create_empty().schema
     return pl.DataFrame([order.model_dump() for order in orders], schema=schema)
+
+
+def targets_as_one(orders: pl.DataFrame) -> pl.DataFrame:
+    """Return `Orders` with the shares of a group's target in one row, which bears its name.
+
+    Its `scope` tells their devices' number; it begins with the first share, ends with the last,
+    and has no power: each device has its own.
+    """
+    is_share = pl.col("target").is_not_null()
+    devices = pl.format("{} devices", pl.col("scope").n_unique().over("target"))
+    shared = orders.with_columns(
+        order_id=pl.coalesce("target", "order_id"),
+        scope=pl.when(is_share).then(devices).otherwise("scope"),
+        power_kw=pl.when(~is_share).then("power_kw"),
+        valid_from=pl.when(is_share)
+        .then(pl.col("valid_from").min().over("target"))
+        .otherwise("valid_from"),
+        valid_until=pl.when(is_share)
+        .then(pl.col("valid_until").max().over("target"))
+        .otherwise("valid_until"),
+    )
+    return shared.unique("order_id", keep="first", maintain_order=True)

@@ -34,7 +34,7 @@ _FIELDS: dict[Kind, tuple[str, ...]] = {
     "stop": (),
     "resume": (),
     "grid_limit": ("min_kw", "max_kw"),
-    "override": ("power_kw",),
+    "override": ("power_kw", "target"),
     "cancel": ("cancels",),
 }
 _REQUIRED = ("power_kw", "cancels")
@@ -48,6 +48,7 @@ class Order(BaseModel):
     - `grid_limit` bounds the net power of each site in scope (of the device, for a device's
       scope) from `min_kw` <= 0 to `max_kw` >= 0; null is no bound on that side.
     - `override` replaces the plan's set-point of each device in scope (PV and wind: their cap).
+      Those that are shares of a group's `target` bear its name.
     - `cancel` ends the grid limit or override whose `order_id` it `cancels`.
     """
 
@@ -66,12 +67,13 @@ class Order(BaseModel):
     min_kw: Annotated[float, Field(ge=-_MAX_KW, le=0)] | None = None
     max_kw: Annotated[float, Field(ge=0, le=_MAX_KW)] | None = None
     power_kw: Annotated[float, Field(ge=-_MAX_KW, le=_MAX_KW)] | None = None
+    target: _Text | None = None
     cancels: _Text | None = None
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
         own = _FIELDS[self.kind]
-        for field in ("min_kw", "max_kw", "power_kw", "cancels"):
+        for field in ("min_kw", "max_kw", "power_kw", "target", "cancels"):
             value = getattr(self, field)
             if field not in own and value is not None:
                 raise ValueError(f"{field} is {value}: leave it out of a {self.kind}")
