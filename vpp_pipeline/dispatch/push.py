@@ -200,21 +200,23 @@ class _Push:
 
     async def _later(self) -> pl.DataFrame:
         """Return what is still open and begins later, if the ramp has room for it."""
-        return self._exchange.wired(await self._states()).filter(
-            ~pl.col("state").is_in(list(FINAL)),
-            pl.col("valid_from") > self._clock.now(),
-            ~self._is_left_over(),
+        return self._exchange.wired(
+            (await self._states()).filter(
+                ~pl.col("state").is_in(list(FINAL)),
+                pl.col("valid_from") > self._clock.now(),
+                ~self._is_left_over(),
+            )
         )
 
     async def _offer(self, to: pl.Expr) -> None:
         """Send to these what may be sent: nothing that is in doubt, and nothing too early."""
-        now = self._clock.now()
-        if now >= self._end:
+        sendable = (await self._states()).filter(pl.col("state").is_in(list(SENDABLE)))
+        if sendable.is_empty():
             return
         rows = (
-            self._exchange.wired(await self._states())
+            self._exchange.wired(sendable)
             .with_columns(left_over=self._is_left_over())
-            .filter(to, self._in_time(now), pl.col("state").is_in(list(SENDABLE)))
+            .filter(to, self._in_time(self._clock.now()))
         )
         if not rows.is_empty():
             self._known = None
