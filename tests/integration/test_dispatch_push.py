@@ -5,12 +5,14 @@ from datetime import timedelta
 
 import polars as pl
 import pytest
-from dispatch_fakes import BEFORE, PLAN, START, Bench, answering, due, plant
+from dispatch_fakes import BEFORE, PLAN, SETTINGS, START, Bench, answering, due, plant
 
+from vpp_pipeline import event_loop
 from vpp_pipeline.devices.protocol import CommandResult, Outcome, Unreachable
 from vpp_pipeline.dispatch.commands import DueCommands, PlanRef
 from vpp_pipeline.dispatch.dispatcher import PushSettings
 from vpp_pipeline.dispatch.lifecycle import FINAL, State
+from vpp_pipeline.dispatch.push import push
 from vpp_pipeline.dispatch.spread import SpreadSettings
 from vpp_pipeline.warehouse.store import Warehouse
 
@@ -206,6 +208,22 @@ def test_invariant_04_an_older_plan_does_not_follow_a_newer_one(bench):
     report = bench.push()
     assert report.counts == {State.REJECTED: 6}
     assert "superseded by plan version 2" in report.not_verified["why"][0]
+    assert set(bench.applications().values()) == {1}
+
+
+def test_invariant_04_a_plan_that_waits_for_its_turn_is_known_before_it_comes(bench):
+    async def waits():
+        dispatcher = bench.dispatcher(SETTINGS)
+        async with await bench.leases.acquire(f"push-{START:%H%M}", 0.0):
+            waiting = asyncio.create_task(
+                push(dispatcher, PLAN, due(bench.devices), bench.devices, START)
+            )
+            while bench.ledger.states(START).is_empty():  # noqa: ASYNC110 - a file tells nobody
+                await asyncio.sleep(0.01)
+            assert set(bench.ledger.states(START)["state"]) == {"PLANNED"}
+        return await waiting
+
+    assert event_loop.run(waits()).counts == {State.VERIFIED: 6}
     assert set(bench.applications().values()) == {1}
 
 
