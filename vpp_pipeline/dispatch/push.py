@@ -124,30 +124,30 @@ class _Push:
         )
 
     async def _store_intents(self) -> None:
-        intents, _ = await self._intents(self._due.commands)
+        intents, _ = await self._intents()
         await asyncio.to_thread(
             self._ledger.record_intents, intents, self._clock.now(), self._with.actor
         )
 
     async def _begin(self, to: pl.Expr) -> None:
         """Store the intents that are not in the ledger yet, and send to these what may go now."""
-        new = self._due.commands.join(
-            await self._states(), on="command_id", how="anti", maintain_order="left"
-        )
-        if new.is_empty():
+        known = await self._states()
+        if known.height == self._due.commands.height:
             return
-        intents, telemetry = await self._intents(new)
-        offers = intents.with_columns(left_over=self._is_left_over()).filter(
-            to, self._in_time(self._clock.now())
+        intents, telemetry = await self._intents()
+        offers = (
+            intents.join(known, on="command_id", how="anti", maintain_order="left")
+            .with_columns(left_over=self._is_left_over())
+            .filter(to, self._in_time(self._clock.now()))
         )
         self._known = None
         await self._exchange.begin(intents, offers, telemetry, self._fence)
 
-    async def _intents(self, commands: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Return commands as the guard lets them through, wired, with their starts, and the
+    async def _intents(self) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return what is due as the guard lets it through, wired, with each start, and the
         telemetry that it saw.
         """
-        guarded, telemetry = await self._exchange.guarded(commands)
+        guarded, telemetry = await self._exchange.guarded(self._due.commands)
         wired = self._exchange.wired(guarded).with_columns(
             steps_kw(guarded, self._devices, telemetry),
             urgent=pl.col("order_id").is_not_null(),
