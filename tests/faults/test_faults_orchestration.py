@@ -54,8 +54,8 @@ def push_elsewhere(story, what, nth=1):
     ("point", "nth"),
     [
         ("after intents", 1),
-        ("before commit of SENT", 1),
         ("after SENT", 1),
+        ("after SENT", 2),
         ("after send", 1),
         ("after send", 3),
         ("before commit of ACKED", 1),

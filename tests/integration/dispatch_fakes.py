@@ -325,9 +325,9 @@ class Doomed(Ledger):
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-def push_until_killed(directory: Path, point: str, nth: int) -> None:
-    """Push one interval, and die the `nth` time that the push comes to the point."""
-    bench = Bench(directory)
+def push_until_killed(directory: Path, point: str, nth: int, now: datetime) -> None:
+    """Push one interval at `now`, and die the `nth` time that the push comes to the point."""
+    bench = Bench(directory, now)
     doomed = Doomed(Watched(directory / "warehouse"), point, nth)
     bench.ledger = doomed
     for driver in bench.drivers.values():

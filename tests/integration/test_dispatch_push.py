@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import polars as pl
 import pytest
-from dispatch_fakes import BEFORE, PLAN, SETTINGS, START, Bench, answering, due, plant
+from dispatch_fakes import BEFORE, PLAN, SETTINGS, START, Bench, answering, due, healthy, plant
 
 from vpp_pipeline import event_loop
 from vpp_pipeline.devices.protocol import CommandResult, Outcome, Unreachable
@@ -192,6 +192,23 @@ def test_invariant_01_the_guard_looks_again_at_the_boundary(bench):
     assert {c.power_kw for c in http.commanded} == {3.0}
     assert {c.power_kw for c in bench.drivers["modbus"].commanded} == {0.0}
     assert "holds 10.0 kWh" in bench.ledger.history("modbus-0", START)["detail"][1]
+
+
+def test_invariant_01_what_goes_ahead_counts_on_nothing_that_goes_later(bench):
+    is_modbus = pl.col("device_id").str.starts_with("modbus")
+    devices = bench.devices.with_columns(site_export_limit_kw=pl.lit(20.0))
+    dispatcher = replace(
+        bench.dispatcher(SETTINGS),
+        read_states=lambda: healthy(devices, bench.clock.now()).with_columns(
+            power_kw=pl.when(is_modbus).then(8.0).otherwise(0.0)
+        ),
+    )
+    wished = pl.when(is_modbus).then(0.0).otherwise("setpoint_kw")
+    asked = due(devices)
+    commands = asked.commands.with_columns(setpoint_kw=wished, planned_kw=wished)
+    event_loop.run(push(dispatcher, PLAN, replace(asked, commands=commands), devices, START))
+    told = [c.power_kw for name in ("mqtt", "http") for c in bench.drivers[name].commanded]
+    assert told == pytest.approx([1.0] * 4)  # of 20 kW, 16 are there until the boundary
 
 
 def test_invariant_15_a_missing_state_of_charge_refuses_the_command(bench):

@@ -102,24 +102,17 @@ class Exchange:
         offers = guarded.join(told, on="command_id", maintain_order="left")
         await self._send(offers, telemetry, fence, self._with.ledger.record_events)
 
-    async def begin(
-        self,
-        intents: pl.DataFrame,
-        offers: pl.DataFrame,
-        telemetry: pl.DataFrame,
-        fence: int | None,
-    ) -> None:
-        """Store intents, and send those that may go at once as `send` does, claimed with them.
+    async def begin(self, offers: pl.DataFrame, telemetry: pl.DataFrame, fence: int | None) -> None:
+        """Store new intents and send them as `send` does, claimed in the same transaction.
 
-        `offers` are these, as the guard has just judged them on this telemetry: wired, with
-        `left_over`.
+        `offers` are as the guard has just judged them on this telemetry: wired, with `left_over`.
         """
         ledger, actor = self._with.ledger, self._with.actor
         await self._send(
             offers,
             telemetry,
             fence,
-            lambda claims: ledger.record_claimed_intents(intents, claims, self.clock.now(), actor),
+            lambda claims: ledger.record_claimed_intents(offers, claims, self.clock.now(), actor),
         )
 
     async def _send(

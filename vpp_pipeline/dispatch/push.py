@@ -86,7 +86,8 @@ class _Push:
         try:
             lease = await self._with.leases.acquire(turn, 0.0)
         except LeaseHeld:  # by a push that is to see that ours are newer, and make way
-            await self._store_intents()
+            intents, _ = await self._intents()
+            await self._store(intents)
             await self._close_the_past()
             lease = await self._with.leases.acquire(turn, self._settings.turn_s)
         async with lease:
@@ -98,9 +99,7 @@ class _Push:
         await self._close_the_past()
         await self._doubt_the_dead()
         is_early = self._clock.now() < self._start
-        first = _CAN_WAIT if is_early else pl.lit(value=True)
-        await self._offer(first)
-        await self._begin(first)
+        await self._begin(_CAN_WAIT if is_early else pl.lit(value=True))
         if is_early:
             await self._sleep_until(self._start)
             await self._offer(~_CAN_WAIT)
@@ -123,25 +122,29 @@ class _Push:
             self._settings.tolerance,
         )
 
-    async def _store_intents(self) -> None:
-        intents, _ = await self._intents()
+    async def _begin(self, to: pl.Expr) -> None:
+        """Store the intents that are not in the ledger yet, and send to these what may go now.
+
+        Where that is all that is due, and new, one look of the guard and one transaction do for
+        both. Else what goes now is judged without what goes later: until then that does as it did.
+        """
+        known = await self._states()
+        if known.height < self._due.commands.height:
+            intents, telemetry = await self._intents()
+            offers = intents.with_columns(left_over=self._is_left_over()).filter(
+                to, self._in_time(self._clock.now())
+            )
+            self._known = None
+            if known.is_empty() and offers.height == intents.height:
+                await self._exchange.begin(offers, telemetry, self._fence)
+                return
+            await self._store(intents)
+        await self._offer(to)
+
+    async def _store(self, intents: pl.DataFrame) -> None:
         await asyncio.to_thread(
             self._ledger.record_intents, intents, self._clock.now(), self._with.actor
         )
-
-    async def _begin(self, to: pl.Expr) -> None:
-        """Store the intents that are not in the ledger yet, and send to these what may go now."""
-        known = await self._states()
-        if known.height == self._due.commands.height:
-            return
-        intents, telemetry = await self._intents()
-        offers = (
-            intents.join(known, on="command_id", how="anti", maintain_order="left")
-            .with_columns(left_over=self._is_left_over())
-            .filter(to, self._in_time(self._clock.now()))
-        )
-        self._known = None
-        await self._exchange.begin(intents, offers, telemetry, self._fence)
 
     async def _intents(self) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Return what is due as the guard lets it through, wired, with each start, and the
