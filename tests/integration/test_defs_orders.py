@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from defs_plant import failure_of
 
+from vpp_pipeline.defs.orders import nothing_is_held_back
 from vpp_pipeline.devices.protocol import CommandResult, Outcome
 from vpp_pipeline.dispatch.holds import Holds
 from vpp_pipeline.dispatch.order_book import OrderBook
@@ -117,6 +118,16 @@ def test_invariant_03_a_commanded_device_without_a_timer_is_shown_and_warned_of(
         "borgo-battery"
     ]
     assert not checks["nothing_is_held_back"]
+
+
+def test_a_damaged_book_is_told_as_everything_stopped(plant):
+    directory = plant.runtime.settings.order_dir
+    directory.mkdir(exist_ok=True)
+    (directory / "orders.jsonl").write_text("{}\n")
+    found = nothing_is_held_back(plant.runtime)
+    assert not found.passed
+    (row,) = found.metadata["devices_under"].records
+    assert row.data["authority"] == "kill switch"
 
 
 def test_a_damaged_book_fails_the_run_in_words_that_name_the_remedy(plant):

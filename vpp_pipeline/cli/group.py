@@ -52,7 +52,8 @@ def dispatch(
     """Have GROUP (a group, tag:TAG, site:SITE or fleet) sum to KW, shared out at least wear.
 
     Positive injects. The shares are overrides in the order book: they end by themselves,
-    `vpp orders` shows them as one, and `vpp cancel` ends them. Exit code 1 says that less than the target was accepted.
+    `vpp orders` shows them as one, and `vpp cancel` ends them. Exit code 1 says that less than the
+    target was accepted.
     """
     runtime = ordering.plant_at(home)
     now = runtime.clock.now()

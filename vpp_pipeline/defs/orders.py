@@ -111,7 +111,11 @@ def _devices_under(runtime: Runtime) -> pl.DataFrame:
     """Return how many devices stand under which authority and order, or target of a group."""
     now = runtime.clock.now()
     book = OrderBook(runtime.settings.order_dir)
-    targets = orders_frame(_given(runtime)).select("order_id", "target")
+    try:
+        given = book.read()
+    except OrderBookDamaged:
+        given = []  # all devices are stopped then, by none of its orders
+    targets = orders_frame(given).select("order_id", "target")
     return (
         book.standing(runtime.devices(now), now)
         .filter(pl.any_horizontal(pl.col(_BINDING).is_not_null()) | pl.col("stopped"))

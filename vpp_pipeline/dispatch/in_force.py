@@ -69,17 +69,13 @@ def targets_as_one(orders: pl.DataFrame) -> pl.DataFrame:
     Its `scope` tells their devices' number; it begins with the first share, ends with the last,
     and has no power: each device has its own.
     """
+    name = pl.coalesce("target", "order_id")
     is_share = pl.col("target").is_not_null()
-    devices = pl.format("{} devices", pl.col("scope").n_unique().over("target"))
-    shared = orders.with_columns(
-        order_id=pl.coalesce("target", "order_id"),
+    devices = pl.format("{} devices", pl.col("scope").n_unique().over(name))
+    return orders.with_columns(
+        order_id=name,
         scope=pl.when(is_share).then(devices).otherwise("scope"),
         power_kw=pl.when(~is_share).then("power_kw"),
-        valid_from=pl.when(is_share)
-        .then(pl.col("valid_from").min().over("target"))
-        .otherwise("valid_from"),
-        valid_until=pl.when(is_share)
-        .then(pl.col("valid_until").max().over("target"))
-        .otherwise("valid_until"),
-    )
-    return shared.unique("order_id", keep="first", maintain_order=True)
+        valid_from=pl.col("valid_from").min().over(name),
+        valid_until=pl.col("valid_until").max().over(name),
+    ).unique("order_id", keep="first", maintain_order=True)
