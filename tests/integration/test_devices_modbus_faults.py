@@ -407,13 +407,15 @@ def test_invariant_14_a_lease_that_was_taken_away_stops_the_write(tmp_path: Path
 def test_invariant_14_a_stale_holder_never_writes_again_and_a_waiter_gets_the_new_file(
     tmp_path: Path,
 ) -> None:
+    file = tmp_path / "e%3A1.lease"
+
     async def run() -> None:
         leases = Leases(tmp_path, "one")
         stale = await leases.acquire("e:1", 1)
         stale.check()
         waiting = asyncio.create_task(Leases(tmp_path, "two").acquire("e:1", 20))
         await asyncio.sleep(0)
-        stale.path.unlink()
+        file.unlink()
         third = await Leases(tmp_path, "three").acquire("e:1", 1)
         with pytest.raises(Exception, match="taken away"):
             stale.check()
@@ -424,7 +426,7 @@ def test_invariant_14_a_stale_holder_never_writes_again_and_a_waiter_gets_the_ne
         third.release()
         fourth = await waiting
         assert fourth.token == third.token + 1
-        stale.path.write_text("99 1 somebody\n")
+        file.write_text("99 1 somebody\n")
         with pytest.raises(Exception, match=r"somebody \(pid 1\) has the lease"):
             fourth.check()
         fourth.release()

@@ -1,8 +1,8 @@
 """Where each SunSpec unit keeps its models, remembered from process to process for a day.
 
 Belongs here: the small file that spares a new process the walk through every device's map, and
-the reading of nameplates. Does not: discovery itself, and noticing that a unit changed its map (`sunspec_models`: every block that
-is read carries its own header).
+the reading of nameplates. Does not: discovery itself, and noticing that a unit changed its map
+(`sunspec_models`: every block that is read carries its own header).
 
 One JSON document a day (UTC), replaced whole. It is only a memory: what can't be read, or was lost
 to another process that wrote at the same time, is discovered again.
@@ -10,19 +10,27 @@ to another process that wrote at the same time, is discovered again.
 
 from __future__ import annotations
 
-import json
 import os
+from datetime import date  # noqa: TC003 - pydantic reads it
 from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ValidationError
 
 from vpp_pipeline.devices.sunspec_models import Models, Placed
 
 if TYPE_CHECKING:
-    from datetime import date
     from pathlib import Path
 
     from vpp_pipeline.clock import Clock
 
 Units = dict[int, Models]
+
+
+class _Memory(BaseModel):
+    """What the file holds; its lists are a model's address, length and registers."""
+
+    day: date
+    endpoints: dict[str, dict[int, dict[int, Placed]]]
 
 
 class Discoveries:
@@ -35,13 +43,13 @@ class Discoveries:
         self._known: dict[str, Units] = {}
         self._kept: dict[str, Units] = {}
 
-    def of(self, endpoint: str) -> Units:
-        """Return the models of an endpoint's units, to be added to and then kept."""
+    def of_today(self) -> dict[str, Units]:
+        """Return the models of units by endpoint, to be added to and then kept."""
         today = self._clock.now().date()
         if today != self._day:
             self._day, self._known = today, self._read(today)
             self._kept = _copied(self._known)
-        return self._known.setdefault(endpoint, {})
+        return self._known
 
     def keep(self) -> None:
         """Write down what is known, where that is news. Raises OSError."""
@@ -52,32 +60,18 @@ class Discoveries:
         known = self._read(self._day)
         for endpoint, units in self._known.items():
             known.setdefault(endpoint, {}).update(units)
-        content = {
-            "day": self._day.isoformat(),
-            "endpoints": {endpoint: units for endpoint, units in known.items() if units},
-        }
+        found = {endpoint: units for endpoint, units in known.items() if units}
         new = self._path.with_suffix(f".{os.getpid()}.new")
-        new.write_text(json.dumps(content))
+        new.write_text(_Memory(day=self._day, endpoints=found).model_dump_json())
         new.replace(self._path)
         self._kept = _copied(self._known)
 
     def _read(self, today: date) -> dict[str, Units]:
         try:
-            content = json.loads(self._path.read_bytes())
-            if content["day"] != today.isoformat():
-                return {}
-            return {
-                endpoint: {
-                    int(unit_id): {
-                        int(id_): Placed(int(address), int(length), tuple(map(int, registers)))
-                        for id_, (address, length, registers) in models.items()
-                    }
-                    for unit_id, models in units.items()
-                }
-                for endpoint, units in content["endpoints"].items()
-            }
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            memory = _Memory.model_validate_json(self._path.read_bytes())
+        except (OSError, ValidationError):
             return {}
+        return memory.endpoints if memory.day == today else {}
 
 
 def _copied(known: dict[str, Units]) -> dict[str, Units]:

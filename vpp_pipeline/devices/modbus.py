@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pymodbus.pdu.register_message import WriteMultipleRegistersRequest
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from vpp_pipeline.clock import Clock
     from vpp_pipeline.devices.modbus_look import Look, Purpose, RegisterWrite
     from vpp_pipeline.devices.protocol import Command, DeviceLink, Reading, Tell
+
+_Confirmed = tuple[Outcome, str, ReadBack | None]
+"""What is known after a look at what a device has accepted: in a word, in words, what was seen."""
 
 _BUSY, _PATH_UNAVAILABLE = 6, 10
 _NOT_DONE = frozenset({_BUSY, _PATH_UNAVAILABLE})
@@ -114,16 +117,14 @@ class ModbusDriver:
         }
         ids = [command.command_id for _, command in commands]
 
-        async def confirm(
-            session: Session, look: Look, index: int, acked: CommandResult
-        ) -> CommandResult:
+        async def confirm(session: Session, look: Look, index: int) -> _Confirmed:
             link, command = commands[index]
             at = self._clock.now()
             try:
                 seen = await _look_again(session, link, look)
-                return replace(acked, read_back=self._compared(seen, command, at))
+                return Outcome.ACKED, "", self._compared(seen, command, at)
             except (LinkError, NotEncodable):
-                return acked  # a later look will tell
+                return Outcome.ACKED, "", None  # a later look will tell
 
         return await self._write(
             links, ids, refusals, timeout_s, writes, tell=tell, confirm=confirm, release=False
@@ -167,12 +168,11 @@ class ModbusDriver:
         }
         ids = [""] * len(links)
 
-        async def confirm(
-            session: Session, _look: Look, index: int, acked: CommandResult
-        ) -> CommandResult:
+        async def confirm(session: Session, _look: Look, index: int) -> _Confirmed:
             left = (await _look_at(session, links[index], "verify")).left_over()
-            doubt = f"accepted, but not released: {left}"
-            return replace(acked, outcome=Outcome.UNKNOWN, detail=doubt) if left else acked
+            if left:
+                return Outcome.UNKNOWN, f"accepted, but not released: {left}", None
+            return Outcome.ACKED, "", None
 
         return await self._write(
             links, ids, refusals, timeout_s, writes, tell=untold, confirm=confirm, release=True
@@ -195,17 +195,20 @@ class ModbusDriver:
         writes_of: Callable[[int, Look], list[RegisterWrite]],
         *,
         tell: Tell[CommandResult],
-        confirm: Callable[[Session, Look, int, CommandResult], Awaitable[CommandResult]],
+        confirm: Callable[[Session, Look, int], Awaitable[_Confirmed]],
         release: bool,
     ) -> list[CommandResult]:
         senders: dict[int, _Sender] = {}
 
-        def result(index: int, outcome: Outcome, detail: str) -> CommandResult:
+        def result(
+            index: int, outcome: Outcome, detail: str, back: ReadBack | None = None
+        ) -> CommandResult:
             sender = senders.get(index)
             if sender is None:
                 return CommandResult(ids[index], outcome, "", detail)
             sent, answers = " ".join(sender.sent), " ".join(sender.answers)
-            return CommandResult(ids[index], outcome, sent, detail, answers, sender.lease.token)
+            fence = sender.lease.token
+            return CommandResult(ids[index], outcome, sent, detail, answers, fence, back)
 
         def lost(index: int, reason: str) -> CommandResult:
             sender = senders.get(index)
@@ -219,8 +222,9 @@ class ModbusDriver:
             outcome, detail = await self._give(
                 link, look, sender, lambda: writes_of(index, look), release=release
             )
-            given = result(index, outcome, detail)
-            return await confirm(session, look, index, given) if outcome is Outcome.ACKED else given
+            if outcome is not Outcome.ACKED:
+                return result(index, outcome, detail)
+            return result(index, *await confirm(session, look, index))
 
         visited = {index: link for index, link in enumerate(links) if index not in refusals}
         answers = await self._visits.ask(visited, timeout_s, ask, lost, tell)

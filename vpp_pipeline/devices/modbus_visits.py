@@ -13,7 +13,6 @@ because of it. An endpoint that keeps us waiting stands aside, so that its place
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from vpp_pipeline.credentials import CredentialError, Credentials
@@ -31,9 +30,9 @@ from vpp_pipeline.devices.tls import client_context
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from vpp_pipeline.devices.discoveries import Discoveries
+    from vpp_pipeline.devices.discoveries import Discoveries, Units
     from vpp_pipeline.devices.protocol import DeviceLink, Tell
 
 _REQUEST_TIMEOUT_S = 1.0
@@ -58,31 +57,34 @@ class _Room:
     """Places for so many visits at once, and for some more that wait for a slow endpoint."""
 
     def __init__(self) -> None:
-        self._places = asyncio.Semaphore(_MOST_AT_ONCE)
-        self._aside = 0
+        self.places = asyncio.Semaphore(_MOST_AT_ONCE)
+        self.aside = 0
 
-    @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """Hold a place; whoever takes long leaves it to the next, where there is room aside."""
-        stands_aside = False
 
-        def stand_aside() -> None:
-            nonlocal stands_aside
-            if self._aside < _MOST_ASIDE:
-                stands_aside = True
-                self._aside += 1
-                self._places.release()
+class _Place:
+    """One of a room's places; whoever takes long leaves it to the next, if there is room aside."""
 
-        await self._places.acquire()
-        timer = asyncio.get_running_loop().call_later(_STANDS_ASIDE_AFTER_S, stand_aside)
-        try:
-            yield
-        finally:
-            timer.cancel()
-            if stands_aside:
-                self._aside -= 1
-            else:
-                self._places.release()
+    def __init__(self, room: _Room) -> None:
+        self._room = room
+        self._stands_aside = False
+
+    async def __aenter__(self) -> None:
+        await self._room.places.acquire()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(_STANDS_ASIDE_AFTER_S, self._stand_aside)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._timer.cancel()
+        if self._stands_aside:
+            self._room.aside -= 1
+        else:
+            self._room.places.release()
+
+    def _stand_aside(self) -> None:
+        if self._room.aside < _MOST_ASIDE:
+            self._stands_aside = True
+            self._room.aside += 1
+            self._room.places.release()
 
 
 class Visits:
@@ -115,6 +117,7 @@ class Visits:
         """
         answers: dict[int, T] = {}
         room = _Room()
+        discovered = self._discoveries.of_today()
 
         def settle(index: int, answer: T) -> None:
             answers[index] = answer
@@ -123,10 +126,11 @@ class Visits:
         async def visit(endpoint: str, there: Mapping[int, DeviceLink]) -> None:
             try:
                 async with (
-                    room.place(),
+                    _Place(room),
                     await self._leases.acquire(endpoint, timeout_s * _LEASE_SHARE) as lease,
                 ):
-                    await self._visit(there, lease, timeout_s, ask, lost, settle)
+                    units = discovered.setdefault(endpoint, {})
+                    await self._visit(there, units, lease, timeout_s, ask, lost, settle)
             except _NOT_VISITED as error:
                 for index in there:
                     if index not in answers:
@@ -147,6 +151,7 @@ class Visits:
     async def _visit(  # noqa: PLR0917 - what `ask` was asked, for one endpoint
         self,
         there: Mapping[int, DeviceLink],
+        units: Units,
         lease: Lease,
         timeout_s: float,
         ask: Callable[[Session, Lease, int], Awaitable[T]],
@@ -154,7 +159,7 @@ class Visits:
         settle: Callable[[int, T], None],
     ) -> None:
         """Ask the devices behind one endpoint; raises one of `_NOT_VISITED` where it is lost."""
-        session = await self._open(next(iter(there.values())), timeout_s)
+        session = await self._open(next(iter(there.values())), units, timeout_s)
         try:
             for index, link in there.items():
                 try:
@@ -168,14 +173,14 @@ class Visits:
             session.close()
             self._tell(lease.endpoint, session)
 
-    async def _open(self, link: DeviceLink, timeout_s: float) -> Session:
+    async def _open(self, link: DeviceLink, units: Units, timeout_s: float) -> Session:
         """Connect to the device's endpoint. Raises `EndpointLost`, `NotAdmitted`, `CredentialError`."""
         context = self._context(link) if link.tls else None
         await _pause(self._health.admit(link.endpoint, timeout_s))
         try:
             return await open_session(
                 link.endpoint,
-                self._discoveries.of(link.endpoint),
+                units,
                 min(_REQUEST_TIMEOUT_S, timeout_s * _REQUEST_SHARE),
                 context,
             )

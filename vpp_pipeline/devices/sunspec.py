@@ -26,7 +26,6 @@ MARKER = (0x5375, 0x6E53)  # "SunS"
 END_MODEL = 0xFFFF
 HEADER_LENGTH = 2  # ID and L, which a model's own length leaves out
 _LARGEST_SCALE = 10
-_MOST_INT16 = 0x7FFF
 
 
 @dataclass(frozen=True)
@@ -49,11 +48,6 @@ class Point:
     def words(self) -> slice:
         """Where its registers are among the model's."""
         return slice(self.offset, self.end)
-
-    @cached_property
-    def is_signed(self) -> bool:
-        """Whether the point is a signed number of one register."""
-        return self.kind in {"int16", "sunssf"}
 
     @cached_property
     def packing(self) -> struct.Struct:
@@ -105,16 +99,7 @@ class Block:
 
     def raw(self, name: str) -> int | None:
         """Return a numeric point as its registers say it; None where not implemented or not read."""
-        point = layout(self.model_id)[name]
-        words = self.registers[point.words]
-        if len(words) < point.length:
-            return None
-        value: int
-        if point.length == 1:  # most are, and this is much faster
-            value = words[0] - 0x10000 if point.is_signed and words[0] > _MOST_INT16 else words[0]
-        else:
-            value = point.coding.data_to(point.packing.pack(*words))
-        return value if point.coding.is_impl(value) else None
+        return unpack(self.model_id, name, self.registers[layout(self.model_id)[name].words])
 
     def value(self, name: str) -> float | None:
         """Return a point in its unit; None where it or its scale factor is not implemented."""
@@ -149,6 +134,16 @@ class Frame:
         Raises `NotEncodable` where a value is out of its type's range or equals its sentinel.
         """
         return tuple(word for name, raw in self.values for word in pack(self.model_id, name, raw))
+
+
+@lru_cache(maxsize=4096)  # devices of a kind say much the same
+def unpack(model_id: int, name: str, words: tuple[int, ...]) -> int | None:
+    """Return one numeric point's raw value; None where not implemented, or registers are missing."""
+    point = layout(model_id)[name]
+    if len(words) < point.length:
+        return None
+    value: int = point.coding.data_to(point.packing.pack(*words))
+    return value if point.coding.is_impl(value) else None
 
 
 @lru_cache(maxsize=4096)

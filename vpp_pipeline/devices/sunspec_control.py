@@ -19,6 +19,8 @@ from vpp_pipeline.devices import sunspec
 from vpp_pipeline.devices.registers import NotEncodable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from vpp_pipeline.devices.sunspec import Block, Frame
 
 RATING_MODEL, LEGACY_RATING_MODEL, LEGACY_SETTING_MODEL = 702, 120, 121
@@ -119,8 +121,14 @@ class InForce:
 
     enabled: bool
     setpoint_kw: float | None
-    timer_armed: bool
+    timer_s: float | None  # as armed; none: the device does not implement it
     remaining_s: float | None
+    has_timer: bool
+    """Whether a set-point here ends by itself when nobody refreshes it.
+
+    A timer that is not implemented does not, nor does one that is armed and, where the model has
+    a point for it, not seen to run. Model 123 has none: its timer is believed.
+    """
 
 
 def steering(device_type: str, model_id: int = CONTROL_MODEL) -> Steering:
@@ -143,20 +151,31 @@ def set_point_frame(
 ) -> Frame:
     """Return the one frame that enables a set-point and arms its reversion timer.
 
+    A timer that the device does not implement is left out. Raises `NotEncodable` as
+    `set_point_values`, and for a timer of no second: that one would never run out.
+    """
+    values = set_point_values(device_type, power_kw, control, rating)
+    if timer_s < 1:
+        raise NotEncodable(f"a timer of {timer_s} s would hold the set-point for ever")
+    return _frame(steering(device_type, control.model_id), control, values, timer_s)
+
+
+def set_point_values(
+    device_type: str, power_kw: float, control: Block, rating: Block | None
+) -> dict[str, int]:
+    """Return the raw points that say a set-point; those it does not name are 0, but the timer.
+
     `control` is model 704 or 123 as just read (its scale factors), `rating` model 702, 121 or 120
-    where there is one. A timer that the device does not implement is left out. Raises
-    `NotEncodable` for a power that is not finite, beyond the device's rating or without a scale
-    factor, and for a timer of no second: that one would never run out.
+    where there is one. Raises `NotEncodable` for a power that is not finite, beyond the device's
+    rating or without a scale factor.
     """
     if not math.isfinite(power_kw):
         raise NotEncodable(f"power_kw {power_kw} is not a finite number")
-    if timer_s < 1:
-        raise NotEncodable(f"a timer of {timer_s} s would hold the set-point for ever")
     way = steering(device_type, control.model_id)
     check_rating(power_kw, rating)
     if way is SET:
         raw = sunspec.unscaled(power_kw * _W_PER_KW, _scale(control, way))
-        return _frame(way, control, {"WSetEna": ENABLED, "WSetMod": WATTS, "WSet": raw}, timer_s)
+        return {"WSetEna": ENABLED, "WSetMod": WATTS, "WSet": raw}
     rated_kw = rated_power_kw(rating)
     if rated_kw is None:
         names = " or ".join(f"{name} of model {model}" for model, name in _RATINGS.items())
@@ -165,7 +184,7 @@ def set_point_frame(
             "a share of an unknown nameplate says nothing"
         )
     share_pct = min(power_kw / rated_kw * _FULL_PCT, _FULL_PCT)
-    return _limit_frame(way, control, ENABLED, share_pct, timer_s)
+    return _limit_values(way, control, ENABLED, share_pct)
 
 
 def release_frame(device_type: str, control: Block) -> Frame:
@@ -175,35 +194,26 @@ def release_frame(device_type: str, control: Block) -> Frame:
     """
     way = steering(device_type, control.model_id)
     if way is SET:
-        return _frame(way, control, {"WSetEna": DISABLED, "WSetMod": WATTS, "WSet": 0}, 0)
-    return _limit_frame(way, control, DISABLED, _FULL_PCT, 0)
+        values = {"WSetEna": DISABLED, "WSetMod": WATTS, "WSet": 0}
+    else:
+        values = _limit_values(way, control, DISABLED, _FULL_PCT)
+    return _frame(way, control, values, 0)
 
 
 def in_force(device_type: str, control: Block, rating: Block | None) -> InForce:
     """Return what the control model says is in force; a set-point that can't be read is None."""
     way = steering(device_type, control.model_id)
     enabled = control.raw(way.enable) == ENABLED
+    timer_s = control.raw(way.timer)
     remaining_s = control.raw(way.remaining) if way.remaining else None
+    should_run = enabled and bool(timer_s) and bool(way.remaining)
     return InForce(
         enabled=enabled,
         setpoint_kw=_setpoint_kw(way, control, rating) if enabled else None,
-        timer_armed=bool(control.raw(way.timer)),
+        timer_s=timer_s,
         remaining_s=None if remaining_s is None else float(remaining_s),
+        has_timer=timer_s is not None and (bool(remaining_s) or not should_run),
     )
-
-
-def has_timer(device_type: str, control: Block) -> bool:
-    """Tell whether a set-point here ends by itself when nobody refreshes it.
-
-    A timer that is not implemented does not, nor does one that is armed and, where the model has
-    a point for it, not seen to run. Model 123 has none: its timer is believed.
-    """
-    way = steering(device_type, control.model_id)
-    timer_s = control.raw(way.timer)
-    if timer_s is None:
-        return False
-    in_use = control.raw(way.enable) == ENABLED and timer_s > 0
-    return not (in_use and way.remaining) or bool(control.raw(way.remaining))
 
 
 def others_in_force(device_type: str, control: Block) -> list[str]:
@@ -217,12 +227,12 @@ def others_in_force(device_type: str, control: Block) -> list[str]:
     return [f"{other.enable} is on as well, with {other.value} {control.raw(other.value)}"]
 
 
-def differences(frame: Frame, control: Block, names: tuple[str, ...]) -> list[str]:
-    """Return, in words, where the registers say something else than the frame at `names`."""
+def differences(told: Mapping[str, int], control: Block, names: Iterable[str]) -> list[str]:
+    """Return, in words, where registers differ from what they were told; a name untold is 0."""
     return [
         f"{name} is {control.raw(name)}, not {raw}"
-        for name, raw in frame.values
-        if name in names and control.raw(name) != raw
+        for name in names
+        if control.raw(name) != (raw := told.get(name, 0))
     ]
 
 
@@ -266,14 +276,12 @@ def _scale(control: Block, way: Steering) -> int:
     return scale
 
 
-def _limit_frame(
-    way: Steering, control: Block, enable: int, share_pct: float, timer_s: int
-) -> Frame:
+def _limit_values(way: Steering, control: Block, enable: int, share_pct: float) -> dict[str, int]:
     scale = _scale(control, way)
     values = {way.enable: enable, way.value: sunspec.unscaled(share_pct, scale)}
     if way is LIMIT:
         values["WMaxLimPctRvrt"] = sunspec.unscaled(_FULL_PCT, scale)
-    return _frame(way, control, values, timer_s)
+    return values
 
 
 def _frame(way: Steering, control: Block, values: dict[str, int], timer_s: int) -> Frame:

@@ -7,7 +7,7 @@ not: the points' meaning (`sunspec_control`, `sunspec_reading`), requests (`modb
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 from vpp_pipeline.devices import sunspec, sunspec_control, sunspec_models, sunspec_reading
@@ -83,11 +83,11 @@ class SunspecLook:
         """Return why the device can't be steered now, or nothing."""
         if sunspec_reading.is_local(self.blocks.get(HEARTBEAT_MODEL)):
             return "somebody on site has the control (LOCAL)"
-        return "" if self._control else _no_control()
+        return "" if sunspec_reading.control(self.blocks) else _no_control()
 
     def set_point(self, power_kw: float, timer_s: int) -> list[RegisterWrite]:
         """Return the one frame of the set-point and its timer."""
-        control, rating = self._steered_by()
+        control, rating = self._steered_by
         return self._write(
             sunspec_control.set_point_frame(
                 self.link.device_type, power_kw, timer_s, control, rating
@@ -104,26 +104,25 @@ class SunspecLook:
         A timer that is there and not armed does not match, nor does one that runs longer than the
         command: the set-point would outlive it.
         """
-        control, rating = self._steered_by()
+        control, rating = self._steered_by
         kind = self.link.device_type
         try:
             way = sunspec_control.steering(kind, control.model_id)
         except NotEncodable as error:
             raise LinkError(str(error)) from error
         state = sunspec_control.in_force(kind, control, rating)
-        has_timer = sunspec_control.has_timer(kind, control)
         try:
-            frame = sunspec_control.set_point_frame(kind, command.power_kw, 1, control, rating)
-            unlike = sunspec_control.differences(frame, control, way.kept)
+            values = sunspec_control.set_point_values(kind, command.power_kw, control, rating)
+            unlike = sunspec_control.differences(values, control, way.kept)
         except NotEncodable as error:
             unlike = [str(error)]
-        if control.raw(way.timer) == 0:
+        if state.timer_s == 0:
             unlike.append("no reversion timer is armed")
-        runs = state.enabled and state.timer_armed and has_timer
+        runs = state.enabled and state.timer_s and state.has_timer
         remaining_s = state.remaining_s if runs else None
         if remaining_s is not None and remaining_s > longest_s:
             unlike.append(f"its timer runs {remaining_s:g} s, the command {longest_s:g} s at most")
-        told = [] if has_timer else [f"{way.timer} does not run: nothing ends this by itself"]
+        told = [] if state.has_timer else [f"{way.timer} does not run: nothing ends this by itself"]
         points = sunspec.layout(control.model_id)
         window = control.registers[points[way.names[0]].offset : points[way.names[-1]].end + 2]
         return ReadBack(
@@ -132,7 +131,7 @@ class SunspecLook:
             setpoint_kw=state.setpoint_kw,
             raw=to_bytes(window).hex(),
             timer_remaining_s=remaining_s,
-            has_timer=has_timer,
+            has_timer=state.has_timer,
             detail="; ".join(
                 [*unlike, *told, *sunspec_control.others_in_force(kind, control)],
             ),
@@ -141,39 +140,37 @@ class SunspecLook:
     def left_over(self) -> str:
         """Return which of the release's registers say something else."""
         frame = self._release_frame()
-        control, _ = self._steered_by()
+        control, _ = self._steered_by
         way = sunspec_control.steering(self.link.device_type, control.model_id)
-        return "; ".join(sunspec_control.differences(frame, control, (*way.kept, way.timer)))
+        told = {name: raw for name, raw in frame.values if name in (*way.kept, way.timer)}
+        return "; ".join(sunspec_control.differences(told, control, told))
 
     def moved_span(self) -> tuple[int, int]:
         """Return address and number of the registers that a set-point moves, and its scale factor.
 
         Raises `LinkError`, `NotEncodable`.
         """
-        control, _ = self._steered_by()
+        control, _ = self._steered_by
         way = sunspec_control.steering(self.link.device_type, control.model_id)
         first = self.models[control.model_id].address + way.moved.start
         return first, way.moved.stop - way.moved.start
 
     def with_moved(self, address: int, words: Sequence[int]) -> SunspecLook:
         """Return this look with the control model's registers from `address` on read anew."""
-        control, _ = self._steered_by()
+        control, _ = self._steered_by
         first, old = address - self.models[control.model_id].address, control.registers
         new = Block(control.model_id, (*old[:first], *words, *old[first + len(words) :]))
         return SunspecLook(self.link, self.models, {**self.blocks, control.model_id: new})
 
-    @property
-    def _control(self) -> Block | None:
-        return sunspec_reading.control(self.blocks)
-
+    @cached_property
     def _steered_by(self) -> tuple[Block, Block | None]:
-        control = self._control
+        control = sunspec_reading.control(self.blocks)
         if control is None:
             raise LinkError(_no_control())
         return control, sunspec_reading.rating(self.blocks)
 
     def _release_frame(self) -> Frame:
-        control, _ = self._steered_by()
+        control, _ = self._steered_by
         return sunspec_control.release_frame(self.link.device_type, control)
 
     def _write(self, frame: Frame) -> list[RegisterWrite]:

@@ -94,11 +94,11 @@ async def _blocks(
     wanted = sorted(
         (
             placed.address,
-            min(lengths[model_id], placed.length + sunspec.HEADER_LENGTH),
+            min(length, placed.length + sunspec.HEADER_LENGTH),
             model_id,
         )
-        for model_id, placed in placed_at.items()
-        if model_id in lengths and model_id not in blocks
+        for model_id, length in lengths.items()
+        if model_id not in blocks and (placed := placed_at.get(model_id))
     )
     spans = _spans([(address, count) for address, count, _ in wanted])
     words = {start: await session.read(unit_id, start, count) for start, count in spans}

@@ -108,7 +108,10 @@ def _share(whole: float | None, share_pct: float | None) -> float | None:
 
 
 def _first(blocks: Mapping[int, Block], *models: int) -> Block | None:
-    return next((blocks[model] for model in models if model in blocks), None)
+    for model in models:
+        if model in blocks:
+            return blocks[model]
+    return None
 
 
 def _set_point(link: DeviceLink, blocks: Mapping[int, Block]) -> tuple[bool, float | None]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -31,12 +32,13 @@ class Migration:
     name: str
     sql: str
 
-    @property
+    @cached_property
     def checksum(self) -> str:
         """SHA-256 of the file's text."""
         return hashlib.sha256(self.sql.encode()).hexdigest()
 
 
+@cache
 def known(folder: Path = MIGRATIONS) -> tuple[Migration, ...]:
     """Read the migrations that this code knows, in order.
 
