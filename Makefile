@@ -48,3 +48,4 @@ lock: install ## renew requirements.lock from pyproject.toml (needs uv)
 
 clean: ## remove what was made
 	rm -rf $(VENV) var build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find dagster_home -mindepth 1 -not -name dagster.yaml -delete

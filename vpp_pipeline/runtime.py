@@ -81,6 +81,12 @@ class Runtime:
         """How far ahead a re-plan begins, so that its dispatch is still in time."""
         return 2 * self.dispatch_lead
 
+    def warehouse_made_at(self) -> datetime:
+        """Return when the warehouse was made: it tells it from any that stood in its place before."""
+        with self.warehouse.read() as connection:
+            made_at: datetime = connection.frame("warehouse_made_at")["made_at"].item()
+        return made_at
+
     def knows_a_fleet(self) -> bool:
         """Tell whether the `fleet` asset was ever materialised."""
         with self.warehouse.read() as connection:

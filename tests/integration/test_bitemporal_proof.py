@@ -79,6 +79,7 @@ NO_MOMENT = {
     "planning_same_replays": NAMED,
     "warehouse_applied_migrations": STORE,
     "warehouse_landed_files": STORE,
+    "warehouse_made_at": STORE,
     "warehouse_record_migration": STORE,
     "warehouse_schedule": NAMED,
     "warehouse_schema_migrations": STORE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import time, timedelta
 
 import dagster as dg
@@ -50,7 +51,7 @@ def test_a_push_is_asked_for_by_plan_revision_and_quarter_hour(planned_plant):
     (plan_id,) = planned_plant.rows("plans")["plan_id"]
     planned_plant.clock.sleep_until(START - timedelta(seconds=30))
     (request,) = requests_of(planned_plant, "due_dispatch")
-    assert request.run_key == f"dispatch:{plan_id}:r0:{START:%Y%m%dT%H%MZ}"
+    assert request.run_key.startswith(f"dispatch:{plan_id}:r0:{START:%Y%m%dT%H%MZ}@")
     assert request.partition_key == str(TOMORROW)
     assert request.run_config["ops"]["dispatch_ledger"]["config"] == {
         "plan_id": plan_id,
@@ -78,7 +79,7 @@ def test_a_newer_plan_is_pushed_over_an_older_one(planned_plant):
     release_another(planned_plant)
     (newer,) = run_keys(planned_plant, "due_dispatch")
     assert older.split(":")[2] == "r0"
-    assert newer == f"dispatch:newer:r1:{START:%Y%m%dT%H%MZ}"
+    assert newer.startswith(f"dispatch:newer:r1:{START:%Y%m%dT%H%MZ}@")
 
 
 def test_a_plan_of_a_day_that_is_over_is_never_dispatched(planned_plant):
@@ -193,6 +194,15 @@ def test_going_back_to_an_older_fleet_file_is_registered_too(plant):
     assert plant.rows("fleet_versions")["fleet_version"].sort().to_list() == [1, 2, 3]
     devices = plant.runtime.devices(plant.clock.now())
     assert devices.filter(pl.col("device_id") == "borgo-load")["max_draw_kw"].item() == 8
+
+
+def test_a_plant_begun_anew_in_place_of_another_is_registered_again(plant):
+    plant.daemon.ask("changed_registry")
+    assert plant.daemon.ask("changed_registry") == []
+    shutil.rmtree(plant.runtime.settings.warehouse_dir)
+    (registered,) = plant.daemon.ask("changed_registry")
+    assert registered.success
+    assert plant.runtime.knows_a_fleet()
 
 
 def test_files_whose_loading_failed_are_asked_for_again(plant):
