@@ -78,7 +78,10 @@ def instants(times: pl.Series) -> Any:
 
 
 def saved_over_time(figure: Figure, form: Format, timezone: str) -> bytes:
-    """Return the bytes of a figure over time, marked at round times of day in `timezone`."""
+    """Return the bytes of a figure over time, marked at round times of day in `timezone`.
+
+    Its name stands beside them: the tables around a picture are in UTC.
+    """
     from matplotlib.ticker import FixedFormatter, FixedLocator  # noqa: PLC0415 - see `blank`
 
     axis = figure.axes[0].xaxis  # shared by all that have a time; a colour bar has none
@@ -93,6 +96,8 @@ def saved_over_time(figure: Figure, form: Format, timezone: str) -> bytes:
     marked = minute % every == 0
     axis.set_major_locator(FixedLocator((times.filter(marked).dt.epoch("s") / _DAY_S).to_list()))
     axis.set_major_formatter(FixedFormatter(words.filter(marked).to_list()))
+    width, height = figure.get_size_inches()
+    figure.text(0.05 / width, 0.12 / height, timezone, fontsize=7, color="#777")
     return saved(figure, form)
 
 
