@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).parents[1]
 _PR_SET_CHILD_SUBREAPER = 36
 _STOP_PATIENCE_S = 8.0
+_WORDS_AT_MOST = 120
 
 
 class StartError(RuntimeError):
@@ -107,6 +108,29 @@ def alone(claim: Path, words: str) -> Iterator[None]:
                 "stop that one first, or give this one a --home and a DAGSTER_HOME of its own"
             ) from error
         yield
+
+
+def check_no_other_dagster(home: Path) -> None:
+    """Raise `StartError` while another Dagster, such as `dagster dev`, works on this DAGSTER_HOME.
+
+    Two daemons take runs from one queue: each would run some of the other's, on its own plant.
+    """
+    for process in psutil.process_iter():
+        try:
+            command, its_home = process.cmdline(), process.environ().get("DAGSTER_HOME", "")
+        except (psutil.Error, OSError):  # another user's, or it has just ended
+            continue
+        if _is_dagster(command) and its_home and Path(its_home).resolve() == home:
+            raise StartError(
+                f"{home} is in use by `{' '.join(command)[:_WORDS_AT_MOST]}` (pid {process.pid}): "
+                "stop that one first, or give this one a DAGSTER_HOME of its own"
+            )
+
+
+def _is_dagster(command: Sequence[str]) -> bool:
+    """Return whether Python runs a script or module of Dagster's."""
+    runs = command[2:3] if command[1:2] == ["-m"] else command[1:2]
+    return any(Path(name).name.startswith("dagster") for name in runs)
 
 
 def prepare_dagster_store(home: Path) -> None:

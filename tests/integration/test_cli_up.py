@@ -90,6 +90,29 @@ def test_a_second_up_on_the_same_dagster_home_names_the_first_and_touches_none_o
     assert sorted(path.name for path in home.iterdir()) == ["dagster.yaml", "vpp-up.lock"]
 
 
+@pytest.mark.parametrize("command", [["dagster", "dev"], ["-m", "dagster_daemon", "run"]])
+def test_up_beside_another_dagster_on_the_same_dagster_home_names_it_and_touches_none_of_its_runs(
+    vpp_up, tmp_path, free_port, command
+):
+    home = tmp_path / "home"
+    for name in ("dagster", "dagster_daemon.py"):
+        (tmp_path / name).write_text("import sys\nprint('runs', flush=True)\nsys.stdin.read()\n")
+    with subprocess.Popen(
+        [sys.executable, *command],
+        cwd=tmp_path,
+        env={**os.environ, "DAGSTER_HOME": str(home)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout.readline() == "runs\n"
+        told = vpp_up(free_port, home)
+        other.communicate()
+    assert f"{home} is in use by `" in told
+    assert f"{' '.join(command)}` (pid {other.pid})" in told
+    assert "stop that one first, or give this one a DAGSTER_HOME of its own" in told
+
+
 def test_a_killed_holder_leaves_the_directory_to_the_next(tmp_path):
     claim = tmp_path / "vpp-up.lock"
     hold = "import sys, time; from pathlib import Path; from vpp_pipeline import up\n"

@@ -65,6 +65,7 @@ def up(speed: float, port: int, home: Path) -> None:
         with ExitStack() as held:
             live.prepare_dagster_home(dagster_home)
             held.enter_context(live.alone(dagster_home / "vpp-up.lock", words))
+            live.check_no_other_dagster(dagster_home)
             live.check_port_is_free(port)
             live.prepare_dagster_store(dagster_home)
             held.enter_context(live.alone(settings.clock_file.with_suffix(".lock"), words))
