@@ -24,6 +24,7 @@ from vpp_pipeline.dispatch.group import (
     dispatch_group,
     preview,
 )
+from vpp_pipeline.dispatch.in_force import in_force
 from vpp_pipeline.dispatch.order_book import OrderBook
 from vpp_pipeline.planning.outlook import outlook, rest_of_day
 from vpp_pipeline.settings import MARKET_TZ
@@ -171,6 +172,19 @@ def test_a_group_is_dispatched_from_the_ui_and_shown_with_its_result_per_device(
     rows = records(told.metadata["devices"])
     assert {row["device_id"] for row in rows} <= {"alba-battery", "alba-pv", "alba-heat-pump"}
     assert {row["state"] for row in rows} == {"VERIFIED"}
+
+
+def test_a_target_is_ended_from_the_ui_by_its_name_and_what_is_none_is_told(running):
+    plant, _ = running
+    dispatched(plant, target_of(plant, "ended", 1.0))
+    config = {"order": "ended", "why": "over"}
+    run_config = {"ops": {"end_order": {"config": config}}}
+    assert plant._run("cancel_order", run_config=run_config).success
+    again = plant._run("cancel_order", run_config=run_config)
+    assert "no order ended is in force" in failure_of(again)
+    book = OrderBook(plant.runtime.settings.order_dir).read()
+    assert "ended" not in {order.target for order in in_force(book, plant.clock.now())}
+    assert {order.why for order in book if order.kind == "cancel"} >= {"over"}
 
 
 @pytest.mark.parametrize(("group", "power_kw"), [("everything", "2"), ("tag:all", "-1")])

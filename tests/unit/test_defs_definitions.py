@@ -131,6 +131,7 @@ def test_these_checks_block_and_those_only_tell(definitions):
 def test_jobs_sensors_and_schedules_are_these(repository):
     jobs = {name for name in repository.job_names if not name.startswith("__")}
     assert jobs == {
+        "cancel_order",
         "register_fleet",
         "day_ahead",
         "re_plan",

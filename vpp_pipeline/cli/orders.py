@@ -10,9 +10,11 @@ from pathlib import Path  # noqa: TC003 - click reads the signature
 from typing import TYPE_CHECKING, Any
 
 import click
+from pydantic import ValidationError
 
 from vpp_pipeline.cli import ordering
 from vpp_pipeline.cli.home import home_option
+from vpp_pipeline.dispatch.cancelling import NothingToCancel, cancellation, in_words, named
 from vpp_pipeline.dispatch.heartbeat import Heartbeat
 from vpp_pipeline.dispatch.holds import Holds, HoldsDamaged
 from vpp_pipeline.dispatch.in_force import in_force, orders_frame, targets_as_one
@@ -114,20 +116,15 @@ def cancel(name: str, home: Path | None, who: str, why: str) -> None:
     ORDER is its name in `vpp orders`; that of a group's target ends all its shares.
     """
     runtime = ordering.plant_at(home)
-    held = in_force(ordering.read_book(runtime), runtime.clock.now())
-    named = [order for order in held if name in {order.order_id, order.target}]
-    if not named:
-        raise click.ClickException(f"no order {name} is in force: see `vpp orders`")
-    if named[0].kind == "stop":
-        raise click.ClickException(f"{name} is a stop: `vpp resume {named[0].scope}`")
-    ends = [
-        ordering.ordered(runtime, "cancel", order.scope, who=who, why=why, cancels=order.order_id)
-        for order in named
-    ]
-    ordering.give(runtime, *ends)
-    first = named[0]
-    shares = f"{name}, {len(named)} shares ({first.why})"
-    click.echo(f"cancelled: {first.words if name == first.order_id else shares}")
+    now = runtime.clock.now()
+    try:
+        ended = named(ordering.read_book(runtime), name, now)
+        ordering.give(runtime, *(cancellation(order, who, why, now) for order in ended))
+    except NothingToCancel as error:
+        raise click.ClickException(str(error)) from error
+    except ValidationError as error:
+        raise ordering.not_an_order(error) from error
+    click.echo(f"cancelled: {in_words(ended, name)}")
 
 
 @click.command()

@@ -5,9 +5,12 @@ Belongs here: which assets run together, and in which lane. Does not: when (`sen
 
 from __future__ import annotations
 
+from typing import Any
+
 import dagster as dg
 
 from vpp_pipeline.defs import (
+    cancelling,
     dispatch,
     envelopes,
     forecasts,
@@ -165,7 +168,7 @@ replay_days = dg.define_asset_job(
     description="Plan past days again on what was known then; backfill it. Nothing is sent.",
 )
 
-ALL = [
+ALL: list[Any] = [  # the type of an asset job is private to Dagster
     register_fleet,
     day_ahead,
     re_plan,
@@ -173,6 +176,7 @@ ALL = [
     recheck_interval,
     verify_power,
     dispatch_group,
+    cancelling.cancel_order,
     show_orders,
     collect_prices,
     collect_dropped_prices,

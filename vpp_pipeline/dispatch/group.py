@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from vpp_pipeline.delivery_day import STEP, floor_interval
+from vpp_pipeline.dispatch.cancelling import cancellation
 from vpp_pipeline.dispatch.commands import CAPPED_TYPES
 from vpp_pipeline.dispatch.links import READ_ONLY, WRITABLE
 from vpp_pipeline.dispatch.orders import Order, scopes
@@ -232,15 +233,7 @@ def cancelled(
     ended = {order.cancels for order in orders}
     scoped = {f"device:{device_id}" for device_id in device_ids}
     return [
-        Order(
-            order_id=f"{order.order_id}-cancelled",
-            kind="cancel",
-            scope=order.scope,
-            cancels=order.order_id,
-            who=target.who,
-            why=target.words,
-            given_at=now,
-        )
+        cancellation(order, target.who, target.words, now)
         for order in orders
         if order.target == target.key and order.scope in scoped and order.order_id not in ended
     ]
