@@ -24,6 +24,7 @@ _UNITS = {
     "_kw": "kW",
     "_c": "°C",
 }
+_WAY = "positive injects, negative draws"
 _SECONDS = "%Y-%m-%d %H:%M:%S UTC"
 
 
@@ -35,7 +36,7 @@ def column_schema(schema: type[dy.Schema]) -> dict[str, dg.TableSchema]:
                 dg.TableColumn(
                     name,
                     type=_type_words(column.dtype),
-                    description=_unit(name),
+                    description=_words(name, column.description),
                     constraints=dg.TableColumnConstraints(
                         nullable=column.nullable,
                         other=["primary key"] if column.primary_key else None,
@@ -84,9 +85,11 @@ def _type_words(dtype: pl.DataType) -> str:
             return str(dtype)
 
 
-def _unit(name: str) -> str | None:
-    """Return the unit that a column's name ends with."""
-    return next((unit for ending, unit in _UNITS.items() if name.endswith(ending)), None)
+def _words(name: str, description: str | None) -> str | None:
+    """Return the unit that a column's name ends with, what it means, and of power which way."""
+    unit = next((unit for ending, unit in _UNITS.items() if name.endswith(ending)), None)
+    told = [unit, description, _WAY if name.endswith("power_kw") else None]
+    return "; ".join(part for part in told if part) or None
 
 
 def picture(png: bytes, title: str) -> dg.MarkdownMetadataValue:

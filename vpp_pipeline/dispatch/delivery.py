@@ -47,7 +47,7 @@ class PowerVerifications(dy.Schema):
     commanded_kw = dy.Float64()
     settled_at = dy.Datetime(nullable=True, **_UTC)
     measured_kw = dy.Float64(nullable=True)
-    power_verified = dy.Bool(nullable=True)  # null: not judged
+    power_verified = dy.Bool(nullable=True, description="null: not judged")
     reason = dy.String()
     excuse = dy.String()
     direction = dy.String(nullable=True, regex=_UP_OR_DOWN)

@@ -29,10 +29,12 @@ class Orders(dy.Schema):
     min_kw = dy.Float64(nullable=True)
     max_kw = dy.Float64(nullable=True)
     power_kw = dy.Float64(nullable=True)
-    target = dy.String(nullable=True)  # of which group target it is a share
+    target = dy.String(nullable=True, description="of which group target it is a share")
     cancels = dy.String(nullable=True)
     valid_from = dy.Datetime(**_UTC)
-    valid_until = dy.Datetime(nullable=True, **_UTC)  # null: a stop holds until a resume
+    valid_until = dy.Datetime(
+        nullable=True, description="null: a stop holds until a resume", **_UTC
+    )
     who = dy.String()
     why = dy.String()
     given_at = dy.Datetime(**_UTC)

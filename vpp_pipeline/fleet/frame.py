@@ -35,46 +35,64 @@ class DeviceFrame(dy.Schema):
         ["battery", "pv", "wind", "ev_charger", "heat_pump", "flexible_load", "chp", "load"]
     )
     protocol = dy.Enum(["modbus", "mqtt", "http", "ocpp"])
-    endpoint = dy.String(nullable=True)  # host:port, URL, charge point; null until a simulator told
-    unit_id = dy.Int64(nullable=True)  # Modbus unit, OCPP connector
-    register_map = dy.String(nullable=True)  # Modbus: a vendor's map; null is SunSpec
-    base_address = dy.Int64(nullable=True)  # Modbus: where a SunSpec map is looked for first
+    endpoint = dy.String(
+        nullable=True, description="host:port, URL, charge point; null until a simulator told"
+    )
+    unit_id = dy.Int64(nullable=True, description="Modbus unit, OCPP connector")
+    register_map = dy.String(nullable=True, description="Modbus: a vendor's map; null is SunSpec")
+    base_address = dy.Int64(
+        nullable=True, description="Modbus: where a SunSpec map is looked for first"
+    )
     tls = dy.Bool()
-    credentials = dy.String(nullable=True)  # their name, never a secret
+    credentials = dy.String(nullable=True, description="their name, never a secret")
     live = dy.Bool()
     simulated = dy.Bool()
-    controllable = dy.Bool()  # false for a plain load
-    tags = dy.List(dy.String())  # the device's own and its site's
+    controllable = dy.Bool(description="false for a plain load")
+    tags = dy.List(dy.String(), description="the device's own and its site's")
     groups = dy.List(dy.String())
     latitude = dy.Float64()
     longitude = dy.Float64()
     timezone = dy.String()
     site_import_limit_kw = dy.Float64(min=0)
     site_export_limit_kw = dy.Float64(min=0)
-    site_failsafe_import_kw = dy.Float64(min=0, nullable=True)  # steered by the grid operator
-    site_failsafe_export_kw = dy.Float64(min=0, nullable=True)
+    site_failsafe_import_kw = dy.Float64(
+        min=0, nullable=True, description="while nothing was heard from the grid operator"
+    )
+    site_failsafe_export_kw = dy.Float64(
+        min=0, nullable=True, description="while nothing was heard from the grid operator"
+    )
     max_inject_kw = dy.Float64(min=0)
     max_draw_kw = dy.Float64(min=0)
-    min_active_kw = dy.Float64(min=0)  # smallest non-zero power: EV 6 A, CHP minimum; else 0
+    min_active_kw = dy.Float64(
+        min=0, description="smallest non-zero power: EV 6 A, CHP minimum; else 0"
+    )
     energy_capacity_kwh = dy.Float64(nullable=True)
     min_energy_kwh = dy.Float64(nullable=True)
     max_energy_kwh = dy.Float64(nullable=True)
-    charge_efficiency = dy.Float64(nullable=True)  # COP for a heat pump, 1 for a flexible load
+    charge_efficiency = dy.Float64(
+        nullable=True, description="COP for a heat pump, 1 for a flexible load"
+    )
     discharge_efficiency = dy.Float64(nullable=True)
-    wear_cost_eur_per_kwh = dy.Float64(min=0)  # per kWh through the device; 0 where it has none
-    unmet_cost_eur_per_kwh = dy.Float64(nullable=True)  # EV, flexible load, heat pump (discomfort)
+    wear_cost_eur_per_kwh = dy.Float64(
+        min=0, description="per kWh through the device; 0 where it has none"
+    )
+    unmet_cost_eur_per_kwh = dy.Float64(
+        nullable=True, description="EV, flexible load, heat pump (discomfort)"
+    )
     thermal_resistance_k_per_kw = dy.Float64(nullable=True)
     thermal_capacity_kwh_per_k = dy.Float64(nullable=True)
     comfort_min_c = dy.Float64(nullable=True)
     comfort_max_c = dy.Float64(nullable=True)
-    required_energy_kwh = dy.Float64(nullable=True)  # flexible load: a day's need
-    window_start = dy.Time(nullable=True)  # flexible load, local time
+    required_energy_kwh = dy.Float64(nullable=True, description="flexible load: a day's need")
+    window_start = dy.Time(nullable=True, description="flexible load, local time")
     window_end = dy.Time(nullable=True)
-    interruptible = dy.Bool()  # false for a load that runs on, once begun, until it is done
+    interruptible = dy.Bool(
+        description="false for a load that runs on, once begun, until it is done"
+    )
     ramp_kw_per_min = dy.Float64(nullable=True)
-    min_run_h = dy.Float64(min=0)  # CHP: least time on, and off; else 0
+    min_run_h = dy.Float64(min=0, description="CHP: least time on, and off; else 0")
     min_rest_h = dy.Float64(min=0)
-    marginal_cost_eur_per_mwh = dy.Float64(nullable=True)  # CHP
+    marginal_cost_eur_per_mwh = dy.Float64(nullable=True, description="CHP")
     tilt_deg = dy.Float64(nullable=True)
     azimuth_deg = dy.Float64(nullable=True)
 

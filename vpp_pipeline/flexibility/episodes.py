@@ -26,10 +26,12 @@ class Episodes(dy.Schema):
     first_step = dy.Int64(min=0)
     end_step = dy.Int64(min=1)
     initial_kwh = dy.Float64()
-    required_kwh = dy.Float64(nullable=True)  # owed at the last quarter-hour's end
-    ready_step = dy.Int64(min=1, nullable=True)  # by when it had better hold `ready_kwh`
+    required_kwh = dy.Float64(nullable=True, description="owed at the last quarter-hour's end")
+    ready_step = dy.Int64(
+        min=1, nullable=True, description="by when it had better hold `ready_kwh`"
+    )
     ready_kwh = dy.Float64(nullable=True)
-    arrives = dy.Bool()  # false: the store exists before the horizon's start
+    arrives = dy.Bool(description="false: the store exists before the horizon's start")
 
 
 def standing(devices: pl.DataFrame, states: pl.DataFrame, steps: int) -> dy.DataFrame[Episodes]:

@@ -22,7 +22,7 @@ class States(dy.Schema):
     """
 
     device_id = dy.String(primary_key=True)
-    valid_at = dy.Datetime(**_UTC)  # the moment described: measured, or projected to
+    valid_at = dy.Datetime(description="the moment described: measured, or projected to", **_UTC)
     energy_kwh = dy.Float64(nullable=True)
     temperature_c = dy.Float64(nullable=True)
     plugged_in = dy.Bool(nullable=True)
@@ -47,16 +47,26 @@ class Envelopes(dy.Schema):
     interval_start = dy.Datetime(primary_key=True, **_UTC)
     min_power_kw = dy.Float64()
     max_power_kw = dy.Float64()
-    expected_power_kw = dy.Float64()  # what it would do if nobody steered: PV, load; else 0
+    expected_power_kw = dy.Float64(
+        description="what it would do if nobody steered: PV, load; else 0"
+    )
     min_energy_kwh = dy.Float64(nullable=True)
     max_energy_kwh = dy.Float64(nullable=True)
-    initial_energy_kwh = dy.Float64(nullable=True)  # content at the horizon's (or session's) start
-    session_start = dy.Bool()  # the store is replaced here: a vehicle arrives with initial_energy
+    initial_energy_kwh = dy.Float64(
+        nullable=True, description="content at the horizon's (or session's) start"
+    )
+    session_start = dy.Bool(
+        description="the store is replaced here: a vehicle arrives with initial_energy"
+    )
     retention = dy.Float64(min=0, max=1)
     drift_kwh = dy.Float64()
     required_end_kwh = dy.Float64(nullable=True)
-    available = dy.Bool()  # false: out of service or stale; it is expected to do its default
-    derated = dy.String(nullable=True)  # why the powers are narrowed to what it delivers
+    available = dy.Bool(
+        description="false: out of service or stale; it is expected to do its default"
+    )
+    derated = dy.String(
+        nullable=True, description="why the powers are narrowed to what it delivers"
+    )
 
     @dy.rule()
     def power_bounds_ordered(cls) -> pl.Expr:  # noqa: N805

@@ -29,7 +29,7 @@ class Forecasts(dy.Schema):
     p10 = dy.Float64()
     p50 = dy.Float64()
     p90 = dy.Float64()
-    model = dy.String()  # which model, or which fallback, answered
+    model = dy.String(description="which model, or which fallback, answered")
     known_at = dy.Datetime(primary_key=True, **_UTC)
 
     @dy.rule()
@@ -66,7 +66,7 @@ class ForecastErrors(dy.Schema):
     subject_id = dy.String(primary_key=True)
     delivery_day = dy.Date(primary_key=True)
     model = dy.String(primary_key=True)
-    known_at = dy.Datetime(primary_key=True, **_UTC)  # when the forecast was made
+    known_at = dy.Datetime(primary_key=True, description="when the forecast was made", **_UTC)
     intervals = dy.Int64(min=1)
     mae = dy.Float64(min=0)
     bias = dy.Float64()
@@ -98,13 +98,17 @@ class ForecastSkill(dy.Schema):
     delivery_day = dy.Date(primary_key=True)
     target = dy.String(primary_key=True)
     forecaster = dy.String(primary_key=True)
-    champion = dy.Bool()  # the plan stood on it
+    champion = dy.Bool(description="the plan stood on it")
     subjects = dy.Int64(min=1)
     intervals = dy.Int64(min=1)
     mae = dy.Float64(min=0)
-    rmae = dy.Float64(min=0, nullable=True)  # of the naive rule's; null: the rule has no answer
+    rmae = dy.Float64(
+        min=0, nullable=True, description="of the naive rule's; null: the rule has no answer"
+    )
     pinball = dy.Float64(min=0)
     coverage_p10_p90 = dy.Float64(min=0, max=1)
-    euros_lost = dy.Float64(nullable=True)  # null: it left a quarter-hour out, or is not planned on
+    euros_lost = dy.Float64(
+        nullable=True, description="null: it left a quarter-hour out, or is not planned on"
+    )
     forecast_known_at = dy.Datetime(**_UTC)
     known_at = dy.Datetime(primary_key=True, **_UTC)

@@ -18,7 +18,7 @@ class Prices(dy.Schema):
     An hourly auction price stands on each of its four quarter-hours.
     """
 
-    market = dy.String(primary_key=True)  # e.g. DE-LU
+    market = dy.String(primary_key=True, description="e.g. DE-LU")
     interval_start = dy.Datetime(primary_key=True, **_UTC)
     price_eur_per_mwh = dy.Float64(min=-5000, max=20000)
     resolution_minutes = dy.Int64(check=lambda c: c.is_in([15, 30, 60]))

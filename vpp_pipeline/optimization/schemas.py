@@ -15,17 +15,17 @@ _UTC: dict[str, Any] = {"time_zone": "UTC", "time_unit": "us"}
 
 
 class Schedules(dy.Schema):
-    """One row a device and quarter-hour: the set-point and what follows from it.
-
-    For PV and wind `power_kw` is the expected injection after curtailment and `limit_kw` the cap
-    to command; for all others `limit_kw` is null and `power_kw` the set-point.
-    """
+    """One row a device and quarter-hour: the set-point and what follows from it."""
 
     device_id = dy.String(primary_key=True)
     interval_start = dy.Datetime(primary_key=True, **_UTC)
-    power_kw = dy.Float64()
-    limit_kw = dy.Float64(nullable=True)
-    energy_kwh = dy.Float64(nullable=True)  # the store's content at the interval's end
+    power_kw = dy.Float64(
+        description="the set-point; of PV and wind, what is expected after curtailment"
+    )
+    limit_kw = dy.Float64(
+        nullable=True, description="the cap to command to PV and wind; null for all others"
+    )
+    energy_kwh = dy.Float64(nullable=True, description="the store's content at the interval's end")
 
 
 class PlanPrices(dy.Schema):

@@ -22,9 +22,9 @@ class PlanChurn(dy.Schema):
     plan_id = dy.String(primary_key=True)
     revision = dy.Int64(min=0)
     cause = dy.String()
-    cause_kind = dy.String()  # what the causes are of: outage, prices, session, …
+    cause_kind = dy.String(description="what the causes are of: outage, prices, session, …")
     moved_kwh = dy.Float64(min=0)
-    devices = dy.Int64(min=0)  # that are controllable, and were planned before
+    devices = dy.Int64(min=0, description="that are controllable, and were planned before")
     devices_moved = dy.Int64(min=0)
     share_moved = dy.Float64(min=0, max=1)
 

@@ -17,13 +17,15 @@ class Regret(dy.Schema):
     unmanaged_eur = dy.Float64()
     perfect_foresight_eur = dy.Float64()
     as_planned_eur = dy.Float64()
-    managed_eur = dy.Float64(nullable=True)  # null: the day was planned and not run
+    managed_eur = dy.Float64(nullable=True, description="null: the day was planned and not run")
     solver_eur = dy.Float64()
     forecast_eur = dy.Float64()
     execution_eur = dy.Float64()
     regret_eur = dy.Float64()
-    saved_eur = dy.Float64()  # of what the unmanaged fleet would have cost
-    unproven_quarter_hours = dy.Int64(min=0)  # in which a plan without a bound was in force
+    saved_eur = dy.Float64(description="of what the unmanaged fleet would have cost")
+    unproven_quarter_hours = dy.Int64(
+        min=0, description="in which a plan without a bound was in force"
+    )
 
 
 def regret(costs: pl.DataFrame, plans: pl.DataFrame) -> dy.DataFrame[Regret]:

@@ -28,7 +28,9 @@ class Delivery(dy.Schema):
     device_id = dy.String(primary_key=True)
     interval_start = dy.Datetime(primary_key=True, **_UTC)
     day_ahead_kw = dy.Float64(nullable=True)
-    planned_kw = dy.Float64(nullable=True)  # by the plan in force at the interval's start
+    planned_kw = dy.Float64(
+        nullable=True, description="by the plan in force at the interval's start"
+    )
     commanded_kw = dy.Float64(nullable=True)
     command_state = dy.String(nullable=True)
     measured_kw = dy.Float64(nullable=True)
@@ -45,11 +47,11 @@ class Stays(dy.Schema):
     device_id = dy.String(primary_key=True)
     first_step = dy.Int64(min=0, primary_key=True)
     end_step = dy.Int64(min=1)
-    departure = dy.Datetime(nullable=True, **_UTC)  # a vehicle's, also beyond the day
+    departure = dy.Datetime(nullable=True, description="a vehicle's, also beyond the day", **_UTC)
     initial_kwh = dy.Float64()
     target_kwh = dy.Float64()
     leaves = dy.Bool()
-    was_there = dy.Bool()  # since before the day
+    was_there = dy.Bool(description="since before the day")
 
 
 @dataclass(frozen=True)
