@@ -75,6 +75,7 @@ class Watchdog:
         self._silent: list[str] = []
         self._resting: dict[str, Cause] = {}
         self._told: dict[str, str] = {}
+        self._unnoted: list[Release] = []
 
     def __enter__(self) -> Self:
         return self
@@ -107,9 +108,14 @@ class Watchdog:
         results = self._loop.run(self._bring_to_rest(why))
         seen = {name for name, result in results.items() if result.outcome is Outcome.ACKED}
         self._resting |= {name: why[name] for name in seen}
-        self._note(results, why)
-        self._holds.let_go({name: until for name, until in holds.items() if name in seen})
-        return [*problems, *self._not_at_rest(results, why, holds)]
+        problems += self._not_at_rest(results, why, holds)
+        try:
+            self._note(results, why)
+            if ended := {name: until for name, until in holds.items() if name in seen}:
+                self._holds.let_go(ended)
+        except (HoldsDamaged, OSError) as error:
+            problems.append(f"what was released can't be noted ({error}): give the disk room")
+        return problems
 
     async def _bring_to_rest(self, why: Mapping[str, Cause]) -> dict[str, CommandResult]:
         links = [self._links[name] for name in why if name in self._links]
@@ -141,7 +147,7 @@ class Watchdog:
         return []
 
     def _note(self, results: Mapping[str, CommandResult], why: Mapping[str, Cause]) -> None:
-        """Log what was released, and each failure once."""
+        """Log what was released, and each failure once. Raises OSError; what is left comes next."""
         now = self._clock.now()
         told = {name: f"{why[name]}: {r.outcome} {r.detail}" for name, r in results.items()}
         new = [
@@ -154,7 +160,9 @@ class Watchdog:
             _LOG.warning(
                 "%s: release %s %s: %s", each.device_id, each.outcome, each.detail, each.why
             )
-        self._log.append(new)
+        self._unnoted += new
+        self._log.append(self._unnoted)
+        self._unnoted = []
 
     def _not_at_rest(
         self, results: Mapping[str, CommandResult], why: Mapping[str, Cause], holds: Iterable[str]
@@ -187,11 +195,19 @@ def run(runtime: Runtime, every_s: float, stop: Event) -> None:
     with heartbeat.held(), Watchdog(runtime, _TIMEOUT_S) as watchdog:
         problems: list[str] = []
         while not stop.is_set():
+            _beat(heartbeat, runtime.clock.now(), problems)
             try:
-                heartbeat.beat(runtime.clock.now(), problems)
                 problems = watchdog.cycle()
-                heartbeat.beat(runtime.clock.now(), problems)
             except Exception as error:  # noqa: BLE001 - whatever befalls a cycle, the next one is made
                 _LOG.exception("a cycle failed; the next one is made all the same")
                 problems = [f"the last cycle failed ({error}): see the watchdog's log"]
+            _beat(heartbeat, runtime.clock.now(), problems)
             stop.wait(every_s)
+
+
+def _beat(heartbeat: Heartbeat, now: datetime, problems: list[str]) -> None:
+    """Give a sign of life; a disk without room must not keep devices from being released."""
+    try:
+        heartbeat.beat(now, problems)
+    except OSError as error:
+        _LOG.warning("no sign of life can be given (%s): give the disk room", error)

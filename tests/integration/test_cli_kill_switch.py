@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from devices_mqtt_bench import need_mosquitto
 from watchdog_controller import SENT_KW
-from watchdog_plant import running_plant, wait_until
+from watchdog_plant import WITHOUT_ROOM, running_plant, wait_until
 
 from vpp_pipeline.cli import main
 from vpp_pipeline.devices.leases import Leases
@@ -213,3 +214,44 @@ def test_a_home_without_a_plant_is_refused(vpp, tmp_path):
     assert result.exit_code == 1
     assert "there is no plant at" in result.stderr
     assert "--home or VPP_HOME" in result.stderr
+
+
+@pytest.mark.parametrize("what", ["a full disk", "no directory for leases"])
+def test_invariant_10_the_kill_switch_needs_nothing_to_be_written(plant, vpp, what):
+    plant.send()
+    leases = plant.runtime.settings.lease_dir
+    shutil.rmtree(leases)
+    if what == "no directory for leases":
+        leases.touch()
+    try:
+        stopped = subprocess.run(
+            [
+                *(WITHOUT_ROOM if what == "a full disk" else []),
+                *(sys.executable, "-m", "vpp_pipeline.cli"),
+                *("stop", "--why", "x" * 201, "--who", ""),
+            ],
+            env={**os.environ, **plant.environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        if leases.is_file():
+            leases.unlink()
+    assert plant.obeying == {}
+    assert "5 of 5 devices were seen at their default" in stopped.stdout, stopped.stderr
+    assert "NOT released" not in stopped.stderr
+    given = what != "a full disk"
+    assert stopped.returncode == (0 if given else 1)
+    assert ("the order was NOT given" in stopped.stderr) is not given
+
+
+def test_an_order_of_a_user_without_a_name_bears_their_number(plant, vpp, monkeypatch):
+    monkeypatch.setattr("getpass.getuser", nameless)
+    monkeypatch.setattr("os.getuid", lambda: 12345)
+    assert CliRunner().invoke(main, ["stop"]).exit_code == 0
+    assert book(plant)[-1].who == "uid 12345"
+
+
+def nameless():
+    raise KeyError("getpwuid(): uid not found: 12345")

@@ -12,7 +12,7 @@ from datetime import timedelta
 import pytest
 from devices_mqtt_bench import need_mosquitto
 from watchdog_controller import SENT_KW
-from watchdog_plant import PATIENCE_S, RATE, running_plant, wait_until
+from watchdog_plant import PATIENCE_S, RATE, WITHOUT_ROOM, running_plant, wait_until
 
 from vpp_pipeline.dispatch.heartbeat import Heartbeat
 from vpp_pipeline.dispatch.holds import Holds
@@ -41,10 +41,10 @@ def rested(plant):
 
 
 @contextmanager
-def watchdog_process(plant):
+def watchdog_process(plant, where=()):
     """Run `vpp watchdog`; it is dead after that."""
     with subprocess.Popen(
-        [sys.executable, "-m", "vpp_pipeline.cli", "watchdog"],
+        [*where, sys.executable, "-m", "vpp_pipeline.cli", "watchdog"],
         env={**os.environ, **plant.environment},
         stderr=subprocess.DEVNULL,
     ) as process:
@@ -104,6 +104,33 @@ def test_invariant_10_while_the_order_book_is_damaged_every_device_is_released(r
         assert rested.obeying == {}
     finally:
         book.write_bytes(whole)
+
+
+def test_invariant_10_a_disk_without_room_keeps_no_device_from_its_release(rested):
+    rested.send()
+    rested.order("stop")
+    with watchdog_process(rested, WITHOUT_ROOM):
+        wait_until(lambda: rested.obeying == {}, "the release of all devices")
+    rested.order("resume")
+
+
+def test_a_release_that_could_not_be_noted_is_noted_when_it_can(rested):
+    rested.send(only=["borgo-battery"])
+    rested.order("stop")
+    file = rested.runtime.settings.order_dir / "releases.jsonl"
+    before = file.read_bytes()
+    file.unlink()
+    file.mkdir()
+    with Watchdog(rested.runtime, PATIENCE_S) as watchdog:
+        (problem,) = watchdog.cycle()
+        assert "can't be noted" in problem
+        assert rested.obeying == {}
+        file.rmdir()
+        assert watchdog.cycle() == []
+    released = ReleaseLog(rested.runtime.settings.order_dir).read()
+    assert "borgo-battery" in released.filter(outcome="ACKED")["device_id"]
+    file.write_bytes(before + file.read_bytes())
+    rested.order("resume")
 
 
 def test_invariant_03_a_device_without_a_timer_is_released_when_its_validity_is_over(rested):

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 START = datetime(2020, 10, 5, 12, tzinfo=UTC)
 RATE = 20.0
+WITHOUT_ROOM = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh"]
+"""What a command's words follow that finds no room on any disk."""
 PATIENCE_S = 90.0  # for a process to start on a busy machine
 
 

@@ -157,7 +157,9 @@ def test_invariant_09_a_steered_site_is_at_its_failsafe_unless_a_limit_is_in_for
 
     failsafe = (-4.2, 1)
     assert bounds() == failsafe
-    assert bounds(limit) == (-10, None)
+    assert bounds(limit) == (-10, 1)
+    assert bounds(order("grid_limit", "site:b", max_kw=5)) == (-4.2, 5)
+    assert bounds(limit, order("grid_limit", "fleet", order_id="free")) == (-10, None)
     assert bounds(limit, after=HOUR) == failsafe
     assert bounds(limit, order("cancel", "fleet", cancels="grid_limit-1")) == failsafe
     assert bounds(free) == (None, None)
@@ -255,7 +257,8 @@ def test_invariant_08_what_stands_is_what_reading_the_orders_one_by_one_tells(dr
     for row in frame.iter_rows(named=True):
         name, site = row["device_id"], row["device_id"][0]
         held: set[str] = set()
-        override, lows, highs, own_low, own_high, heard, own = None, [], [], [], [], False, False
+        override, lows, highs, own_low, own_high, own = None, [], [], [], [], False
+        heard, lifted = False, False
         for each in orders:
             mine = name in devices_in[each.scope]
             valid = (
@@ -280,10 +283,11 @@ def test_invariant_08_what_stands_is_what_reading_the_orders_one_by_one_tells(dr
                 and site in sites_in[each.scope]
             ):
                 heard = True
+                lifted |= each.min_kw is None and each.max_kw is None
                 lows += [each.min_kw] if each.min_kw is not None else []
                 highs += [each.max_kw] if each.max_kw is not None else []
-        if site == "b" and not heard:
-            lows, highs = [-4.2], [1.0]
+        if site == "b" and not lifted:
+            lows, highs = lows or [-4.2], highs or [1.0]
         assert row["stopped"] == bool(held)
         assert row["override_kw"] == override
         assert row["low_kw"] == max(own_low, default=None)

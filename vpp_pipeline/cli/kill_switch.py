@@ -16,6 +16,7 @@ from vpp_pipeline.cli.home import home_option
 from vpp_pipeline.dispatch.heartbeat import Heartbeat
 from vpp_pipeline.dispatch.holds import HoldsDamaged
 from vpp_pipeline.dispatch.in_force import in_force
+from vpp_pipeline.dispatch.orders import WORDS_AT_MOST
 from vpp_pipeline.kill_switch import keep_releases, release_stopped
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ def stop(scope: str, home: Path | None, who: str, why: str, within_s: float) -> 
     runtime = ordering.plant_at(home)
     if scope != "fleet":
         scope = ordering.named_scope(scope, ordering.registered(runtime), _KINDS)
-    order = ordering.ordered(runtime, "stop", scope, who=who, why=why)
+    order = ordering.ordered(
+        runtime, "stop", scope, who=who[:WORDS_AT_MOST] or "nobody", why=why[:WORDS_AT_MOST] or "?"
+    )
     given = _given(runtime, order)
     devices = ordering.members(ordering.registered(runtime), scope)
     complaints = Heartbeat(runtime.settings.order_dir).complaints(
@@ -92,7 +95,7 @@ def _given(runtime: Runtime, order: Order) -> bool:
 @ordering.who_option
 @ordering.why_option
 def resume(scope: str, home: Path | None, who: str, why: str) -> None:
-    """Let the plan command SCOPE again, as it was named in `vpp stop`."""
+    """Let the plan command SCOPE again, at once, as it was named in `vpp stop`."""
     runtime = ordering.plant_at(home)
     standing = in_force(ordering.read_book(runtime), runtime.clock.now())
     stopped = {order.scope: order for order in standing if order.kind == "stop"}
@@ -103,6 +106,6 @@ def resume(scope: str, home: Path | None, who: str, why: str) -> None:
         raise click.ClickException(f"{scope} is not stopped by itself: {names}; see `vpp orders`")
     order = ordering.ordered(runtime, "resume", scope, who=who, why=why)
     ordering.give(runtime, order)
-    click.echo(f"{scope} is commanded again from its next interval: {order.words}")
+    click.echo(f"{scope} may be commanded again, at once: {order.words}")
     for other in stopped.keys() - {scope}:
         click.echo(f"still stopped: {other}: {stopped[other].words}")

@@ -6,8 +6,9 @@ Belongs here: from an operator's words to an `Order` in the book. Does not: any 
 from __future__ import annotations
 
 import getpass
+import os
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
@@ -31,7 +32,15 @@ Command = TypeVar("Command", bound="Callable[..., Any]")
 _SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _NAMED_AT_MOST = 12
 
-who_option = click.option("--who", default=getpass.getuser, help="Who orders it; else this user.")
+
+def _this_user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user without a name
+        return f"uid {os.getuid()}"
+
+
+who_option = click.option("--who", default=_this_user, help="Who orders it; else this user.")
 why_option = click.option("--why", required=True, help="The reason, for those who ask later.")
 
 
@@ -41,7 +50,10 @@ def span_of(text: str) -> timedelta:
     if match is None or not any(map(int, match.groups("0"))):
         raise click.BadParameter(f"{text!r} is no length of time: write one such as 90m or 1h30m")
     days, hours, minutes, seconds = map(int, match.groups("0"))
-    return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+    try:
+        return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+    except OverflowError as error:
+        raise click.BadParameter(f"{text!r} is longer than any calendar") from error
 
 
 def moment_of(text: str) -> datetime:
@@ -54,6 +66,10 @@ def moment_of(text: str) -> datetime:
         ) from error
     if moment.tzinfo is None:
         raise click.BadParameter(f"{text!r} has no time zone: add one, such as {text}+01:00")
+    try:
+        moment.astimezone(UTC)
+    except OverflowError as error:
+        raise click.BadParameter(f"{text!r} is in no year from 1 to 9999 of UTC") from error
     return moment
 
 
@@ -72,7 +88,10 @@ def end_of(now: datetime, until: datetime | None, span: timedelta | None) -> dat
     """Return when the order ends. Raises UsageError without exactly one of the two."""
     if (until is None) == (span is None):
         raise click.UsageError("name the order's end with --until TIME or --for SPAN, one of them")
-    end = until if until is not None else now + (span or timedelta())
+    try:
+        end = until if until is not None else now + (span or timedelta())
+    except OverflowError as error:
+        raise click.UsageError("--for leads beyond the year 9999: write less") from error
     if end <= now:
         raise click.UsageError(
             f"--until {end.isoformat()} is over: the plant's clock shows {now.isoformat()}"

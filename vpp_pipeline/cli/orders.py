@@ -85,7 +85,11 @@ def limit(
     who: str,
     why: str,
 ) -> None:
-    """Bound the net power of SITE as the grid operator says; a device or group may be named too."""
+    """Bound the net power of SITE as the grid operator says.
+
+    A device may be named too: it alone is bound then. So may a group, a tag or the fleet: each
+    site with a device in it is, on its own and as a whole.
+    """
     if lifted == (import_kw is not None or export_kw is not None):
         raise click.UsageError("name --import-kw, --export-kw or both; or --none for no limit")
     runtime = ordering.plant_at(home)
@@ -171,7 +175,8 @@ def _what(order: Mapping[str, Any]) -> str:
                 "" if least_kw is None else f"draws at most {-least_kw:g} kW",
                 "" if most_kw is None else f"injects at most {most_kw:g} kW",
             ]
-            return ", ".join(filter(None, bounds)) or "no limit"
+            each = "" if order["scope"].startswith(("site:", "device:")) else "each site "
+            return each + (", ".join(filter(None, bounds)) or "no limit")
 
 
 def _until(order: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ to another process that wrote at the same time, is discovered again.
 
 from __future__ import annotations
 
+import logging
 import os
 from datetime import date  # noqa: TC003 - pydantic reads it
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vpp_pipeline.clock import Clock
+
+_LOG = logging.getLogger(__name__)
 
 Units = dict[int, Models]
 
@@ -52,7 +55,7 @@ class Discoveries:
         return self._known
 
     def keep(self) -> None:
-        """Write down what is known, where that is news. Raises OSError."""
+        """Write down what is known, where that is news and there is room for it."""
         if self._day is None or all(
             self._kept.get(endpoint, {}) == units for endpoint, units in self._known.items()
         ):
@@ -62,8 +65,11 @@ class Discoveries:
             known.setdefault(endpoint, {}).update(units)
         found = {endpoint: units for endpoint, units in known.items() if units}
         new = self._path.with_suffix(f".{os.getpid()}.new")
-        new.write_text(_Memory(day=self._day, endpoints=found).model_dump_json())
-        new.replace(self._path)
+        try:
+            new.write_text(_Memory(day=self._day, endpoints=found).model_dump_json())
+            new.replace(self._path)
+        except OSError as error:
+            _LOG.warning("where devices keep their models is not remembered: %s", error)
         self._kept = _copied(self._known)
 
     def _read(self, today: date) -> dict[str, Units]:

@@ -11,6 +11,7 @@ file is taken away; `Lease.check` finds that out before every write.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 from dataclasses import dataclass
@@ -32,31 +33,41 @@ class LeaseFileDamaged(Exception):  # noqa: N818 - names the state that was foun
     """The lease file does not hold what a lease writes; the text names it and the remedy."""
 
 
+class LeaseNotWritten(OSError):  # noqa: N818 - names what was found
+    """The lease file can't be written: no room, or no right; the text names it and the remedy."""
+
+
 class LeaseLost(Exception):  # noqa: N818 - names what happened
     """The endpoint may be another's by now: nothing more may be written to it."""
 
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to speak to an endpoint, until `release` or the end of the process."""
+    """The right to speak to an endpoint, until `release` or the end of the process.
+
+    Without a token it is none: nobody else was asked.
+    """
 
     endpoint: str
-    token: int
-    descriptor: int
     path: str
+    token: int | None = None
+    descriptor: int | None = None
 
     def check(self) -> None:
         """Raise `LeaseLost` unless the file that others would lock still bears our token."""
+        if self.descriptor is None:
+            return
         if not _is_at(self.descriptor, self.path):
             raise LeaseLost(
                 f"the lease file of {self.endpoint} was taken away: another may write there now"
             )
-        if not _content(self.descriptor).startswith(b"%d %d " % (self.token, os.getpid())):
+        if not _content(self.descriptor).startswith(f"{self.token} {os.getpid()} ".encode()):
             raise LeaseLost(f"{_holder(self.descriptor)} has the lease of {self.endpoint} now")
 
     def release(self) -> None:
         """Give the endpoint back. Called once."""
-        os.close(self.descriptor)
+        if self.descriptor is not None:
+            os.close(self.descriptor)
 
     async def __aenter__(self) -> Self:
         return self
@@ -76,26 +87,52 @@ class Leases:
     def __init__(self, directory: Path, owner: str) -> None:
         self._directory = str(directory)
         self._owner = " ".join(owner.split())
-        directory.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):  # `acquire` tells which file it can't write
+            directory.mkdir(parents=True, exist_ok=True)
 
     async def acquire(self, endpoint: str, timeout_s: float) -> Lease:
         """Wait for the endpoint's lease without blocking the event loop.
 
         Raises `LeaseHeld` when another holds it for all of `timeout_s` (at least one attempt is
-        made), `LeaseFileDamaged` when the token in the file can't be read.
+        made), `LeaseFileDamaged` when the token in the file can't be read, `LeaseNotWritten`.
         """
-        path = os.path.join(self._directory, f"{quote(endpoint, safe='')}.lease")  # noqa: PTH118 - Path takes twice a lock's time
-        descriptor = await _locked(path, endpoint, timeout_s)
+        path = self._path(endpoint)
         try:
-            before = _content(descriptor)
-            token = _last_token(before, path) + 1
-            line = f"{token} {os.getpid()} {self._owner}\n".encode()
-            if os.pwrite(descriptor, line, 0) < len(before):
-                os.ftruncate(descriptor, len(line))
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return Lease(endpoint, token, descriptor, path)
+            descriptor = await _locked(path, endpoint, timeout_s)
+            try:
+                token = _signed(descriptor, path, self._owner)
+            except BaseException:
+                os.close(descriptor)
+                raise
+        except OSError as error:
+            raise LeaseNotWritten(
+                f"lease file {path} can't be written ({error.strerror}): give the disk room, or "
+                "this user the right to write there"
+            ) from error
+        return Lease(endpoint, path, token, descriptor)
+
+    async def acquire_or_go_without(self, endpoint: str, timeout_s: float) -> Lease:
+        """Do as `acquire`; where no lease can be written or read, go on without one.
+
+        For releases: what brings a device to rest must not need a disk. Raises `LeaseHeld`.
+        """
+        try:
+            return await self.acquire(endpoint, timeout_s)
+        except (LeaseNotWritten, LeaseFileDamaged):
+            return Lease(endpoint, self._path(endpoint))
+
+    def _path(self, endpoint: str) -> str:
+        return os.path.join(self._directory, f"{quote(endpoint, safe='')}.lease")  # noqa: PTH118 - Path takes twice a lock's time
+
+
+def _signed(descriptor: int, path: str, owner: str) -> int:
+    """Write the next token and who has it into a lease file; return the token."""
+    before = _content(descriptor)
+    token = _last_token(before, path) + 1
+    line = f"{token} {os.getpid()} {owner}\n".encode()
+    if os.pwrite(descriptor, line, 0) < len(before):
+        os.ftruncate(descriptor, len(line))
+    return token
 
 
 async def _locked(path: str, endpoint: str, timeout_s: float) -> int:

@@ -227,7 +227,7 @@ class ModbusDriver:
             return result(index, *await confirm(session, look, index))
 
         visited = {index: link for index, link in enumerate(links) if index not in refusals}
-        answers = await self._visits.ask(visited, timeout_s, ask, lost, tell)
+        answers = await self._visits.ask(visited, timeout_s, ask, lost, tell, release=release)
         return [
             answers[index] if index in answers else result(index, Outcome.REJECTED, refusals[index])
             for index in range(len(links))

@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, TypeVar
 
 from vpp_pipeline.credentials import CredentialError, Credentials
 from vpp_pipeline.devices.endpoint_health import EndpointHealth, NotAdmitted
-from vpp_pipeline.devices.leases import Lease, LeaseFileDamaged, LeaseHeld, LeaseLost, Leases
+from vpp_pipeline.devices.leases import (
+    Lease,
+    LeaseFileDamaged,
+    LeaseHeld,
+    LeaseLost,
+    LeaseNotWritten,
+    Leases,
+)
 from vpp_pipeline.devices.modbus_session import (
     EndpointLost,
     LinkError,
@@ -45,6 +52,7 @@ _NOT_VISITED = (
     LeaseHeld,
     LeaseLost,
     LeaseFileDamaged,
+    LeaseNotWritten,
     EndpointLost,
     NotAdmitted,
     CredentialError,
@@ -110,11 +118,14 @@ class Visits:
         ask: Callable[[Session, Lease, int], Awaitable[T]],
         lost: Callable[[int, str], T],
         tell: Tell[T],
+        *,
+        release: bool = False,
     ) -> dict[int, T]:
         """Ask every device, by its index; `lost` tells of those that could not be asked.
 
-        `tell` is told each answer as it comes.
+        `tell` is told each answer as it comes. A `release` goes on where no lease can be written.
         """
+        take_lease = self._leases.acquire_or_go_without if release else self._leases.acquire
         answers: dict[int, T] = {}
         room = _Room()
         discovered = self._discoveries.of_today()
@@ -127,7 +138,7 @@ class Visits:
             try:
                 async with (
                     _Place(room),
-                    await self._leases.acquire(endpoint, timeout_s * _LEASE_SHARE) as lease,
+                    await take_lease(endpoint, timeout_s * _LEASE_SHARE) as lease,
                 ):
                     units = discovered.setdefault(endpoint, {})
                     await self._visit(there, units, lease, timeout_s, ask, lost, settle)

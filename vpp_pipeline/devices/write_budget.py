@@ -49,8 +49,14 @@ class WriteBudget:
                     f" {day}: plan fewer changes, or wait for the next day (UTC)"
                 )
         counted = counts | {register: counts.get(register, 0) + 1 for register in daily_writes}
-        with replace_durably(path) as temporary:
-            temporary.write_text(json.dumps({"day": day.isoformat(), "writes": counted}))
+        try:
+            with replace_durably(path) as temporary:
+                temporary.write_text(json.dumps({"day": day.isoformat(), "writes": counted}))
+        except OSError as error:
+            raise BudgetSpent(
+                f"{path} can't be written ({error.strerror}), so no write to flash can be counted:"
+                " give the disk room, or this user the right to write there"
+            ) from error
 
 
 def _read(path: Path) -> tuple[date | None, dict[int, int]]:
@@ -61,7 +67,7 @@ def _read(path: Path) -> tuple[date | None, dict[int, int]]:
         }
     except FileNotFoundError:
         return None, {}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise BudgetSpent(
             f"{path} can't be read ({error}), so nobody knows how often the flash was written"
             " today: delete the file if that is no worry"

@@ -60,10 +60,14 @@ class OrderBook:
             lines = b"".join(
                 order.model_dump_json(exclude_none=True).encode() + b"\n" for order in orders
             )
-            written = 0
-            while written < len(lines):
-                written += os.pwrite(descriptor, lines[written:], whole + written)
-            os.fsync(descriptor)
+            try:
+                written = 0
+                while written < len(lines):
+                    written += os.pwrite(descriptor, lines[written:], whole + written)
+                os.fsync(descriptor)
+            except OSError:
+                os.ftruncate(descriptor, whole)
+                raise
             for directory in (self._file.parent, self._file.parent.parent):
                 sync(directory)
             length = str(whole + written) if whole >= self._known_length() else _LOST

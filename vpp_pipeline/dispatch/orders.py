@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 _UTC = pl.Datetime("us", "UTC")
 _MAX_KW = 1e6
 _Moment = Annotated[AwareDatetime, AfterValidator(lambda moment: moment.astimezone(UTC))]
-_Text = Annotated[str, Field(min_length=1, max_length=200)]
+WORDS_AT_MOST = 200  # characters of an order's name, giver or reason
+_Text = Annotated[str, Field(min_length=1, max_length=WORDS_AT_MOST)]
 
 Kind = Literal["stop", "resume", "grid_limit", "override", "cancel"]
 
@@ -138,9 +139,9 @@ def standing(orders: Sequence[Order], devices: pl.DataFrame, now: datetime) -> p
 
     `orders` stand in the order in which they were given: of stop and resume of one scope the last
     counts, and of several overrides of a device the last given. Grid limits in force all hold at
-    once. A site with a failsafe limit is under it while no grid limit for the site is in force,
-    be it one without bounds (EEBUS LPC and LPP: a lost operator means the failsafe until a limit
-    follows).
+    once. A site with a failsafe for a direction is under it while no grid limit in force bounds
+    that direction; one without any bound ends both (EEBUS LPC and LPP, a use case a direction: a
+    lost operator means the failsafe until a limit follows).
     """
     given = _given(orders)
     in_force = given.filter(
@@ -235,6 +236,7 @@ _JOINED: dict[str, pl.DataType | type[pl.DataType]] = {
             "low_words": pl.String,
             "high_words": pl.String,
             "limit_id": pl.String,
+            "lifted": pl.Boolean,
         }.items()
     },
 }
@@ -276,7 +278,10 @@ def _tightest(limits: pl.DataFrame, members: pl.DataFrame, of: str, prefix: str)
     high = limits.drop_nulls("max_kw").sort("max_kw", maintain_order=True)
     return (
         limits.group_by(of, maintain_order=True)
-        .agg(pl.col("order_id").last().alias(f"{prefix}limit_id"))
+        .agg(
+            pl.col("order_id").last().alias(f"{prefix}limit_id"),
+            pl.all_horizontal(pl.col("min_kw", "max_kw").is_null()).any().alias(f"{prefix}lifted"),
+        )
         .join(_first(low, of, "min_kw", f"{prefix}low"), on=of, how="left")
         .join(_first(high, of, "max_kw", f"{prefix}high"), on=of, how="left")
     )
@@ -293,10 +298,10 @@ def _first(limits: pl.DataFrame, of: str, bound: str, name: str) -> pl.DataFrame
 
 def _resolved(frame: pl.DataFrame) -> pl.DataFrame:
     """Set in the failsafe where nothing was heard, and name the highest authority."""
-    unheard = pl.col("site_limit_id").is_null()
-    low_kw = pl.coalesce("site_low_kw", pl.when(unheard).then(-pl.col("site_failsafe_import_kw")))
-    high_kw = pl.coalesce("site_high_kw", pl.when(unheard).then("site_failsafe_export_kw"))
-    failsafe = unheard & pl.any_horizontal(
+    unlifted = ~pl.col("site_lifted").fill_null(value=False)
+    low_kw = pl.coalesce("site_low_kw", pl.when(unlifted).then(-pl.col("site_failsafe_import_kw")))
+    high_kw = pl.coalesce("site_high_kw", pl.when(unlifted).then("site_failsafe_export_kw"))
+    failsafe = pl.col("site_limit_id").is_null() & pl.any_horizontal(
         pl.col("site_failsafe_import_kw", "site_failsafe_export_kw").is_not_null()
     )
     stopped = pl.col("stop_words").is_not_null()

@@ -93,7 +93,7 @@ class _Push:
         async with lease:
             return await self._bring(lease.token)
 
-    async def _bring(self, fence: int) -> PushReport:
+    async def _bring(self, fence: int | None) -> PushReport:
         """Send what is open and verify it, under the lease whose token is `fence`."""
         self._fence, self._known = fence, None
         await self._close_the_past()
