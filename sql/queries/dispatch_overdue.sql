@@ -1,9 +1,9 @@
--- Commands of the day before $now whose time is over while they are in no final state: a
+-- Commands since $since whose time is over at $now while they are in no final state: a
 -- set-point's with its quarter-hour, a release's with its validity.
 WITH over AS (
     SELECT command_id, created_at
     FROM commands
-    WHERE interval_start > $now - INTERVAL 1 DAY
+    WHERE interval_start > $since
         AND CASE kind
             WHEN 'release' THEN valid_until
             ELSE interval_start + INTERVAL 15 MINUTE

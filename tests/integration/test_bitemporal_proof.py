@@ -65,6 +65,7 @@ NO_MOMENT = {
     "dispatch_known_commands": LEDGER,
     "dispatch_last_states": LEDGER,
     "dispatch_newest_commands": LEDGER,
+    "dispatch_newest_over": LEDGER,
     "dispatch_next_version": NUMBERS,
     "dispatch_overdue": LEDGER,
     "dispatch_plan": NAMED,

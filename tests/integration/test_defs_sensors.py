@@ -6,12 +6,14 @@ import shutil
 from datetime import time, timedelta
 
 import dagster as dg
+import dispatch_fakes
 import polars as pl
 import pytest
 from dagster._core.utils import make_new_run_id
 from defs_plant import TODAY, TOMORROW, failure_of, market_time, open_plant
 
 from vpp_pipeline.delivery_day import STEP, bounds
+from vpp_pipeline.dispatch.ledger import Ledger
 from vpp_pipeline.settings import MARKET_TZ
 from vpp_pipeline.warehouse import landing
 
@@ -194,6 +196,19 @@ def test_going_back_to_an_older_fleet_file_is_registered_too(plant):
     assert plant.rows("fleet_versions")["fleet_version"].sort().to_list() == [1, 2, 3]
     devices = plant.runtime.devices(plant.clock.now())
     assert devices.filter(pl.col("device_id") == "borgo-load")["max_draw_kw"].item() == 8
+
+
+def test_invariant_06_what_was_left_open_is_ended_though_no_plan_follows(planned_plant):
+    ledger = Ledger(planned_plant.runtime.warehouse)
+    planned_plant.clock.sleep_until(END + timedelta(days=2))
+    assert planned_plant.daemon.ask("due_recheck") == []
+    moved = pl.col("interval_start", "valid_from", "valid_until") + (START - dispatch_fakes.START)
+    commands = dispatch_fakes.due(dispatch_fakes.plant(1)).commands.with_columns(moved)
+    ledger.record_intents(commands, START, "a run that died")
+    (ended,) = planned_plant.daemon.ask("due_recheck")
+    assert ended.success
+    assert set(ledger.states(START)["state"]) == {"EXPIRED"}
+    assert planned_plant.daemon.ask("due_recheck") == []
 
 
 def test_a_plant_begun_anew_in_place_of_another_is_registered_again(plant):

@@ -247,6 +247,17 @@ def test_overdue_are_open_commands_of_intervals_that_are_over(ledger):
     assert overdue["state"].to_list() == ["PLANNED", "PLANNED"]
 
 
+@pytest.mark.parametrize("later", [timedelta(minutes=15), timedelta(hours=25), timedelta(days=9)])
+def test_invariant_06_what_is_open_is_ended_however_long_the_plant_stood_still(ledger, later):
+    ledger.record_intents(COMMANDS, BEFORE, "run")
+    ledger.record_events(event(State.SENT, COMMANDS.head(1)))
+    ended = ledger.expire(START + later, "run-2")
+    assert ended["command_id"].to_list() == sorted(COMMANDS["command_id"])
+    assert set(ledger.states(START)["state"]) == {"EXPIRED"}
+    assert "the interval ended while this was SENT" in ledger.states(START)["detail"].to_list()
+    assert ledger.expire(START + later, "run-2").is_empty()
+
+
 def test_standing_is_what_another_plan_last_sent(ledger):
     newer = due(DEVICES, kw=5.0, plan=PlanRef("plan-2", 2)).commands
     for commands in (COMMANDS, newer):

@@ -62,8 +62,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Whatever happened, what is overdue can be ended."""
         now = START + STEP
-        overdue = events(self.ledger.overdue(now), State.EXPIRED, now, "run-1")
-        assert self.ledger.record_events(overdue).is_empty()
+        self.ledger.expire(now, "run-1")
+        assert self.ledger.overdue(now).is_empty()
         assert set(self.states().values()) <= FINAL
         shutil.rmtree(self.home, ignore_errors=True)
 

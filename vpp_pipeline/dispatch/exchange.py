@@ -182,6 +182,10 @@ class Exchange:
         batch = events(rows, state, self.clock.now(), self._with.actor, **told)
         return await asyncio.to_thread(self._with.ledger.record_events, batch)
 
+    async def expire(self) -> None:
+        """End the commands of all intervals that are over and that are in no final state."""
+        await asyncio.to_thread(self._with.ledger.expire, self.clock.now(), self._with.actor)
+
     async def sleep_until(self, moment: datetime) -> None:
         """Wait, and let everything else in this process go on."""
         await asyncio.to_thread(self.clock.sleep_until, moment)

@@ -7,7 +7,7 @@ or has been superseded. Does not: what the states mean (`lifecycle`), when they 
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -31,6 +31,11 @@ _PROVEN = pl.DataFrame(
 _NO_RIVALS = pl.DataFrame(schema={"command_id": pl.String, "newest": pl.Int64, "fence": pl.Int64})
 
 _REACH = timedelta(hours=36)  # no event is further from its command's intent
+
+_DAY = timedelta(days=1)
+_EVER = datetime(1970, 1, 1, tzinfo=UTC)
+
+_ENDED_AS = pl.format("the interval ended while this was {}", "state")
 
 _SUPERSEDED = pl.format("superseded by plan version {}", "newest")
 
@@ -121,12 +126,23 @@ class Ledger:
             )
 
     def overdue(self, now: datetime) -> pl.DataFrame:
-        """Return the last day's commands whose interval is over but which are in no final state.
+        """Return the commands whose interval is over but which are in no final state.
 
-        Columns `command_id` and `state`.
+        Columns `command_id` and `state`. Looked for in the day before the last interval that is
+        over: each push ends what is overdue before it adds to it, and plants stand still for days.
         """
         with self._warehouse.read() as connection:
-            return connection.frame("dispatch_overdue", now=now, final=sorted(FINAL))
+            return _overdue(connection, now)
+
+    def expire(self, now: datetime, actor: str) -> pl.DataFrame:
+        """End what is `overdue` as EXPIRED; return it."""
+        if (overdue := self.overdue(now)).is_empty():
+            return overdue
+        with self._warehouse.write() as connection:
+            overdue = _overdue(connection, now)
+            ended = events(overdue, State.EXPIRED, now, actor, detail=_ENDED_AS)
+            _append(connection, whole_events(ended))
+        return overdue
 
     def history(self, device_id: str, at: datetime) -> pl.DataFrame:
         """Return what `device_id` was told for the moment `at`, event by event, oldest first."""
@@ -156,6 +172,16 @@ def events(
             for name, value in told.items()
         },
     )
+
+
+def _overdue(connection: Connection, now: datetime) -> pl.DataFrame:
+    for since in (now - _DAY, _EVER):
+        newest = connection.frame("dispatch_newest_over", since=since, now=now)
+        if (last := newest["interval_start"].item()) is not None:
+            break
+    else:
+        last = now
+    return connection.frame("dispatch_overdue", since=last - _DAY, now=now, final=sorted(FINAL))
 
 
 def _rows(batch: pl.DataFrame) -> pl.DataFrame:

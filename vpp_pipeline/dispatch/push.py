@@ -182,16 +182,8 @@ class _Push:
         )
 
     async def _expire(self) -> None:
-        now = self._clock.now()
-        overdue = await asyncio.to_thread(self._ledger.overdue, now)
-        if now >= self._end:
-            ours = (await self._states()).select("command_id", "state")
-            overdue = pl.concat([overdue, ours]).unique("command_id", maintain_order=True)
-        await self._record(
-            overdue,
-            State.EXPIRED,
-            detail=pl.format("the interval ended while this was {}", "state"),
-        )
+        self._known = None
+        await self._exchange.expire()
 
     async def _start_in_waves(self) -> None:
         """Send to those who can't wait by themselves when their moment has come, and look."""

@@ -102,12 +102,13 @@ async def recheck(dispatcher: Dispatcher, devices: pl.DataFrame) -> RecheckRepor
     Sent anew, as commands of a higher version through intents, guard and verification like any
     other: what fell back to its default or failed to arrive, and what other orders stand for now
     than when it was made. A device that is stopped is not sent to. With a damaged order book
-    nothing is sent.
+    nothing is sent. What earlier intervals left open is ended.
     """
     clock = dispatcher.clock
     now = clock.now()
     start = floor_interval(now)
     exchange = Exchange(dispatcher, devices, start)
+    await exchange.expire()  # no push does, where no plan follows
     newest = await asyncio.to_thread(dispatcher.ledger.newest, start)
     asked_for = due(newest, now)
     looked = await _look(

@@ -65,17 +65,24 @@ def due_recheck(
     """Read set-points back again within their quarter-hour, and follow orders at once.
 
     The run key names what is to be done: the newest version out, how long ago the quarter-hour
-    began in steps of a look's age, and the devices other orders stand for.
+    began in steps of a look's age, and the devices other orders stand for. Where no plan follows,
+    what earlier quarter-hours left open is ended too.
     """
     if is_under_way(context, jobs.recheck_interval.name, WAITING):
         return dg.SkipReason("a look is about to begin, and will see all that is due by then")
     now = runtime.clock.now()
     start = market_day.floor_interval(now)
-    if not runtime.knows_a_fleet():
-        return dg.SkipReason("no fleet is registered yet")
-    if now >= start + market_day.STEP - recheck.ENOUGH:
-        return dg.SkipReason("the next quarter-hour's push comes soon enough")
-    newest = Ledger(runtime.warehouse).newest(start)
+    too_late = now >= start + market_day.STEP - recheck.ENOUGH
+    if too_late or not runtime.knows_a_fleet():
+        pushed_soon = "the next quarter-hour's push comes soon enough"
+        return dg.SkipReason(pushed_soon if too_late else "no fleet is registered yet")
+    ledger = Ledger(runtime.warehouse)
+    newest = ledger.newest(start)
+    if newest.is_empty() and (left := ledger.overdue(now).height):
+        return dg.RunRequest(
+            run_key=f"overdue:{start:%Y%m%dT%H%MZ}",
+            tags={jobs.CAUSE: f"{left} set-points of earlier quarter-hours to end"},
+        )
     waiting = recheck.due(newest, now)
     try:
         orders = OrderBook(runtime.settings.order_dir).read()
