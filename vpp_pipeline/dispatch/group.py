@@ -291,9 +291,9 @@ async def dispatch_group(
     """Share a target out, order it, and bring it to the devices; again where some fail.
 
     Each share is an override in the order book and goes the way of all commands: intent, guard,
-    send, read-back. A device that does not take its share loses its order, and the others share
-    what is missing, while the interval has time. Later intervals get their shares at their
-    boundary. Raises LookupError (no such group), `ProblemError`, `OrderBookDamaged`, `LeaseHeld`.
+    send, read-back. A device that takes nothing loses its order, one that takes less than its share
+    keeps to that until the target's end, and the others share what is missing, while the interval
+    has time. Later intervals get their shares at their boundary. Raises LookupError (no such group), `ProblemError`, `OrderBookDamaged`, `LeaseHeld`.
     """
     clock, devices = dispatcher.clock, outlook.devices
     start = floor_interval(clock.now())
@@ -301,13 +301,14 @@ async def dispatch_group(
     sharing, skipped = takes_part(target.scope, devices, outlook.states, standing)
     wanted_kw, reachable_kw = target.power_kw, 0.0
     settled: list[pl.DataFrame] = []  # what devices do that take no further part
+    bound = pl.DataFrame(schema=_SHARES)  # to what they took of their share
     for number in range(_ROUNDS):
         shares = share_out(outlook, sharing, wanted_kw, target.until)
         rows = shares.rows.filter(pl.col("interval_start") == start)
         if number == 0:
             reachable_kw = float(rows["share_kw"].sum())
             skipped = pl.concat([skipped, shares.skipped])
-        given = overrides(shares.rows, target, clock.now(), number)
+        given = overrides(pl.concat([shares.rows, bound]), target, clock.now(), number)
         await asyncio.to_thread(dispatcher.orders.give, *given)
         await recheck(dispatcher, devices)
         newest = await asyncio.to_thread(dispatcher.ledger.newest, start)
@@ -319,10 +320,22 @@ async def dispatch_group(
             settled.append(told)
             break
         settled.append(off)
+        bound = _bound(off, start)
         await _take_back(dispatcher, off, target)
         wanted_kw -= float(off["accepted_kw"].sum())
         sharing = others
     return _report(target, reachable_kw, pl.concat(settled).sort("device_id"), skipped)
+
+
+def _bound(off: pl.DataFrame, start: datetime) -> pl.DataFrame:
+    """Return the shares of those that took part of theirs: what the others make good is theirs now."""
+    took = off.filter(pl.col("state").is_in([state.value for state in ACCEPTED]))
+    return took.select(
+        "device_id",
+        interval_start=pl.lit(start).cast(_SHARES["interval_start"]),
+        share_kw="accepted_kw",
+        order_kw="accepted_kw",
+    )
 
 
 async def _take_back(dispatcher: Dispatcher, off: pl.DataFrame, target: GroupTarget) -> None:
