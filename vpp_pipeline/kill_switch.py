@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 
 from vpp_pipeline import event_loop
 from vpp_pipeline.devices.protocol import CommandResult, Outcome
-from vpp_pipeline.dispatch.holds import Holds
-from vpp_pipeline.dispatch.links import NO_ADDRESS
-from vpp_pipeline.dispatch.release import obeying, releasable, release_until_seen
+from vpp_pipeline.dispatch.holds import Holds, HoldsDamaged
+from vpp_pipeline.dispatch.release import obeying, out_of_reach, releasable, release_until_seen
 from vpp_pipeline.dispatch.release_log import Cause, Release, ReleaseLog
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     import polars as pl
 
@@ -38,11 +37,13 @@ def release_stopped(
     under way when the stop was given may arrive after its device was released: with
     `look_again_s` above 0 all are looked at once more after so long. Needs nothing to be written.
     """
-    links, silent = releasable(devices)
     results = event_loop.run(
-        _release(runtime.drivers("kill switch"), links, within_s, look_again_s)
+        _release(runtime.drivers("kill switch"), releasable(devices), within_s, look_again_s)
     )
-    return results | dict.fromkeys(silent, CommandResult("", Outcome.FAILED, "", NO_ADDRESS))
+    left = out_of_reach(devices, _held(Holds(runtime.settings.order_dir)))
+    return results | {
+        name: CommandResult("", Outcome.FAILED, "", words) for name, words in left.items()
+    }
 
 
 def keep_releases(runtime: Runtime, order: Order, results: Mapping[str, CommandResult]) -> None:
@@ -55,6 +56,13 @@ def keep_releases(runtime: Runtime, order: Order, results: Mapping[str, CommandR
     seen = {name for name, result in results.items() if result.outcome is Outcome.ACKED}
     holds = Holds(directory)
     holds.let_go({name: until for name, until in holds.read().items() if name in seen})
+
+
+def _held(holds: Holds) -> Collection[str]:
+    try:
+        return holds.read()
+    except (HoldsDamaged, OSError):  # `keep_releases` tells of it
+        return ()
 
 
 async def _release(

@@ -16,14 +16,13 @@ from vpp_pipeline.devices.failsafe import no_failsafe
 from vpp_pipeline.devices.protocol import CommandResult, Outcome
 from vpp_pipeline.dispatch.heartbeat import Heartbeat
 from vpp_pipeline.dispatch.holds import Holds, HoldsDamaged
-from vpp_pipeline.dispatch.links import NO_ADDRESS
 from vpp_pipeline.dispatch.order_book import OrderBook
-from vpp_pipeline.dispatch.release import obeying, releasable, release
+from vpp_pipeline.dispatch.release import obeying, out_of_reach, releasable, release
 from vpp_pipeline.dispatch.release_log import Cause, Release, ReleaseLog
 from vpp_pipeline.fleet.registry import RegistryError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Mapping
     from datetime import datetime
     from threading import Event
 
@@ -72,7 +71,6 @@ class Watchdog:
         self._changed_at: tuple[int, ...] = ()
         self._devices: pl.DataFrame | None = None
         self._links: dict[str, DeviceLink] = {}
-        self._silent: list[str] = []
         self._resting: dict[str, Cause] = {}
         self._told: dict[str, str] = {}
         self._unnoted: list[Release] = []
@@ -108,7 +106,7 @@ class Watchdog:
         results = self._loop.run(self._bring_to_rest(why))
         seen = {name for name, result in results.items() if result.outcome is Outcome.ACKED}
         self._resting |= {name: why[name] for name in seen}
-        problems += self._not_at_rest(results, why, holds)
+        problems += self._not_at_rest(self._devices, results, why, holds)
         try:
             self._note(results, why)
             if ended := {name: until for name, until in holds.items() if name in seen}:
@@ -138,7 +136,7 @@ class Watchdog:
             self._devices = self._runtime.registered_devices()
         except RegistryError as error:
             return [f"the fleet is watched as it last was, for its registry can't be read: {error}"]
-        links, self._silent = releasable(self._devices)
+        links = releasable(self._devices)
         self._links = {link.device_id: link for link in links}
         self._changed_at = changed_at
         without = no_failsafe(self._devices)["device_id"].to_list()
@@ -164,13 +162,17 @@ class Watchdog:
         self._log.append(self._unnoted)
         self._unnoted = []
 
+    @staticmethod
     def _not_at_rest(
-        self, results: Mapping[str, CommandResult], why: Mapping[str, Cause], holds: Iterable[str]
+        devices: pl.DataFrame,
+        results: Mapping[str, CommandResult],
+        why: Mapping[str, Cause],
+        holds: Collection[str],
     ) -> list[str]:
         """Name the devices that must rest and were not seen to."""
-        known = set(self._devices["device_id"]) if self._devices is not None else set()
+        known = set(devices["device_id"])
         left = {name: r.detail for name, r in results.items() if r.outcome is not Outcome.ACKED}
-        left |= {name: NO_ADDRESS for name in self._silent if name in why}
+        left |= {name: words for name, words in out_of_reach(devices, holds).items() if name in why}
         left |= {
             name: "held, but not in the registry any more: add it there, or release it on site"
             for name in holds

@@ -6,17 +6,21 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import timedelta
 
 import watchdog_controller
 from click.testing import CliRunner
 from defs_plant import FLEET
 from devices_mqtt_bench import need_mosquitto
-from watchdog_plant import running_plant, wait_until
+from watchdog_plant import running_plant, wait_until, write_plant
 
 from vpp_pipeline.cli import main
 from vpp_pipeline.devices.failsafe import has_failsafe, no_failsafe
+from vpp_pipeline.dispatch.holds import Holds
 from vpp_pipeline.dispatch.links import device_links
+from vpp_pipeline.runtime import Runtime
 from vpp_pipeline.settings import DEMO_FLEET
+from vpp_pipeline.watchdog import Watchdog
 
 RATE = 30.0
 VALIDITY_S = 150.0
@@ -81,3 +85,21 @@ def test_invariant_03_devices_without_a_timer_are_told_wherever_the_fleet_is_che
     assert told.output.rstrip().endswith("alba-charger")
     file.write_text(FLEET)
     assert "no_failsafe" not in CliRunner().invoke(main, ["fleet", "check", str(file)]).output
+
+
+def test_invariant_11_a_held_device_that_may_no_longer_be_written_is_named(tmp_path):
+    home = tmp_path / "home"
+    settings = write_plant(home, rate=1.0, fleet=VENDORS)
+    runtime = Runtime.of(settings)
+    now = runtime.clock.now()
+    held = {"alba-charger": now - timedelta(seconds=1), "alba-battery": now + timedelta(hours=1)}
+    Holds(settings.order_dir).hold(held)
+    words = "held, but read-only now: mark it `live: true` again, or release it on site"
+    with Watchdog(runtime, 1.0) as watchdog:
+        assert watchdog.cycle() == [f"alba-charger is not at rest: {words}"]
+    environment = {"VPP_HOME": str(home), "VPP_FLEET": str(settings.fleet_file)}
+    stopped = CliRunner(env=environment).invoke(main, ["stop", "--within", "1"])
+    assert stopped.exit_code == 1
+    assert f"NOT released: alba-charger: {words}" in stopped.stderr
+    assert f"NOT released: alba-battery: {words}" in stopped.stderr
+    assert "alba-sunspec" not in stopped.stderr

@@ -39,7 +39,7 @@ async def sent(
     runtime: Runtime, validity: timedelta, only: Sequence[str] = ()
 ) -> list[CommandResult]:
     """Command devices (all where none is named) until `validity` from now; return the answers."""
-    links, _ = releasable(runtime.registered_devices())
+    links = releasable(runtime.registered_devices())
     drivers = runtime.drivers("dispatcher")
     now = runtime.clock.now()
     version = int(now.timestamp() * 1000)

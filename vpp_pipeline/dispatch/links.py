@@ -16,6 +16,7 @@ WRITABLE = pl.col("controllable") & (pl.col("simulated") | pl.col("live"))
 """Of a `DeviceFrame`, who may be written: it can be controlled, and is simulated or marked `live`."""
 
 READ_ONLY = "read-only: mark the device `live: true` to command it"
+HELD_READ_ONLY = "held, but read-only now: mark it `live: true` again, or release it on site"
 NO_ADDRESS = "no address: start the simulator, or register the device's endpoint"
 
 

@@ -14,10 +14,10 @@ import polars as pl
 
 from vpp_pipeline.devices.protocol import CommandResult, Outcome, Reading, Unreachable
 from vpp_pipeline.dispatch.batches import ask_driver
-from vpp_pipeline.dispatch.links import WRITABLE, device_links
+from vpp_pipeline.dispatch.links import HELD_READ_ONLY, NO_ADDRESS, WRITABLE, device_links
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
     from vpp_pipeline.devices.protocol import DeviceLink, Driver
 
@@ -27,14 +27,23 @@ _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 5.0
 
 
-def releasable(devices: pl.DataFrame) -> tuple[list[DeviceLink], list[str]]:
-    """Return the links of the devices that may be written, and the ids of those without address.
+def releasable(devices: pl.DataFrame) -> list[DeviceLink]:
+    """Return the links of the devices that may be written and have an address."""
+    return [link for link in device_links(devices) if link.writable]
 
-    A read-only device is in neither: it was never commanded.
+
+def out_of_reach(devices: pl.DataFrame, held: Collection[str]) -> dict[str, str]:
+    """Return the devices that only somebody on site can release, and why.
+
+    A read-only device was never commanded, unless it is `held`: then it was made so meanwhile.
     """
-    links = [link for link in device_links(devices) if link.writable]
-    silent = devices.filter(WRITABLE, pl.col("endpoint").is_null())
-    return links, silent["device_id"].to_list()
+    why = (
+        pl.when(WRITABLE & pl.col("endpoint").is_null())
+        .then(pl.lit(NO_ADDRESS))
+        .when(~WRITABLE & pl.col("device_id").is_in(list(held)))
+        .then(pl.lit(HELD_READ_ONLY))
+    )
+    return dict(devices.select("device_id", why=why).drop_nulls("why").iter_rows())
 
 
 async def release(
