@@ -273,6 +273,17 @@ def test_invariant_18_no_4xx_is_tried_again(script: Script, status: int) -> None
     assert script.count("POST") == 1
 
 
+@pytest.mark.parametrize("status", [401, 404, 409])
+def test_invariant_06_a_no_to_what_may_have_arrived_before_is_no_answer(
+    script: Script, status: int
+) -> None:
+    script.will("POST", Answer(502), Answer(status, {"reason": "there already"}))
+    [result] = push(driver(), link(script.url))
+    assert result.outcome is Outcome.UNKNOWN
+    assert "there already" in result.detail
+    assert script.count("POST") == 2
+
+
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
 def test_invariant_18_nothing_is_tried_again_after_its_validity(
     script: Script, status: int

@@ -27,6 +27,7 @@ from vpp_pipeline.devices.http_answers import (
     Answer,
     NoAnswer,
     NotSent,
+    SaidNo,
     body_of,
     reason_of,
     retry_after_s,
@@ -157,7 +158,8 @@ class Exchange:
 
         Waits out 429 and 502-504 a few times, as long as Retry-After says and the deadline
         allows; after a 401 the named `credentials` are read again, and sent once more if they
-        changed. Raises `NotSent`, `NoAnswer` or `SaidNo`; a redirect is a no that names its aim.
+        changed. Raises `NotSent`, `NoAnswer` or `SaidNo`; a redirect is a no that names its aim,
+        and a no to what may have arrived before, as after a 502, is no answer.
         """
         request = self._prepared(method, url, payload, credentials)
         may_have_arrived = renewed = False
@@ -175,7 +177,7 @@ class Exchange:
                     request = _Request(method, url, request.host, payload, newer)
                     continue
             if answer.status not in BUSY | ABSENT:
-                return body_of(answer)
+                return _body_of(answer, in_doubt=may_have_arrived and method != "GET")
             may_have_arrived |= answer.status in ABSENT
             asked_s = retry_after_s(answer.headers)
             if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
@@ -296,6 +298,15 @@ def _sent(session: requests.Session, request: _Request, left_s: float) -> Answer
     else:
         response.raw.release_conn()
     return Answer(response.status_code, response.headers, content)
+
+
+def _body_of(answer: Answer, *, in_doubt: bool) -> bytes:
+    try:
+        return body_of(answer)
+    except SaidNo as no:
+        if in_doubt:
+            raise NoAnswer(f"HTTP {answer.status} ({no}) to what may have arrived before") from no
+        raise
 
 
 def _or_not_sent(ask: Callable[[A], T], about: A) -> T:
