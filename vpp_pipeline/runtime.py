@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -30,8 +30,10 @@ from vpp_pipeline.dispatch.holds import Holds
 from vpp_pipeline.dispatch.ledger import Ledger
 from vpp_pipeline.dispatch.order_book import OrderBook
 from vpp_pipeline.dispatch.spread import SpreadSettings
+from vpp_pipeline.durable import replace_durably
 from vpp_pipeline.fleet import document, registry
 from vpp_pipeline.fleet.frame import device_frame, told_endpoints, with_endpoints
+from vpp_pipeline.settings import DEMO_FLEET
 from vpp_pipeline.telemetry_quality.parts import in_parts
 from vpp_pipeline.telemetry_quality.repair import trusted
 from vpp_pipeline.telemetry_quality.settings import QualitySettings
@@ -106,11 +108,32 @@ class Runtime:
 
         A simulated device whose address can't be read has none. Raises RegistryError.
         """
+        return told_endpoints(registry.read_devices(self.settings.fleet_file), self._endpoints())
+
+    def remember(self, fleet: Fleet) -> None:
+        """Keep a fleet, and which registry it is of, for those who work without either."""
+        settings = self.settings
+        with replace_durably(settings.registered_fleet_file) as temporary:
+            temporary.write_text(document.to_document(fleet))
+        if settings.fleet_file == DEMO_FLEET:
+            settings.registry_note.unlink(missing_ok=True)
+            return
+        with replace_durably(settings.registry_note) as temporary:
+            temporary.write_text(str(settings.fleet_file))
+
+    def remembered_devices(self) -> dy.DataFrame[DeviceFrame] | None:
+        """Return the fleet last registered, with its addresses; none where there was none."""
         try:
-            told = json.loads(self.settings.endpoints_file.read_text())
+            fleet = document.from_document(self.settings.registered_fleet_file.read_text())
         except (OSError, ValueError):
-            told = {}
-        return told_endpoints(registry.read_devices(self.settings.fleet_file), told)
+            return None
+        return told_endpoints(device_frame(fleet), self._endpoints())
+
+    def _endpoints(self) -> Any:
+        try:
+            return json.loads(self.settings.endpoints_file.read_text())
+        except (OSError, ValueError):
+            return {}
 
     def latest_telemetry(self, as_of: datetime) -> pl.DataFrame:
         """Return each device's newest reading known at `as_of`, compacted or just landed."""

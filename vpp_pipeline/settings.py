@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MARKET = "DE-LU"
 MARKET_TZ = "Europe/Berlin"
 _LAST_PORT = 65_535
+_REGISTRY_NOTE = "registry.txt"
 DEMO_FLEET = Path(__file__).parent / "fleet" / "demo.yaml"
 
 
@@ -47,15 +48,18 @@ class Settings:
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
         """Read VPP_HOME, VPP_FLEET, VPP_PRICES, VPP_ENERGY_CHARTS_URL, VPP_WEATHER_URL,
         VPP_IMBALANCE_SPREAD, VPP_FLEET_RAMP and VPP_WEBHOOK_PORT.
+
+        Without VPP_FLEET the registry is the one that the plant was last registered from.
         """
         source = environment.get("VPP_PRICES", "energy-charts")
         if source not in ("energy-charts", "recorded"):
             raise ValueError(
                 f"VPP_PRICES is {source!r}: set it to energy-charts (live) or recorded (shipped)"
             )
+        home = Path(environment.get("VPP_HOME", "var/vpp")).resolve()
         return cls(
-            home=Path(environment.get("VPP_HOME", "var/vpp")).resolve(),
-            fleet_file=Path(environment.get("VPP_FLEET", str(DEMO_FLEET))).resolve(),
+            home=home,
+            fleet_file=Path(environment.get("VPP_FLEET") or _registry_of(home)).resolve(),
             price_source="recorded" if source == "recorded" else "energy-charts",
             energy_charts_url=environment.get(
                 "VPP_ENERGY_CHARTS_URL", "https://api.energy-charts.info"
@@ -65,6 +69,16 @@ class Settings:
             fleet_ramp_kw_per_min=_ramp(environment.get("VPP_FLEET_RAMP")),
             webhook_port=_port(environment.get("VPP_WEBHOOK_PORT", "")),
         )
+
+    @property
+    def registry_note(self) -> Path:
+        """Which registry the fleet was last registered from; not there for the demo's."""
+        return self.home / _REGISTRY_NOTE
+
+    @property
+    def registered_fleet_file(self) -> Path:
+        """The fleet as it was last registered, for those who find no sound registry."""
+        return self.home / "registered-fleet.json"
 
     @property
     def warehouse_dir(self) -> Path:
@@ -136,6 +150,13 @@ class Settings:
             anchor_epoch_s=stored["anchor_epoch_s"],
             rate=stored["rate"],
         )
+
+
+def _registry_of(home: Path) -> Path:
+    try:
+        return Path((home / _REGISTRY_NOTE).read_text())
+    except OSError:
+        return DEMO_FLEET
 
 
 def _spread(text: str) -> float:

@@ -133,16 +133,22 @@ class Watchdog:
         if changed_at == self._changed_at:
             return []
         try:
-            self._devices = self._runtime.registered_devices()
+            devices = self._runtime.registered_devices()
         except RegistryError as error:
+            if self._devices is None and (last := self._runtime.remembered_devices()) is not None:
+                self._watch(last)
             return [f"the fleet is watched as it last was, for its registry can't be read: {error}"]
-        links = releasable(self._devices)
-        self._links = {link.device_id: link for link in links}
+        self._watch(devices)
         self._changed_at = changed_at
+        return []
+
+    def _watch(self, devices: pl.DataFrame) -> None:
+        self._devices = devices
+        links = releasable(devices)
+        self._links = {link.device_id: link for link in links}
         without = no_failsafe(self._devices)["device_id"].to_list()
         named = ", ".join(without) or "none"
         _LOG.warning("watching %d devices; without a timer: %s", len(links), named)
-        return []
 
     def _note(self, results: Mapping[str, CommandResult], why: Mapping[str, Cause]) -> None:
         """Log what was released, and each failure once. Raises OSError; what is left comes next."""

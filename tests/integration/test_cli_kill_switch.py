@@ -25,7 +25,9 @@ from vpp_pipeline.dispatch.links import device_links
 from vpp_pipeline.dispatch.order_book import OrderBook
 from vpp_pipeline.dispatch.release import release_until_seen
 from vpp_pipeline.dispatch.release_log import ReleaseLog
+from vpp_pipeline.fleet import registry
 from vpp_pipeline.kill_switch import keep_releases, release_stopped
+from vpp_pipeline.watchdog import Watchdog
 
 WITHOUT_DAGSTER = """
 import sys
@@ -244,6 +246,32 @@ def test_invariant_10_the_kill_switch_needs_nothing_to_be_written(plant, vpp, wh
     given = what != "a full disk"
     assert stopped.returncode == (0 if given else 1)
     assert ("the order was NOT given" in stopped.stderr) is not given
+
+
+def test_invariant_10_a_registry_that_breaks_keeps_no_device_from_its_release(plant, vpp):
+    settings = plant.runtime.settings
+    file = settings.fleet_file
+    sound = file.read_text()
+    plant.runtime.remember(registry.load(file))
+    plant.send()
+    try:
+        file.write_text(f"\t{sound}")
+        stopped = vpp("stop", "alba")
+        assert stopped.exit_code == 0
+        assert "this goes by the fleet as it was last registered" in stopped.stderr
+        assert plant.obeying.keys() == {"borgo-battery", "borgo-charger"}
+        with Watchdog(plant.runtime, 5.0) as watchdog:
+            plant.order("stop")
+            (problem,) = watchdog.cycle()
+            assert "watched as it last was" in problem
+            assert plant.obeying == {}
+        settings.registered_fleet_file.unlink()
+        unknown = vpp("stop", "site:borgo")
+        assert unknown.exit_code == 1
+        assert "mend it or name another with VPP_FLEET" in unknown.stderr
+        assert book(plant)[-1].scope == "site:borgo"
+    finally:
+        file.write_text(sound)
 
 
 def test_an_order_of_a_user_without_a_name_bears_their_number(plant, vpp, monkeypatch):

@@ -14,7 +14,7 @@ from defs_plant import TODAY, TOMORROW, failure_of, market_time, open_plant
 
 from vpp_pipeline.delivery_day import STEP, bounds
 from vpp_pipeline.dispatch.ledger import Ledger
-from vpp_pipeline.settings import MARKET_TZ
+from vpp_pipeline.settings import DEMO_FLEET, MARKET_TZ, Settings
 from vpp_pipeline.warehouse import landing
 
 START, END = bounds(TOMORROW, MARKET_TZ)
@@ -209,6 +209,18 @@ def test_invariant_06_what_was_left_open_is_ended_though_no_plan_follows(planned
     assert ended.success
     assert set(ledger.states(START)["state"]) == {"EXPIRED"}
     assert planned_plant.daemon.ask("due_recheck") == []
+
+
+def test_a_plant_knows_its_registry_by_its_home(plant):
+    settings = plant.runtime.settings
+    environment = {"VPP_HOME": str(settings.home)}
+    settings.registry_note.unlink()
+    assert Settings.from_environment(environment).fleet_file == DEMO_FLEET
+    assert plant.daemon.ask("changed_registry")[0].success
+    assert Settings.from_environment(environment).fleet_file == settings.fleet_file
+    other = environment | {"VPP_FLEET": str(DEMO_FLEET)}
+    assert Settings.from_environment(other).fleet_file == DEMO_FLEET
+    assert plant.runtime.remembered_devices().equals(plant.runtime.registered_devices())
 
 
 def test_a_plant_begun_anew_in_place_of_another_is_registered_again(plant):

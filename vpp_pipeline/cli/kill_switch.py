@@ -48,7 +48,7 @@ def stop(scope: str, home: Path | None, who: str, why: str, within_s: float) -> 
     """
     runtime = ordering.plant_at(home)
     if scope != "fleet":
-        scope = ordering.named_scope(scope, ordering.registered(runtime), _KINDS)
+        scope = _meant(runtime, scope)
     order = ordering.ordered(
         runtime, "stop", scope, who=who[:WORDS_AT_MOST] or "nobody", why=why[:WORDS_AT_MOST] or "?"
     )
@@ -76,6 +76,17 @@ def stop(scope: str, home: Path | None, who: str, why: str, within_s: float) -> 
     except (OSError, HoldsDamaged) as error:
         click.echo(f"the releases were not noted for the ledger: {error}", err=True)
     sys.exit(0 if given and not left else 1)
+
+
+def _meant(runtime: Runtime, scope: str) -> str:
+    """Return the scope that is meant; a fully spelt one is believed where no fleet is known."""
+    try:
+        devices = ordering.registered(runtime)
+    except click.ClickException:
+        if ":" in scope:
+            return scope
+        raise
+    return ordering.named_scope(scope, devices, _KINDS)
 
 
 def _given(runtime: Runtime, order: Order) -> bool:

@@ -113,14 +113,22 @@ def plant_at(home: Path | None) -> Runtime:
 
 
 def registered(runtime: Runtime) -> pl.DataFrame:
-    """Return the fleet as the registry has it. Raises ClickException where that can't be read."""
+    """Return the fleet as the registry has it, or as it was last registered if that can't be read.
+
+    Raises ClickException where it never was.
+    """
     try:
         return runtime.registered_devices()
     except RegistryError as error:
-        raise click.ClickException(
+        told = (
             f"the registry {runtime.settings.fleet_file} can't be read; "
             f"mend it or name another with VPP_FLEET:\n{error}"
-        ) from error
+        )
+        remembered = runtime.remembered_devices()
+        if remembered is None:
+            raise click.ClickException(told) from error
+        click.echo(f"{told}\nthis goes by the fleet as it was last registered", err=True)
+        return remembered
 
 
 def named_scope(name: str, devices: pl.DataFrame, kinds: Sequence[str]) -> str:

@@ -45,6 +45,7 @@ def fleet(runtime: dg.ResourceParam[Runtime]) -> dg.MaterializeResult[None]:
             )
         else:
             version = known["fleet_version"][0]
+    runtime.remember(loaded)
     devices = device_frame(loaded)
     without_timer = no_failsafe(devices).select("device_id", "site_id", "endpoint", "register_map")
     return dg.MaterializeResult(
