@@ -112,7 +112,13 @@ def healthy(devices: pl.DataFrame, at: datetime, energy_kwh: float | None = 50.0
     """Telemetry of every device, measured at `at`."""
     schema = Telemetry.create_empty().schema
     rows = [
-        {"device_id": name, "measured_at": at, "energy_kwh": energy_kwh, "status": "ok"}
+        {
+            "device_id": name,
+            "measured_at": at,
+            "energy_kwh": energy_kwh,
+            "plugged_in": True,
+            "status": "ok",
+        }
         for name in devices["device_id"]
     ]
     return pl.DataFrame(rows, schema=schema)

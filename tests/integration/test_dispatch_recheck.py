@@ -9,6 +9,15 @@ from dispatch_fakes import START, Bench, answering
 
 from vpp_pipeline.devices.protocol import Outcome, Unreachable
 from vpp_pipeline.dispatch.lifecycle import State
+from vpp_pipeline.fleet.frame import device_frame
+from vpp_pipeline.fleet.model import (
+    EvCharger,
+    Fleet,
+    GridConnection,
+    MqttConnection,
+    PvInverter,
+    Site,
+)
 from vpp_pipeline.warehouse.store import Warehouse
 
 SIX_MINUTES = timedelta(minutes=6)
@@ -162,6 +171,55 @@ def test_a_device_without_a_plan_obeys_its_override_no_longer_than_that_is_valid
     (told,) = bench.drivers["http"].commanded
     assert (told.device_id, told.power_kw, told.valid_until) == ("http-0", 2.0, until)
     assert bench.recheck(TEN_MINUTES).pushed is None
+
+
+@pytest.fixture
+def unplanned(tmp_path) -> Bench:
+    """A charger and a PV plant that no plan commands, each with a file for its own power."""
+    bench = Bench(tmp_path)
+    site = Site(
+        site_id="site",
+        latitude=52.5,
+        longitude=13.4,
+        grid=GridConnection(import_limit_kw=50, export_limit_kw=50),
+        devices=(
+            EvCharger(device_id="mqtt-0", connection=MqttConnection(), live=True, max_charge_kw=11),
+            PvInverter(
+                device_id="mqtt-1", connection=MqttConnection(), live=True, rated_power_kw=8
+            ),
+        ),
+    )
+    bench.devices = device_frame(Fleet(sites=(site,)))
+    bench.energy_kwh = 10.0
+    return bench
+
+
+def test_invariant_09_a_limit_bounds_what_a_device_does_that_no_plan_commands(unplanned):
+    limits = {
+        "mqtt-0": unplanned.give("grid_limit", "device:mqtt-0", min_kw=-4.2),
+        "mqtt-1": unplanned.give("grid_limit", "device:mqtt-1", max_kw=3.0),
+    }
+    assert unplanned.recheck(timedelta(minutes=1)).pushed is None, "a push may be on its way"
+    assert unplanned.recheck(timedelta(minutes=3)).pushed.counts == {State.VERIFIED: 2}
+    told = unplanned.ledger.newest(START).select("device_id", "offered_kw", "plan_id")
+    assert sorted(told.rows()) == [("mqtt-0", -4.2, "operator"), ("mqtt-1", 3.0, "operator")]
+    for name, limit in limits.items():
+        sent = unplanned.ledger.history(name, START + timedelta(minutes=5)).filter(state="SENT")
+        assert sent.select("authority", "order_id").rows() == [("grid operator", limit.order_id)]
+    assert unplanned.recheck(timedelta(minutes=5)).pushed is None
+
+
+def test_invariant_09_a_limit_that_leaves_room_takes_no_device_out_of_its_own_hands(unplanned):
+    assert unplanned.recheck(timedelta(minutes=3)).pushed is None
+    limit = unplanned.give("grid_limit", "fleet", min_kw=-40.0, max_kw=40.0)
+    assert unplanned.recheck(timedelta(minutes=4)).pushed is None
+    unplanned.give("cancel", "fleet", cancels=limit.order_id)
+    narrow = unplanned.give("grid_limit", "device:mqtt-0", min_kw=-5.0)
+    assert unplanned.recheck(timedelta(minutes=6)).pushed.counts == {State.VERIFIED: 1}
+    unplanned.give("cancel", "fleet", cancels=narrow.order_id)
+    unplanned.give("grid_limit", "device:mqtt-0", min_kw=-20.0)
+    assert unplanned.recheck(timedelta(minutes=8)).pushed.counts == {State.VERIFIED: 1}
+    assert in_force(unplanned, "mqtt-0") == -11.0
 
 
 def test_a_damaged_order_book_sends_nothing(bench, tmp_path):

@@ -14,19 +14,14 @@ from pydantic import ValidationError
 
 from vpp_pipeline.cli import ordering
 from vpp_pipeline.cli.home import home_option
-from vpp_pipeline.delivery_day import floor_interval
 from vpp_pipeline.dispatch.cancelling import NothingToCancel, cancellation, in_words, named
 from vpp_pipeline.dispatch.heartbeat import Heartbeat
 from vpp_pipeline.dispatch.holds import Holds, HoldsDamaged
 from vpp_pipeline.dispatch.in_force import in_force, orders_frame, targets_as_one
-from vpp_pipeline.dispatch.ledger import Ledger
 from vpp_pipeline.dispatch.orders import standing
-from vpp_pipeline.warehouse.errors import WarehouseError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from vpp_pipeline.runtime import Runtime
 
 
 @click.command()
@@ -112,12 +107,6 @@ def limit(
     )
     ordering.give(runtime, order)
     click.echo(f"{order.scope} {_what(order.model_dump())}: {order.words}")
-    if not _commands_anybody(runtime):
-        click.echo(
-            "no device is commanded in this quarter-hour: without a plan devices do what they do "
-            "by themselves, and the limit bounds none of them until one is released",
-            err=True,
-        )
 
 
 @click.command()
@@ -172,17 +161,6 @@ def orders(home: Path | None) -> None:
         click.echo(str(error), err=True)
     complaints = Heartbeat(runtime.settings.order_dir).complaints(now, runtime.clock.rate)
     click.echo("; ".join(complaints) or "the watchdog runs", err=bool(complaints))
-
-
-def _commands_anybody(runtime: Runtime) -> bool:
-    """Tell whether devices are commanded now, as far as the ledger can be read."""
-    if not runtime.settings.warehouse_dir.exists():
-        return False
-    start = floor_interval(runtime.clock.now())
-    try:
-        return not Ledger(runtime.warehouse).newest(start).is_empty()
-    except WarehouseError:
-        return True
 
 
 def _what(order: Mapping[str, Any]) -> str:

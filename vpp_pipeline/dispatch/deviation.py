@@ -13,12 +13,12 @@ import polars as pl
 
 from vpp_pipeline.delivery_day import STEP, STEP_H, floor_interval
 from vpp_pipeline.dispatch.lifecycle import State
+from vpp_pipeline.dispatch.orders import PLAN
 from vpp_pipeline.dispatch.report import Tolerance, shortfall_kw
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-_UNBOUND = "plan"  # the authority of a command that no order has bound
 _KEYS = ["device_id", "interval_start"]
 
 
@@ -98,7 +98,7 @@ def shortfall(
     and only once nothing is under way. As long as the plan is the same, so is the cause.
     """
     usable = states.filter("available")
-    rows = newest.filter(pl.col("plan_id") == plan_id, pl.col("authority") == _UNBOUND).join(
+    rows = newest.filter(pl.col("plan_id") == plan_id, pl.col("authority") == PLAN).join(
         usable, on="device_id", how="semi"
     )
     under_way = rows["state"].is_in([State.PLANNED.value, State.SENT.value]).any()

@@ -16,7 +16,7 @@ from vpp_pipeline.delivery_day import STEP
 from vpp_pipeline.dispatch.commands import CAPPED_TYPES
 from vpp_pipeline.dispatch.evidence import evidence
 from vpp_pipeline.dispatch.links import READ_ONLY
-from vpp_pipeline.dispatch.orders import GRID_OPERATOR, KILL_SWITCH, OVERRIDE
+from vpp_pipeline.dispatch.orders import GRID_OPERATOR, KILL_SWITCH, OVERRIDE, PLAN
 from vpp_pipeline.dispatch.schemas import GuardedCommands
 from vpp_pipeline.dispatch.site_limits import within_site_limits
 
@@ -180,7 +180,7 @@ def _authority() -> dict[str, pl.Expr]:
         .then(pl.lit(GRID_OPERATOR))
         .when(overridden)
         .then(pl.lit(OVERRIDE))
-        .otherwise(pl.lit("plan")),
+        .otherwise(pl.lit(PLAN)),
         "order_id": pl.when("stopped")
         .then("stop_id")
         .when(by_site)

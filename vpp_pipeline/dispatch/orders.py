@@ -105,6 +105,8 @@ KILL_SWITCH = "kill switch"
 GRID_OPERATOR = "grid operator"
 FAILSAFE = "grid failsafe"
 OVERRIDE = "override"
+PLAN = "plan"
+"""The authority of a command that no order has bound."""
 
 STANDING = pl.Schema(
     {

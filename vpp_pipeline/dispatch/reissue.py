@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from vpp_pipeline.delivery_day import STEP
-from vpp_pipeline.dispatch.commands import GRACE, DueCommands, interval_number
-from vpp_pipeline.dispatch.orders import STANDING, scopes, standing
+from vpp_pipeline.delivery_day import STEP, floor_interval
+from vpp_pipeline.dispatch.commands import CAPPED_TYPES, GRACE, DueCommands, interval_number
+from vpp_pipeline.dispatch.links import WRITABLE
+from vpp_pipeline.dispatch.orders import PLAN, STANDING, scopes, standing
 from vpp_pipeline.dispatch.schemas import Commands
 
 if TYPE_CHECKING:
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
     from vpp_pipeline.dispatch.orders import Order
 
 OPERATOR = "operator"
-"""The plan id of a command that stands on an override alone: no plan covers its device."""
+"""The plan id of a command that stands on an override or a limit alone: no plan covers its device."""
+
+_PUSHED_BY = timedelta(minutes=2)
+"""How long into its interval a device without a command may still be a plan's to command."""
 
 _HAND_IN = timedelta(seconds=10)
 """How long after its `given_at` an order may come into the book."""
@@ -38,8 +42,8 @@ def changed(
     """Return the ids of the devices whose command was made when other orders stood than now.
 
     `newest` are rows of `Ledger.newest` of the interval that `now` is in, `devices` is a
-    `DeviceFrame`. A device without a command counts where an override asks for one; one that is
-    stopped does not: whoever stopped it releases it. An order comes into the book up to ten
+    `DeviceFrame`. A device without a command counts where an override asks for one, and where a
+    limit stands against what it does by itself (`_by_itself`); one that is stopped does not: whoever stopped it releases it. An order comes into the book up to ten
     seconds after its `given_at`: one given that long before a command may have been known to it or
     not, so both are compared with, and a device may be named although nothing changed.
     """
@@ -61,7 +65,10 @@ def changed(
         pl.col(name).ne_missing(pl.col(f"{name}_then")) for name in _WHAT_STANDS
     )
     commanded = pl.col("stopped_then").is_not_null()
-    asked = pl.when(commanded).then(differs).otherwise(pl.col("override_kw").is_not_null())
+    unbound = pl.col("device_id").is_in(_by_itself(stands, devices)["device_id"].implode())
+    begun = pl.lit(now >= floor_interval(now) + _PUSHED_BY)
+    wanted = pl.col("override_kw").is_not_null() | (unbound & begun)
+    asked = pl.when(commanded).then(differs).otherwise(wanted)
     return compared.filter(asked, ~pl.col("stopped"))["device_id"].unique(maintain_order=True)
 
 
@@ -112,9 +119,11 @@ def reissued(  # noqa: PLR0917 - a frame each
 ) -> DueCommands:
     """Return commands of `plan_version` for these devices, each with the wish it had before.
 
-    A device without a plan's command gets its override, and for no longer than that is valid;
-    one whose override has ended as well gets none: the timer ends what it was told.
+    A device without a plan's command gets its override, and for no longer than that is valid, or
+    what it does by itself, for the guard to bound where a limit stands against it; one for which
+    neither stands any more gets none: the timer ends what it was told.
     """
+    by_itself = _by_itself(standing(orders, devices, now), devices)
     overrides = _overrides(orders, devices, now)
     of_plan = newest.filter(pl.col("plan_id") != OPERATOR)
     sequence = interval_number(interval_start)
@@ -128,7 +137,8 @@ def reissued(  # noqa: PLR0917 - a frame each
             maintain_order="left",
         )
         .join(overrides, on="device_id", how="left", maintain_order="left")
-        .with_columns(wish_kw=pl.coalesce("planned_kw", "override_kw"))
+        .join(by_itself, on="device_id", how="left", maintain_order="left")
+        .with_columns(wish_kw=pl.coalesce("planned_kw", "override_kw", "by_itself_kw"))
         .filter(pl.col("wish_kw").is_not_null())
         .select(
             command_id=pl.format("{}.v{}.{}", "device_id", pl.lit(plan_version), pl.lit(sequence)),
@@ -150,7 +160,15 @@ def reissued(  # noqa: PLR0917 - a frame each
 
 
 def worth_sending(guarded: pl.DataFrame, newest: pl.DataFrame) -> pl.DataFrame:
-    """Return those of `guarded` commands that would tell their device something new."""
+    """Return those of `guarded` commands that would tell their device something new.
+
+    What it does by itself, unbound, is nothing new to a device that was told nothing.
+    """
+    untold = (
+        pl.col("offered_kw").is_null()
+        & (pl.col("plan_id") == OPERATOR)
+        & (pl.col("authority") == PLAN)
+    )
     return (
         guarded.join(
             newest.select("device_id", "offered_kw"),
@@ -160,9 +178,37 @@ def worth_sending(guarded: pl.DataFrame, newest: pl.DataFrame) -> pl.DataFrame:
         )
         .filter(
             ~pl.col("refused"),
+            ~untold,
             ((pl.col("setpoint_kw") - pl.col("offered_kw")).abs() > _SAME_KW).fill_null(value=True),
         )
         .drop("offered_kw")
+    )
+
+
+def _by_itself(stands: pl.DataFrame, devices: pl.DataFrame) -> pl.DataFrame:
+    """Return `by_itself_kw` of the devices that a limit stands against while nobody commands them.
+
+    A charger draws all it can at once, PV and wind inject what there is. What other devices do by
+    themselves is a thermostat's or a person's, and no power that they could be told.
+    """
+    kind = pl.col("device_type").cast(pl.String)
+    draws = (kind == "ev_charger") & pl.any_horizontal(
+        pl.col("low_kw", "site_low_kw").is_not_null()
+    )
+    injects = kind.is_in(CAPPED_TYPES) & pl.any_horizontal(
+        pl.col("high_kw", "site_high_kw").is_not_null()
+    )
+    return (
+        devices.filter(WRITABLE)
+        .join(stands, on="device_id", maintain_order="left")
+        .select(
+            "device_id",
+            by_itself_kw=pl.when(draws)
+            .then(-pl.col("max_draw_kw"))
+            .when(injects)
+            .then("max_inject_kw"),
+        )
+        .drop_nulls("by_itself_kw")
     )
 
 
