@@ -7,6 +7,7 @@ what has landed (`warehouse.landing`), any decision.
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Self
 
@@ -17,6 +18,7 @@ from vpp_pipeline.devices.protocol import DeviceLink, Driver, Reading, Unreachab
 from vpp_pipeline.devices.schemas import Telemetry
 from vpp_pipeline.dispatch.links import device_links
 from vpp_pipeline.warehouse import landing
+from vpp_pipeline.warehouse.errors import WarehouseError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +27,10 @@ if TYPE_CHECKING:
 
     from vpp_pipeline.runtime import Runtime
 
+_LOG = logging.getLogger(__name__)
 _LEAST_PAUSE_S = 1.0
+_FAILED = "a cycle failed; the next one is made all the same"
+_MAKE_ROOM = "give the disk room, and let this user write the plant's home"
 
 
 async def poll(
@@ -88,10 +93,17 @@ async def _close(drivers: Mapping[str, Driver]) -> None:
 
 
 def run(runtime: Runtime, every: timedelta, stop: Event) -> None:
-    """Poll the fleet every `every` of clock time until `stop` is set."""
+    """Poll the fleet every `every` of clock time until `stop` is set, whatever befalls a cycle."""
     pause_s = max(_LEAST_PAUSE_S, every.total_seconds() / runtime.clock.rate)
     with Collector(runtime, timeout_s=pause_s + 2.0) as collector:
         while not stop.is_set():
-            if runtime.knows_a_fleet():
-                collector.collect()
+            try:
+                if runtime.knows_a_fleet():
+                    collector.collect()
+            except OSError as error:
+                _LOG.warning("%s: %s; %s", _FAILED, error, _MAKE_ROOM)
+            except (WarehouseError, ValueError) as error:
+                _LOG.warning("%s: %s", _FAILED, error)
+            except Exception:  # noqa: BLE001 - whatever befalls a cycle, the next one is made
+                _LOG.exception(_FAILED)
             stop.wait(pause_s)

@@ -102,6 +102,69 @@ def test_the_loop_lands_a_round_of_readings_and_stops_when_it_is_told(polled):
     assert set(latest["known_at"]) == {plant.clock.now()}
 
 
+class Rounds(threading.Event):
+    """A stop that comes at the end of some rounds; before each next one `between` is done."""
+
+    def __init__(self, rounds, between):
+        super().__init__()
+        self._left, self._between = rounds, between
+        self.waited = []
+
+    def wait(self, timeout=None):
+        self.waited.append(timeout)
+        self._left -= 1
+        if self._left:
+            self._between()
+        else:
+            self.set()
+        return self.is_set()
+
+
+def test_a_cycle_that_can_not_be_landed_is_told_with_its_remedy_and_the_next_one_is_made(
+    polled, caplog
+):
+    plant, _, _ = polled
+    plant.clock.sleep_until(plant.clock.now() + timedelta(minutes=5))
+    zone = plant.runtime.settings.landing_dir / "telemetry"
+    kept = zone.rename(zone.with_name("kept"))
+    zone.write_text("no folder")
+
+    def mend():
+        zone.unlink()
+        kept.rename(zone)
+
+    collecting.run(plant.runtime, timedelta(minutes=5), Rounds(2, mend))
+    (told,) = [words for words in caplog.messages if "a cycle failed" in words]
+    assert str(zone) in told
+    assert "give the disk room" in told
+    latest = plant.runtime.latest_telemetry(plant.clock.now())
+    assert set(latest["known_at"]) == {plant.clock.now()}
+
+
+def test_a_fleet_whose_simulator_starts_later_is_told_of_and_then_collected(polled, caplog):
+    plant, _, _ = polled
+    plant.clock.sleep_until(plant.clock.now() + timedelta(minutes=5))
+    told = plant.runtime.settings.endpoints_file
+    kept = told.rename(told.with_suffix(".kept"))
+    collecting.run(plant.runtime, timedelta(minutes=5), Rounds(2, lambda: kept.rename(told)))
+    (words,) = [words for words in caplog.messages if "a cycle failed" in words]
+    assert f"{DEVICES} devices have no endpoint" in words
+    assert "start the simulator" in words
+    latest = plant.runtime.latest_telemetry(plant.clock.now())
+    assert set(latest["known_at"]) == {plant.clock.now()}
+
+
+def test_a_damaged_warehouse_is_told_of_and_the_next_cycle_is_made(tmp_path, caplog):
+    (tmp_path / "plant").mkdir()
+    with open_plant(tmp_path / "plant", NOW) as plant:
+        plant.runtime.settings.warehouse_dir.mkdir()
+        (plant.runtime.settings.warehouse_dir / "vpp.duckdb").write_bytes(b"damaged" * 1000)
+        stop = Rounds(2, lambda: None)
+        collecting.run(plant.runtime, timedelta(minutes=5), stop)
+    assert len(stop.waited) == 2
+    assert caplog.text.count("a cycle failed") == 2
+
+
 def test_nothing_a_device_said_is_lost_on_the_way():
     told = Reading("d", NOW, power_kw=-3.5, energy_kwh=4.0, plugged_in=True, heartbeat=7)
     rows = telemetry_rows([told, Unreachable("e", "no answer")], NOW)
