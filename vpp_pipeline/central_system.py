@@ -261,13 +261,24 @@ class CentralSystem:
 
 
 def run(
-    settings: Settings, clock: Clock, credentials: Credentials, listening: Listening, stop: Event
+    settings: Settings,
+    clock: Clock,
+    credentials: Credentials,
+    listening: Listening,
+    stop: Event,
+    *,
+    told_at: int = logging.WARNING,
 ) -> None:
-    """Serve charge points and drivers until `stop` is set. Raises `CentralSystemError`."""
+    """Serve charge points and drivers until `stop` is set. Raises `CentralSystemError`.
+
+    Where it listens is logged at the level `told_at`.
+    """
 
     async def serving() -> None:
         admission = Admission(settings.fleet_file, credentials)
-        async with CentralSystem(clock, settings.charge_point_dir, admission, listening):
+        directory = settings.charge_point_dir
+        async with CentralSystem(clock, directory, admission, listening) as system:
+            _LOG.log(told_at, "charge points call %s/<charge_point_id>", system.url)
             await asyncio.to_thread(stop.wait)
 
     asyncio.run(serving())
@@ -280,6 +291,7 @@ def in_background(settings: Settings, clock: Clock) -> Iterator[None]:
     serving = threading.Thread(
         target=run,
         args=(settings, clock, Credentials(), Listening(), stop),
+        kwargs={"told_at": logging.DEBUG},
         name="central-system",
         daemon=True,
     )

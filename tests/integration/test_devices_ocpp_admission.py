@@ -227,7 +227,10 @@ def test_the_command_serves_charge_points_until_it_is_told_to_stop(tmp_path):
     fleet_file.write_text(REGISTRY)
     environment = {**os.environ, "VPP_HOME": str(home), "VPP_FLEET": str(fleet_file)}
     process = subprocess.Popen(
-        [sys.executable, "-m", "vpp_pipeline.cli", "charge-points"], env=environment
+        [sys.executable, "-m", "vpp_pipeline.cli", "charge-points"],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
     async def scenario():
@@ -245,7 +248,9 @@ def test_the_command_serves_charge_points_until_it_is_told_to_stop(tmp_path):
         asyncio.run(scenario())
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE_S) == 0
+        _, words = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0
+    assert f"charge points call {(home / 'charge-points' / 'url').read_text()}/" in words
     assert not (home / "charge-points" / "commands.sock").exists()
 
 
