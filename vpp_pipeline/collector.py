@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Self
 
@@ -21,7 +22,7 @@ from vpp_pipeline.warehouse import landing
 from vpp_pipeline.warehouse.errors import WarehouseError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime, timedelta
     from threading import Event
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _LEAST_PAUSE_S = 1.0
+_NAMED_AT_MOST = 20
+_NUMBER = re.compile(r"\d+")
 _FAILED = "a cycle failed; the next one is made all the same"
 _MAKE_ROOM = "give the disk room, and let this user write the plant's home"
 
@@ -63,13 +66,22 @@ def telemetry_rows(answers: Sequence[Reading | Unreachable], now: datetime) -> p
 
 
 class Collector:
-    """Polls one plant and keeps what it needs for that: an event loop and open connections."""
+    """Polls one plant and keeps what it needs for that: an event loop and open connections.
 
-    def __init__(self, runtime: Runtime, timeout_s: float) -> None:
+    `note` is given the answers of each poll.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        timeout_s: float,
+        note: Callable[[Sequence[Reading | Unreachable]], None] = lambda _answers: None,
+    ) -> None:
         self._runtime = runtime
         self._timeout_s = timeout_s
         self._loop = event_loop.runner()
         self._drivers = runtime.drivers("collector")
+        self._note = note
 
     def __enter__(self) -> Self:
         return self
@@ -83,9 +95,51 @@ class Collector:
         clock = self._runtime.clock
         links = device_links(self._runtime.devices(clock.now()))
         answers = self._loop.run(poll(self._drivers, links, self._timeout_s))
+        self._note(answers)
         rows = telemetry_rows(answers, clock.now())
         landing.land(self._runtime.settings.landing_dir, "telemetry", rows, clock.now())
         return rows
+
+
+class Roll:
+    """Who answers, told in the log whenever that changes."""
+
+    def __init__(self) -> None:
+        self._silent: dict[str, str] = {}
+        self._counted: tuple[int, int] | None = None
+
+    def note(self, answers: Sequence[Reading | Unreachable]) -> None:
+        """Log who fell silent or is silent for another reason, who is back, and how many answered."""
+        silent = {told.device_id: told.reason for told in answers if isinstance(told, Unreachable)}
+        answered = {told.device_id for told in answers if isinstance(told, Reading)}
+        _log_named(
+            [
+                f"{name} can't be read: {reason}"
+                for name, reason in silent.items()
+                if name not in self._silent or _wording(self._silent[name]) != _wording(reason)
+            ],
+            "can't be read",
+        )
+        back = [name for name in self._silent if name in answered]
+        _log_named([f"{name} is read again" for name in back], "are read again")
+        self._silent = silent
+        counted = len(answered), len(answers)
+        if counted != self._counted:
+            _LOG.warning("%d of %d devices answered", *counted)
+        self._counted = counted
+
+
+def _wording(reason: str) -> str:
+    """Return a reason without its numbers: how long a device has been silent is no news."""
+    return _NUMBER.sub("", reason)
+
+
+def _log_named(lines: Sequence[str], what: str) -> None:
+    """Log the first lines, and of how many more devices the same is true."""
+    for line in lines[:_NAMED_AT_MOST]:
+        _LOG.warning("%s", line)
+    if len(lines) > _NAMED_AT_MOST:
+        _LOG.warning("and %d more %s", len(lines) - _NAMED_AT_MOST, what)
 
 
 async def _close(drivers: Mapping[str, Driver]) -> None:
@@ -95,7 +149,7 @@ async def _close(drivers: Mapping[str, Driver]) -> None:
 def run(runtime: Runtime, every: timedelta, stop: Event) -> None:
     """Poll the fleet every `every` of clock time until `stop` is set, whatever befalls a cycle."""
     pause_s = max(_LEAST_PAUSE_S, every.total_seconds() / runtime.clock.rate)
-    with Collector(runtime, timeout_s=pause_s + 2.0) as collector:
+    with Collector(runtime, pause_s + 2.0, Roll().note) as collector:
         while not stop.is_set():
             try:
                 if runtime.knows_a_fleet():

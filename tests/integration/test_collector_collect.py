@@ -10,7 +10,7 @@ import pytest
 from defs_plant import DEVICES, TODAY, copied, market_time, open_plant
 
 from vpp_pipeline import collector as collecting
-from vpp_pipeline.collector import Collector, telemetry_rows
+from vpp_pipeline.collector import Collector, Roll, telemetry_rows
 from vpp_pipeline.devices.protocol import Reading, Unreachable
 from vpp_pipeline.devices.schemas import Telemetry
 from vpp_pipeline.simulation.of_registry import open_fleet
@@ -77,6 +77,48 @@ def test_what_a_device_told_later_is_not_known_earlier(polled):
     plant.clock.sleep_until(before + timedelta(minutes=5))
     collector.collect()
     assert plant.runtime.latest_telemetry(before)["known_at"].max() <= before
+
+
+def words_of(caplog):
+    told = list(caplog.messages)
+    caplog.clear()
+    return told
+
+
+def test_why_a_device_is_silent_is_told_once_and_once_that_it_is_back(polled, caplog):
+    plant, fleet, _ = polled
+    outages = iter([True, True, False, False])
+    told = []
+
+    def five_minutes_later():
+        told.append(words_of(caplog))
+        plant.clock.sleep_until(plant.clock.now() + timedelta(minutes=5))
+        fleet.plant.set_outage("borgo-battery", out=next(outages))
+
+    collecting.run(plant.runtime, timedelta(minutes=5), Rounds(5, five_minutes_later))
+    first, (why, count), still, back = told
+    assert first == [f"{DEVICES} of {DEVICES} devices answered"]
+    assert why.startswith("borgo-battery can't be read: ")
+    assert "did not answer" in why
+    assert count == f"{DEVICES - 1} of {DEVICES} devices answered"
+    assert still == []
+    assert back == ["borgo-battery is read again", *first]
+    assert words_of(caplog) == []
+
+
+def test_of_many_silent_devices_the_first_are_named_and_the_rest_counted(caplog):
+    roll = Roll()
+    told = [Unreachable(f"d-{i}", f"no answer for {i} s") for i in range(30)]
+    roll.note(told)
+    assert words_of(caplog) == [
+        *(f"d-{i} can't be read: no answer for {i} s" for i in range(20)),
+        "and 10 more can't be read",
+        "0 of 30 devices answered",
+    ]
+    roll.note([Unreachable(each.device_id, "no answer for 99 s") for each in told])
+    assert words_of(caplog) == []
+    roll.note([Unreachable("d-0", "refused"), *told[1:]])
+    assert words_of(caplog) == ["d-0 can't be read: refused"]
 
 
 class OneRound(threading.Event):
