@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _LEAST_PAUSE_S = 1.0
+_LOOK_AGAIN_S = 2.0
 _NAMED_AT_MOST = 20
 _NUMBER = re.compile(r"\d+")
 _FAILED = "a cycle failed; the next one is made all the same"
@@ -147,17 +148,23 @@ async def _close(drivers: Mapping[str, Driver]) -> None:
 
 
 def run(runtime: Runtime, every: timedelta, stop: Event) -> None:
-    """Poll the fleet every `every` of clock time until `stop` is set, whatever befalls a cycle."""
+    """Poll the fleet every `every` of clock time until `stop` is set, whatever befalls a cycle.
+
+    Until a fleet is known it is looked for every few wall seconds.
+    """
     pause_s = max(_LEAST_PAUSE_S, every.total_seconds() / runtime.clock.rate)
     with Collector(runtime, pause_s + 2.0, Roll().note) as collector:
         while not stop.is_set():
+            wait_s = pause_s
             try:
                 if runtime.knows_a_fleet():
                     collector.collect()
+                else:
+                    wait_s = min(pause_s, _LOOK_AGAIN_S)
             except OSError as error:
                 _LOG.warning("%s: %s; %s", _FAILED, error, _MAKE_ROOM)
             except (WarehouseError, ValueError) as error:
                 _LOG.warning("%s: %s", _FAILED, error)
             except Exception:  # noqa: BLE001 - whatever befalls a cycle, the next one is made
                 _LOG.exception(_FAILED)
-            stop.wait(pause_s)
+            stop.wait(wait_s)

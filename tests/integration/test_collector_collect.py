@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from datetime import time, timedelta
 
 import polars as pl
 import pytest
-from defs_plant import DEVICES, TODAY, copied, market_time, open_plant
+from defs_plant import DEVICES, FLEET, NOBODY_LISTENS, TODAY, copied, market_time, open_plant
 
 from vpp_pipeline import collector as collecting
 from vpp_pipeline.collector import Collector, Roll, telemetry_rows
@@ -160,6 +161,19 @@ class Rounds(threading.Event):
         else:
             self.set()
         return self.is_set()
+
+
+def test_a_fleet_that_is_registered_later_is_collected_within_seconds(tmp_path):
+    home = tmp_path / "plant"
+    (home / "simulation").mkdir(parents=True)
+    (home / "fleet.yaml").write_text(FLEET)
+    (home / "simulation" / "endpoints.json").write_text(json.dumps(NOBODY_LISTENS))
+    with open_plant(home, NOW) as plant:
+        stop = Rounds(3, lambda: plant.daemon.ask("changed_registry"))
+        collecting.run(plant.runtime, timedelta(minutes=5), stop)
+        assert plant.runtime.knows_a_fleet()
+        assert landing.waiting(plant.runtime.settings.landing_dir, "telemetry")
+    assert stop.waited == [2.0, 300.0, 300.0]
 
 
 def test_a_cycle_that_can_not_be_landed_is_told_with_its_remedy_and_the_next_one_is_made(
