@@ -18,6 +18,8 @@ from vpp_pipeline.devices.protocol import Command, DeviceLink
 from vpp_pipeline.devices.register_map import MapError, RegisterMap
 from vpp_pipeline.devices.register_map_look import MapLook
 from vpp_pipeline.devices.registers import LENGTHS, NotEncodable, decode, encode
+from vpp_pipeline.fleet.columns import DEVICE
+from vpp_pipeline.fleet.register_maps import device_types_of_maps
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SHIPPED = ("eastron-sdm630", "go-e-charger", "huawei-luna2000")
@@ -31,6 +33,14 @@ BATTERY, CHARGER, METER = (
 )
 HUAWEI_AT_REST = {47100: 0, 47083: 0, 47246: 0, 47247: 0, 47248: 0, 47249: 0, 47250: 0}
 GO_E_AT_REST = {299: 16, 300: 10, 337: 0}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_registry_knows_each_shipped_map_and_its_device_types(name):
+    known = device_types_of_maps()
+    assert set(known) == set(SHIPPED)
+    assert known[name] == register_map.register_map(name).device_types
+    assert set(known[name]) <= set(DEVICE)
 
 
 def look(

@@ -115,6 +115,56 @@ def test_a_device_id_and_a_modbus_unit_stand_once():
     assert all(f"first in row {modbus[0] + 1}" in p.reason for p in problems)
 
 
+@pytest.mark.parametrize(
+    ("values", "field", "value", "said"),
+    [
+        (
+            MODBUS | {"connection_register_map": "huawei"},
+            "register_map",
+            "huawei",
+            "is no register",
+        ),
+        (
+            MODBUS | {"connection_register_map": "go-e-charger"},
+            "register_map",
+            "go-e-charger",
+            "for",
+        ),
+        ({"connection_over": "ocpp"}, "over", "ocpp", "charge points alone"),
+        (
+            {
+                "connection_protocol": "http",
+                "connection_over": None,
+                "connection_url": "https://me:secret@h/a",
+            },
+            "url",
+            "https://…@h/a",
+            "holds a user or password",
+        ),
+    ],
+)
+def test_a_connection_that_can_not_serve_its_device_is_refused(values, field, value, said):
+    (problem,) = problems_of(csv_of(changed(BATTERY, **values)))
+    assert (problem.row, problem.field) == (BATTERY + 1, f"connection_{field}")
+    assert problem.value == value
+    assert said in problem.reason
+
+
+def test_a_charge_point_and_connector_stands_once():
+    rows = TABLE.to_dicts()
+    first, second = [i for i, row in enumerate(rows) if row["type"] == "ev_charger"][:2]
+    for i in (first, second):
+        rows[i] |= {
+            "connection_protocol": "ocpp",
+            "connection_over": None,
+            "connection_charge_point_id": "CP-1",
+        }
+    (problem,) = problems_of(csv_of(pl.DataFrame(rows, schema=TABLE.schema)))
+    assert (problem.row, problem.field) == (second + 1, "connection_connector_id")
+    assert problem.value == "CP-1:1"
+    assert f"first in row {first + 1}" in problem.reason
+
+
 def test_a_site_says_the_same_on_all_its_rows():
     (problem,) = problems_of(csv_of(changed(1, import_limit_kw=1234.0)))
     assert (problem.row, problem.field, problem.value) == (2, "import_limit_kw", "1234.0")

@@ -138,6 +138,76 @@ def test_many_devices_may_share_a_broker():
     assert problems_of(text.replace("protocol: simulated, over: http", "protocol: mqtt")) == []
 
 
+def test_a_charge_point_and_connector_stands_once_even_where_it_is_the_default():
+    charger = (
+        "      - type: ev_charger\n        device_id: {}\n        max_charge_kw: 11\n"
+        "        connection: {{protocol: ocpp, charge_point_id: CP-1{}}}\n"
+    )
+    both = charger.format("ev-1", "") + charger.format("ev-2", ", connector_id: 1")
+    problem = only(SOUND.replace("groups:", f"{both}groups:"))
+    assert (problem.line, problem.value) == (28, "'CP-1:1'")
+    assert problem.field == "sites[0].devices[3].connection.connector_id"
+    assert "first at sites[0].devices[2]" in problem.reason
+    assert (
+        problems_of(SOUND.replace("groups:", f"{both.replace('r_id: 1', 'r_id: 2')}groups:")) == []
+    )
+
+
+def test_a_register_map_that_there_is_not_is_told_with_those_there_are_the_nearest_first():
+    problem = only(SOUND.replace("host: 10.0.0.7", "register_map: huawei-luna200"))
+    assert (problem.line, problem.value) == (10, "'huawei-luna200'")
+    assert problem.field == "sites[0].devices[0].connection.register_map"
+    assert problem.reason == "is no register map"
+    assert problem.remedy.startswith("write one of huawei-luna2000, ")
+    assert "go-e-charger" in problem.remedy
+
+
+def test_a_register_map_of_another_device_is_refused_and_a_meters_is_for_all():
+    problem = only(SOUND.replace("host: 10.0.0.7", "register_map: go-e-charger"))
+    assert problem.field == "sites[0].devices[0].connection.register_map"
+    assert problem.reason == "is for type ev_charger, and this is of type battery"
+    for suits in ("huawei-luna2000", "eastron-sdm630"):
+        assert problems_of(SOUND.replace("host: 10.0.0.7", f"register_map: {suits}")) == []
+
+
+@pytest.mark.parametrize(
+    ("connection", "field"),
+    [
+        ("protocol: ocpp, charge_point_id: CP-1", "protocol"),
+        ("protocol: simulated, over: ocpp", "over"),
+    ],
+)
+def test_what_is_no_charger_is_not_reached_over_ocpp(connection, field):
+    problem = only(SOUND.replace("protocol: simulated, over: http", connection))
+    assert (problem.line, problem.value) == (16, "'ocpp'")
+    assert problem.field == f"sites[0].devices[1].connection.{field}"
+    assert "flexible_load" in problem.reason
+    assert "modbus, mqtt or http" in problem.remedy
+
+
+@pytest.mark.parametrize("url", ["https://me:hush@h/api", '"https://me:hu sh/hush@h"'])
+def test_a_secret_in_an_address_is_refused_and_never_shown(url):
+    problems = problems_of(
+        SOUND.replace("protocol: modbus, host: 10.0.0.7", f"protocol: http, url: {url}")
+    )
+    assert {problem.field for problem in problems} == {"sites[0].devices[0].connection.url"}
+    assert not any(part in str(problem) for problem in problems for part in ("hu", "sh", "me:"))
+
+
+def test_a_user_in_an_address_is_told_to_be_named_as_credentials():
+    problem = only(
+        SOUND.replace("protocol: modbus, host: 10.0.0.7", "protocol: http, url: http://me@h")
+    )
+    assert (problem.value, problem.reason) == ("'http://…@h'", "holds a user or password")
+    assert "name its `credentials`" in problem.remedy
+
+
+def test_a_group_has_members():
+    problem = only(SOUND.replace("all, tags: [no]", "all, tags: []"))
+    assert (problem.line, problem.field, problem.value) == (22, "groups[0]", "'all'")
+    assert problem.reason == "has no member"
+
+
 def test_a_simulated_device_is_never_live():
     live = "connection: {protocol: simulated, over: http}\n        live: true"
     problem = only(SOUND.replace("connection: {protocol: simulated, over: http}", live))

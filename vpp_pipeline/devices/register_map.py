@@ -12,7 +12,6 @@ out as one frame. An enable should stand last, behind the value and the timer it
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
 from typing import Annotated, Literal, Self
 
 import yaml
@@ -26,8 +25,7 @@ from pydantic import (
 )
 
 from vpp_pipeline.devices.registers import Kind, WordOrder  # noqa: TC001 - pydantic reads them
-
-_FOLDER = files("vpp_pipeline.devices") / "register_maps"
+from vpp_pipeline.fleet.register_maps import map_files
 
 WholeNumber = Annotated[int, Strict()]
 Address = Annotated[WholeNumber, Field(ge=0, le=0xFFFF)]
@@ -164,6 +162,8 @@ class RegisterMap(_Record):
     """One vendor's device; without a `set_point` it is only read."""
 
     device: str
+    device_types: tuple[str, ...] = ()
+    """Which of the registry's types it is for; none: all, as a meter."""
     source: str
     word_order: WordOrder = "high_first"
     readings: Readings
@@ -174,9 +174,10 @@ class RegisterMap(_Record):
 @cache
 def register_map(name: str) -> RegisterMap:
     """Return the shipped map of that name. Raises `MapError`."""
-    if name not in _names():
-        raise MapError(f"no register map is called {name!r}; there are {', '.join(_names())}")
-    return parse(f"{name}.yaml", (_FOLDER / f"{name}.yaml").read_text())
+    files = map_files()
+    if name not in files:
+        raise MapError(f"no register map is called {name!r}; there are {', '.join(files)}")
+    return parse(files[name].name, files[name].read_text(encoding="utf-8"))
 
 
 @cache
@@ -184,7 +185,7 @@ def maps_with_a_timer() -> frozenset[str]:
     """Return the names of the maps whose device ends a set-point by itself. Raises `MapError`."""
     return frozenset(
         name
-        for name in _names()
+        for name in map_files()
         if (set_point := register_map(name).set_point) is not None and set_point.has_timer
     )
 
@@ -201,11 +202,6 @@ def parse(file: str, text: str) -> RegisterMap:
             for fault in error.errors(include_url=False)
         )
         raise MapError(f"{file}: {faults}") from None
-
-
-def _names() -> list[str]:
-    files_there = (one.name for one in _FOLDER.iterdir())
-    return sorted(name.removesuffix(".yaml") for name in files_there if name.endswith(".yaml"))
 
 
 def _holds(writes: tuple[Write, ...], what: str) -> int:

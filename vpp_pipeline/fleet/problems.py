@@ -6,6 +6,7 @@ what a model refuses. Does not: finding problems (`yaml_file`, `table_file`).
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _LONGEST_VALUE = 80
+_SECRET = re.compile(r"://.*@")
 
 _TIME = ("is no time of day", "write one in quotes, such as '20:00'")
 _NUMBER = ("is no number", "write a number, without quotes and with a point for its decimals")
@@ -87,10 +89,13 @@ def file_problem(file: str, reason: str, remedy: str, line: int | None = None) -
 
 
 def shown(value: object) -> str:
-    """Return a refused value as one short line; nothing for a whole record or a missing value."""
+    """Return a refused value as one short line; nothing for a whole record or a missing value.
+
+    A URL is shown without its user and password.
+    """
     if value is None or isinstance(value, dict | list | tuple):
         return ""
-    text = repr(value)
+    text = _SECRET.sub("://…@", repr(value))
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
 
 

@@ -110,7 +110,7 @@ def _checked(
         pl.format("{}, first in row {}", "reason", "first_row").alias("reason"),
         "remedy",
     )
-    found = pl.concat([ragged, unfit, clashes])
+    found = pl.concat([ragged, unfit, clashes, across.misfits(numbered)])
     bad = pl.concat([found["row"], suspects]).unique().sort()
     worded = bad.head(WORDED_ROWS)
     told = found.filter(pl.col("row").is_in(worded.implode()))

@@ -13,8 +13,9 @@ import polars as pl
 import yaml
 from pydantic import ValidationError
 
-from vpp_pipeline.fleet.across import clashes
-from vpp_pipeline.fleet.model import Fleet, ModbusConnection
+from vpp_pipeline.fleet.across import clashes, misfits
+from vpp_pipeline.fleet.columns import CONNECTION
+from vpp_pipeline.fleet.model import Fleet
 from vpp_pipeline.fleet.problems import Problem, dotted, file_problem, location, shown, words
 
 if TYPE_CHECKING:
@@ -22,14 +23,16 @@ if TYPE_CHECKING:
 
 Place = tuple[str | int, ...]
 
-_ADDRESS = ("host", "port", "unit_id")
-_ADDRESS_SCHEMA = {
-    "row": pl.Int64,
-    "device_id": pl.String,
-    "connection_protocol": pl.String,
-    "connection_host": pl.String,
-    "connection_port": pl.Int64,
-    "connection_unit_id": pl.Int64,
+_LOOKED_AT = {
+    "connection_protocol": str,
+    "connection_over": str,
+    "connection_host": str,
+    "connection_port": int,
+    "connection_unit_id": int,
+    "connection_register_map": str,
+    "connection_url": str,
+    "connection_charge_point_id": str,
+    "connection_connector_id": int,
 }
 _DEEPEST = 20
 _REMEDY = "correct the YAML at this line"
@@ -174,16 +177,13 @@ def _broken_across(data: Any) -> Iterator[tuple[Place, object, str, str]]:
     yield from _repeated("groups", "group_id", groups)
     if not devices:
         yield ("sites",), None, "holds no device", "write at least one site with one device"
-    places = [place for place, _ in devices]
-    for clash in clashes(_addresses([device for _, device in devices])).to_dicts():
-        field = clash["field"].replace("connection_", "connection.")
-        first = dotted(places[clash["first_row"]])
-        yield (
-            (*places[clash["row"]], *field.split(".")),
-            clash["value"],
-            f"{clash['reason']}, first at {first}",
-            clash["remedy"],
-        )
+    places: list[Place] = [place for place, _ in devices]
+    looked_at = _looked_at([device for _, device in devices])
+    for clash in clashes(looked_at).to_dicts():
+        first = dotted(places[clash.pop("first_row")])
+        yield _in_connection(places, clash | {"reason": f"{clash['reason']}, first at {first}"})
+    for misfit in misfits(looked_at).to_dicts():
+        yield _in_connection(places, misfit)
     device_ids = {device["device_id"] for _, device in devices if _is_text(device, "device_id")}
     tags = {
         tag
@@ -191,6 +191,9 @@ def _broken_across(data: Any) -> Iterator[tuple[Place, object, str, str]]:
         for _, tag in _texts(record, "tags")
     }
     for i, group in groups:
+        if not group.get("devices") and not group.get("tags"):
+            remedy = "list its devices or tags, or remove it"
+            yield ("groups", i), group.get("group_id"), "has no member", remedy
         for j, name in _texts(group, "devices"):
             if name not in device_ids:
                 remedy = "name a device of this file or remove it"
@@ -232,19 +235,29 @@ def _repeated(
             first.setdefault(record[key], i)
 
 
-def _addresses(devices: list[dict[str, Any]]) -> pl.DataFrame:
-    """Return what `clashes` looks at, with a Modbus connection's defaults; the malformed is null."""
-    fields = ModbusConnection.model_fields
+def _in_connection(places: list[Place], found: dict[str, Any]) -> tuple[Place, object, str, str]:
+    field = found["field"].replace("connection_", "connection.").split(".")
+    return (*places[found["row"]], *field), found["value"], found["reason"], found["remedy"]
+
+
+def _looked_at(devices: list[dict[str, Any]]) -> pl.DataFrame:
+    """Return what `across` looks at, with a connection's defaults; the malformed is null."""
+    kinds = {"row": int, "device_id": str, "type": str} | _LOOKED_AT
     rows = []
     for i, device in enumerate(devices):
         given = device.get("connection")
         connection = given if isinstance(given, dict) else {}
-        address = [connection.get(name, fields[name].default) for name in _ADDRESS]
-        values = [i, device.get("device_id"), connection.get("protocol"), *address]
+        protocol = connection.get("protocol")
+        own = CONNECTION.get(protocol, {}) if isinstance(protocol, str) else {}
+        values = [i, device.get("device_id"), device.get("type")]
+        for column in _LOOKED_AT:
+            default = own[column].default if column in own else None
+            values.append(connection.get(column.removeprefix("connection_"), default))
         rows.append(
             [
                 value if isinstance(value, kind) else None
-                for value, kind in zip(values, (int, str, str, str, int, int), strict=True)
+                for value, kind in zip(values, kinds.values(), strict=True)
             ]
         )
-    return pl.DataFrame(rows, schema=_ADDRESS_SCHEMA, orient="row", strict=False)
+    schema = {name: pl.Int64() if kind is int else pl.String() for name, kind in kinds.items()}
+    return pl.DataFrame(rows, schema=schema, orient="row", strict=False)
