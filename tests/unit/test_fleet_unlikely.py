@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import polars as pl
 import pytest
 
@@ -11,10 +14,26 @@ from vpp_pipeline.fleet.sample import sample_table
 from vpp_pipeline.fleet.unlikely import unlikely
 from vpp_pipeline.settings import DEMO_FLEET
 
+REPOSITORY = Path(__file__).parents[2]
+
 
 @pytest.fixture(scope="module")
 def demo():
     return device_frame(registry.load(DEMO_FLEET))
+
+
+def test_the_fleets_of_the_documentation_are_not_warned_of(tmp_path):
+    (readme,) = re.findall(
+        r"```yaml\n(.*?)```", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    (table,) = re.findall(
+        r"```csv\n(.*?)```",
+        (REPOSITORY / "docs" / "fleet.md").read_text(encoding="utf-8"),
+        re.DOTALL,
+    )
+    for name, text in (("fleet.yaml", readme), ("fleet.csv", table)):
+        (tmp_path / name).write_text(text)
+        assert unlikely(registry.read_devices(tmp_path / name)).is_empty()
 
 
 def with_value(devices, device_id, **values):
@@ -67,10 +86,29 @@ def test_a_unit_that_was_mistaken_is_told_by_device_field_value_and_remedy(
     assert told["remedy"].str.contains("kW").all()
 
 
+@pytest.mark.parametrize("device_type", ["wind", "chp"])
+def test_a_plants_power_in_watts_is_told_behind_a_large_connection_too(demo, device_type):
+    device = demo.filter(pl.col("device_type") == device_type)
+    kw = 20 * device["site_export_limit_kw"][0]
+    told = unlikely(with_value(demo, device["device_id"][0], max_inject_kw=kw))
+    assert told.select("name", "field", "value").rows() == [
+        (device["device_id"][0], "rated_power_kw", kw)
+    ]
+
+
+def test_a_connection_in_watts_is_told_by_its_site(demo):
+    watts = pl.when(pl.col("site_id") == "alba").then(1000 * pl.col("site_import_limit_kw"))
+    told = unlikely(demo.with_columns(site_import_limit_kw=watts.otherwise("site_import_limit_kw")))
+    ((name, field, value, reason),) = told.drop("remedy").rows()
+    assert (name, field, value) == ("alba", "import_limit_kw", 17_000.0)
+    assert "times what all devices behind it can do" in reason
+    assert "kW" in told["remedy"][0]
+
+
 def test_powers_in_watts_are_told_for_the_power_and_for_the_energy(demo):
     told = unlikely(
         with_value(demo, "alba-battery", max_inject_kw=5000.0, max_draw_kw=5000.0)
-    ).select("device_id", "field")
+    ).select("name", "field")
     assert told.rows() == [
         ("alba-battery", "energy_capacity_kwh"),
         ("alba-battery", "max_charge_kw"),

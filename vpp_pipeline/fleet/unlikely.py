@@ -12,7 +12,8 @@ _LONGEST_H = 100.0
 _SHORTEST_H = 0.1
 """At full power; what is built for less is no store of energy."""
 _DAY_H = 24.0
-_TIMES_THE_CONNECTION = 50.0
+_TIMES_THE_CONNECTION = 10.0
+_TIMES_THE_DEVICES = 100.0
 
 _ENERGY_FIELDS = {
     "battery": "energy_capacity_kwh",
@@ -21,12 +22,14 @@ _ENERGY_FIELDS = {
 }
 _IN_KWH = "write energies in kWh and powers in kW (1,000 Wh are 1 kWh)"
 _IN_KW = "write powers in kW (1,000 W are 1 kW), or the connection's own limits"
+_LIMIT_IN_KW = "write limits in kW (1,000 W are 1 kW), or what is missing behind it"
 
 
 def unlikely(devices: pl.DataFrame) -> pl.DataFrame:
     """Return what of a `DeviceFrame` is worth a second look, in its order.
 
-    Rows: (device_id, field, value, reason, remedy).
+    Rows: (name, field, value, reason, remedy); `name` is the device's, or the site's where a
+    value is the site's.
     """
     power_kw = pl.max_horizontal("max_inject_kw", "max_draw_kw")
     connection_kw = pl.max_horizontal("site_import_limit_kw", "site_export_limit_kw")
@@ -37,7 +40,13 @@ def unlikely(devices: pl.DataFrame) -> pl.DataFrame:
         times=power_kw / connection_kw,
     )
     return (
-        pl.concat([_unlikely_stores(looked_at), _unlikely_powers(looked_at)])
+        pl.concat(
+            [
+                _unlikely_stores(looked_at),
+                _unlikely_powers(looked_at),
+                _unlikely_connections(looked_at),
+            ]
+        )
         .sort("row", maintain_order=True)
         .drop("row")
     )
@@ -58,7 +67,7 @@ def _unlikely_stores(devices: pl.DataFrame) -> pl.DataFrame:
         devices.filter(pl.col("device_type").is_in(list(_ENERGY_FIELDS)))
         .select(
             "row",
-            "device_id",
+            name="device_id",
             field=pl.col("device_type").replace_strict(_ENERGY_FIELDS),
             value="energy_capacity_kwh",
             reason=reason,
@@ -81,7 +90,7 @@ def _unlikely_powers(devices: pl.DataFrame) -> pl.DataFrame:
     )
     return devices.filter(pl.col("times") > _TIMES_THE_CONNECTION).select(
         "row",
-        "device_id",
+        name="device_id",
         field=field,
         value="power_kw",
         reason=pl.format(
@@ -89,4 +98,26 @@ def _unlikely_powers(devices: pl.DataFrame) -> pl.DataFrame:
             pl.col("times").round().cast(pl.Int64),
         ),
         remedy=pl.lit(_IN_KW),
+    )
+
+
+def _unlikely_connections(devices: pl.DataFrame) -> pl.DataFrame:
+    sites = devices.group_by("site_id", maintain_order=True).agg(
+        pl.col("row", "site_import_limit_kw", "site_export_limit_kw").first(),
+        behind_kw=pl.col("power_kw").sum(),
+    )
+    limits = {"import_limit_kw": "site_import_limit_kw", "export_limit_kw": "site_export_limit_kw"}
+    return pl.concat(
+        sites.filter(pl.col(column) > _TIMES_THE_DEVICES * pl.col("behind_kw")).select(
+            "row",
+            name="site_id",
+            field=pl.lit(field),
+            value=column,
+            reason=pl.format(
+                "is {} times what all devices behind it can do",
+                (pl.col(column) / pl.col("behind_kw")).round().cast(pl.Int64),
+            ),
+            remedy=pl.lit(_LIMIT_IN_KW),
+        )
+        for field, column in limits.items()
     )
