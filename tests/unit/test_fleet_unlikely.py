@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import time
 from pathlib import Path
 
 import polars as pl
@@ -120,3 +121,41 @@ def test_a_daily_load_that_takes_more_than_a_day_is_told(demo):
     told = unlikely(with_value(demo, load, energy_capacity_kwh=25_000.0))
     assert told["field"].to_list() == ["energy_kwh"]
     assert "a day takes" in told["reason"][0]
+
+
+@pytest.mark.parametrize(
+    ("earliest", "latest", "energy_kwh", "hours"),
+    [
+        (time(8), time(8, 15), 3.0, ("1.5", "0.25")),
+        (time(22), time(0), 5.0, ("2.5", "2.0")),
+        (time(8), time(8, 15), 0.5, None),
+        (time(22), time(2), 8.0, None),
+        (time(6), time(6), 48.0, None),
+    ],
+)
+def test_a_daily_load_that_its_window_is_too_short_for_is_told(
+    demo, earliest, latest, energy_kwh, hours
+):
+    load = demo.filter(pl.col("device_type") == "flexible_load")["device_id"][0]
+    devices = with_value(
+        demo,
+        load,
+        window_start=earliest,
+        window_end=latest,
+        energy_capacity_kwh=energy_kwh,
+        max_draw_kw=2.0,
+    )
+    told = unlikely(devices)
+    if hours is None:
+        assert told.is_empty()
+    else:
+        needed, given = hours
+        assert told.drop("remedy").rows() == [
+            (
+                load,
+                "energy_kwh",
+                energy_kwh,
+                f"takes {needed} h at its power, and its window has {given} h",
+            )
+        ]
+        assert "widen its window" in told["remedy"][0]

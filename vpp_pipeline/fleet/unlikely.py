@@ -12,6 +12,8 @@ _LONGEST_H = 100.0
 _SHORTEST_H = 0.1
 """At full power; what is built for less is no store of energy."""
 _DAY_H = 24.0
+_SLACK_H = 1e-6
+_NANOSECONDS_AN_HOUR = 3.6e12
 _TIMES_THE_CONNECTION = 10.0
 _TIMES_THE_DEVICES = 100.0
 
@@ -22,6 +24,7 @@ _ENERGY_FIELDS = {
 }
 _IN_KWH = "write energies in kWh and powers in kW (1,000 Wh are 1 kWh)"
 _IN_KW = "write powers in kW (1,000 W are 1 kW), or the connection's own limits"
+_WIDER = "widen its window (earliest, latest), or correct its energy or power"
 _LIMIT_IN_KW = "write limits in kW (1,000 W are 1 kW), or what is missing behind it"
 
 
@@ -43,6 +46,7 @@ def unlikely(devices: pl.DataFrame) -> pl.DataFrame:
         pl.concat(
             [
                 _unlikely_stores(looked_at),
+                _short_windows(looked_at),
                 _unlikely_powers(looked_at),
                 _unlikely_connections(looked_at),
             ]
@@ -74,6 +78,27 @@ def _unlikely_stores(devices: pl.DataFrame) -> pl.DataFrame:
             remedy=pl.lit(_IN_KWH),
         )
         .drop_nulls("reason")
+    )
+
+
+def _short_windows(devices: pl.DataFrame) -> pl.DataFrame:
+    """Return the daily loads whose energy can't be taken between `earliest` and `latest`."""
+    start, end = pl.col("window_start").cast(pl.Int64), pl.col("window_end").cast(pl.Int64)
+    past_midnight_h = pl.when(end <= start).then(_DAY_H).otherwise(0.0)
+    window_h = (end - start) / _NANOSECONDS_AN_HOUR + past_midnight_h
+    hours = pl.col("hours")
+    too_long = (hours > window_h + _SLACK_H) & (hours <= _DAY_H)
+    return devices.filter(pl.col("device_type") == "flexible_load", too_long).select(
+        "row",
+        name="device_id",
+        field=pl.lit("energy_kwh"),
+        value="energy_capacity_kwh",
+        reason=pl.format(
+            "takes {} h at its power, and its window has {} h",
+            hours.round_sig_figs(3),
+            window_h.round_sig_figs(3),
+        ),
+        remedy=pl.lit(_WIDER),
     )
 
 
