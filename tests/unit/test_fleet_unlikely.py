@@ -159,3 +159,32 @@ def test_a_daily_load_that_its_window_is_too_short_for_is_told(
             )
         ]
         assert "widen its window" in told["remedy"][0]
+
+
+@pytest.mark.parametrize("way", ["import", "export"])
+def test_a_failsafe_above_the_connections_own_limit_is_told_by_its_site(demo, way):
+    at_alba = pl.when(pl.col("site_id") == "alba")
+    limit = pl.col(f"site_{way}_limit_kw")
+    told = unlikely(demo.with_columns(at_alba.then(limit + 1).alias(f"site_failsafe_{way}_kw")))
+    assert told.select("name", "field").rows() == [("alba", f"failsafe_{way}_kw")]
+    assert f"is above {way}_limit_kw" in told["reason"][0]
+    assert unlikely(
+        demo.with_columns(at_alba.then(limit).alias(f"site_failsafe_{way}_kw"))
+    ).is_empty()
+
+
+def test_a_two_way_charger_over_ocpp_is_told(demo):
+    charger = pl.col("device_id") == "alba-charger"
+    told = unlikely(
+        with_value(demo, "alba-charger", max_inject_kw=7.0).with_columns(
+            protocol=pl.when(charger).then(pl.lit("ocpp")).otherwise(pl.col("protocol").cast(str))
+        )
+    )
+    assert told.drop("remedy").rows() == [
+        (
+            "alba-charger",
+            "max_discharge_kw",
+            7.0,
+            "can't be commanded: OCPP 1.6 knows no discharging",
+        )
+    ]

@@ -1,4 +1,4 @@
-"""Values that a registry may hold and no such device has: most often Wh for kWh, or W for kW.
+"""Values that a registry may hold and hardly any plant has: most often Wh for kWh, or W for kW.
 
 Belongs here: rules that warn, on frames of any size. Does not: what is refused (`model`, `across`).
 """
@@ -49,6 +49,8 @@ def unlikely(devices: pl.DataFrame) -> pl.DataFrame:
                 _short_windows(looked_at),
                 _unlikely_powers(looked_at),
                 _unlikely_connections(looked_at),
+                _failsafes_above(looked_at),
+                _never_discharged(looked_at),
             ]
         )
         .sort("row", maintain_order=True)
@@ -145,4 +147,31 @@ def _unlikely_connections(devices: pl.DataFrame) -> pl.DataFrame:
             remedy=pl.lit(_LIMIT_IN_KW),
         )
         for field, column in limits.items()
+    )
+
+
+def _failsafes_above(devices: pl.DataFrame) -> pl.DataFrame:
+    """Return the failsafe limits that lie above their connection's own, and so change nothing."""
+    sites = devices.unique("site_id", keep="first", maintain_order=True)
+    return pl.concat(
+        sites.filter(pl.col(f"site_failsafe_{way}_kw") > pl.col(f"site_{way}_limit_kw")).select(
+            "row",
+            name="site_id",
+            field=pl.lit(f"failsafe_{way}_kw"),
+            value=f"site_failsafe_{way}_kw",
+            reason=pl.format(f"is above {way}_limit_kw ({{}})", f"site_{way}_limit_kw"),
+            remedy=pl.lit(f"lower it, or raise {way}_limit_kw"),
+        )
+        for way in ("import", "export")
+    )
+
+
+def _never_discharged(devices: pl.DataFrame) -> pl.DataFrame:
+    return devices.filter(pl.col("protocol") == "ocpp", pl.col("max_inject_kw") > 0).select(
+        "row",
+        name="device_id",
+        field=pl.lit("max_discharge_kw"),
+        value="max_inject_kw",
+        reason=pl.lit("can't be commanded: OCPP 1.6 knows no discharging"),
+        remedy=pl.lit("leave it out, or write the protocol that can"),
     )
