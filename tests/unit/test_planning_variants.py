@@ -13,7 +13,13 @@ from vpp_pipeline.delivery_day import bounds, gate_closure, intervals
 from vpp_pipeline.fleet import registry
 from vpp_pipeline.fleet.frame import device_frame
 from vpp_pipeline.planning.as_of import as_of, days
-from vpp_pipeline.planning.variants import AS_IT_WAS, Variant, VariantError, read_variant
+from vpp_pipeline.planning.variants import (
+    AS_IT_WAS,
+    Variant,
+    VariantError,
+    read_variant,
+    variant_of,
+)
 from vpp_pipeline.settings import DEMO_FLEET, MARKET_TZ
 
 DAY = date(2022, 3, 27)  # 23 hours long
@@ -139,8 +145,48 @@ def test_a_file_is_read_and_a_wrong_one_names_its_field(tmp_path):
         ("name: x\nplan: {solvers: [CPLEX]}", "plan.solvers.0 is 'CPLEX'"),
         ("[1]", "the whole is"),
         ("plan: {gap_tolerance: 0.01}", "give the variant a name"),
-        ("a: [", "can't be read as YAML"),
+        ("a: [", r"variant.yaml:2: is no YAML: .*; correct the YAML at this line"),
+        ("", "the whole is None"),
     ):
         file.write_text(text)
         with pytest.raises(VariantError, match=why):
             read_variant(file)
+
+
+def test_a_tariffs_times_mean_the_same_with_and_without_quotes(tmp_path):
+    file = tmp_path / "variant.yaml"
+    file.write_text("name: dear\ntariff_eur_per_mwh: {00:00: 180, 17:00: 390, '20:00': 260}\n")
+    assert read_variant(file).tariff_eur_per_mwh == {time(0): 180, time(17): 390, time(20): 260}
+
+
+@pytest.mark.parametrize("at", [1020, "17:00+02:00", "17:00Z", "25:00", "17", "17:00:30", 17.5])
+def test_what_is_no_market_time_is_refused_and_told_to_be_quoted(at):
+    with pytest.raises(VariantError, match=r"here: tariff_eur_per_mwh\..* quote the times"):
+        variant_of({"name": "dear", "tariff_eur_per_mwh": {at: 390, "20:00": 260}}, "here")
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (
+            b"name: x\nplan: {}\ntariff_eur_per_mwh:\n  '00:00': 1\n  '17:00': 2\n  '17:00': 3\n",
+            r"variant.yaml:6: tariff_eur_per_mwh.17:00 stands twice, first in line 5; keep one",
+        ),
+        (
+            "name: x\n# für den Abend\n".encode("latin-1"),
+            r"variant.yaml: is not text in UTF-8 \(byte 11\); save the file as UTF-8 text",
+        ),
+    ],
+)
+def test_doubled_keys_and_other_encodings_are_refused_naming_file_and_remedy(
+    content, why, tmp_path
+):
+    file = tmp_path / "variant.yaml"
+    file.write_bytes(content)
+    with pytest.raises(VariantError, match=why):
+        read_variant(file)
+
+
+def test_a_variant_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(VariantError, match=r"none.yaml can't be read \(No such file"):
+        read_variant(tmp_path / "none.yaml")

@@ -1,27 +1,28 @@
 """Small fleets, written by hand in YAML.
 
-Belongs here: reading the file with its line numbers, and every problem of it at once. Does not:
-what a record may be (`model`), rules over many devices (`across`), tables (`table_file`).
+Belongs here: every problem of the file at once, by its line. Does not: YAML itself
+(`yaml_document`), what a record may be (`model`), rules over many devices (`across`), tables
+(`table_file`).
 """
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import yaml
 from pydantic import ValidationError
 
+from vpp_pipeline.fleet import yaml_document
 from vpp_pipeline.fleet.across import clashes, misfits
 from vpp_pipeline.fleet.columns import CONNECTION
 from vpp_pipeline.fleet.model import Fleet
 from vpp_pipeline.fleet.problems import Problem, dotted, file_problem, location, shown, words
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator
+    from collections.abc import Iterator
 
-Place = tuple[str | int, ...]
+    from vpp_pipeline.fleet.yaml_document import Place
 
 _LOOKED_AT = {
     "connection_protocol": str,
@@ -34,52 +35,14 @@ _LOOKED_AT = {
     "connection_charge_point_id": str,
     "connection_connector_id": int,
 }
-_DEEPEST = 20
-_REMEDY = "correct the YAML at this line"
-
-
-class _CoreLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc] # libyaml is optional
-    """Scalars by YAML 1.2's core schema: `no` is text, and `20:00` is no number in base 60."""
-
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
-
-
-for _tag, _pattern, _first in (
-    ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
-    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
-    ("int", r"^[-+]?(?:0|[1-9][0-9]*)$", list("-+0123456789")),
-    (
-        "float",
-        (
-            r"^(?:[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?"
-            r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
-        ),
-        list("-+.0123456789"),
-    ),
-    ("merge", r"^<<$", ["<"]),
-):
-    _CoreLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
 
 
 def read(content: bytes, file: str) -> tuple[Fleet | None, list[Problem]]:
     """Return the fleet that a YAML document holds, or all its problems in the file's order."""
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        reason = f"is not text in UTF-8 (byte {error.start})"
-        return None, [file_problem(file, reason, "save the file as UTF-8 text")]
-    try:
-        if _depth(text) > _DEEPEST:
-            return None, [file_problem(file, "is nested too deeply", "write sites, then devices")]
-        loader = _CoreLoader(text)
-        root = loader.get_single_node()
-        if root is None:
-            return None, [file_problem(file, "is empty", "write `sites:` and the devices there")]
-        problems = list(_duplicate_keys(root, file))
-        data = loader.construct_document(root)
-    except (yaml.YAMLError, ValueError, KeyError, AttributeError) as error:
-        # The last three are how PyYAML refuses a scalar that its explicit tag does not fit.
-        return None, [_syntax_problem(error, file)]
+    root, data, problems = yaml_document.read(content, file)
+    if root is None:
+        empty = file_problem(file, "is empty", "write `sites:` and the devices there")
+        return None, problems or [empty]
 
     def problem(place: Place, value: object, reason: str, remedy: str) -> Problem:
         return Problem(file, _line(root, place), None, dotted(place), shown(value), reason, remedy)
@@ -96,55 +59,10 @@ def read(content: bytes, file: str) -> tuple[Fleet | None, list[Problem]]:
     return (None if problems else fleet), sorted(problems, key=lambda p: (p.line or 0, p.field))
 
 
-def _depth(text: str) -> int:
-    """Return how deep the document nests: libyaml's composer dies, beyond catching, of too much."""
-    depth = deepest = 0
-    for event in yaml.parse(text, _CoreLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        deepest = max(deepest, depth)
-        if deepest > _DEEPEST:
-            break
-    return deepest
-
-
 def _refused(error: Any) -> object:
     if error["type"] == "union_tag_invalid":
         return error["ctx"]["tag"]
     return None if error["type"] == "missing" else error["input"]
-
-
-def _syntax_problem(error: Exception, file: str) -> Problem:
-    mark = getattr(error, "problem_mark", None)
-    reason = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
-    return file_problem(file, f"is no YAML: {reason}", _REMEDY, mark.line + 1 if mark else None)
-
-
-def _duplicate_keys(root: yaml.Node, file: str) -> Iterator[Problem]:
-    """Yield a problem for each key that a mapping has twice; YAML would keep the last in silence."""
-    waiting: list[tuple[Place, yaml.Node]] = [((), root)]
-    seen: set[int] = set()
-    while waiting:
-        place, node = waiting.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            waiting += [((*place, i), child) for i, child in enumerate(node.value)]
-        elif isinstance(node, yaml.MappingNode):
-            first_lines: dict[object, int] = {}
-            for key, child in node.value:
-                waiting.append(((*place, str(key.value)), child))
-                line = key.start_mark.line + 1
-                if isinstance(key, yaml.ScalarNode) and key.value in first_lines:
-                    reason = f"stands twice, first in line {first_lines[key.value]}"
-                    at = dotted((*place, key.value))
-                    yield Problem(file, line, None, at, "", reason, "keep one of the two")
-                first_lines.setdefault(_name(key), line)
-
-
-def _name(key: yaml.Node) -> Hashable:
-    return key.value if isinstance(key, yaml.ScalarNode) else id(key)
 
 
 def _line(root: yaml.Node, place: Place) -> int:

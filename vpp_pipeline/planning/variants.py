@@ -6,14 +6,23 @@ Does not: planning with it (`replay`).
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
-from datetime import time  # noqa: TC003 - pydantic reads it
+from datetime import time
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import polars as pl
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic_core import PydanticCustomError
 
+from vpp_pipeline.fleet import yaml_document
 from vpp_pipeline.fleet.frame import device_frame
 from vpp_pipeline.fleet.model import Device
 from vpp_pipeline.optimization.settings import PlanSettings, Solver
@@ -30,12 +39,28 @@ if TYPE_CHECKING:
 _DEVICE: TypeAdapter[Device] = TypeAdapter(Device)
 Target = Literal["load", "generation", "temperature", "price"]
 _MEASURED_AS_THEY_ARE = ("load", "pv", "wind")
+_HH_MM = re.compile(r"(?:[01][0-9]|2[0-3]):[0-5][0-9]")
 UNHURRIED_S = 600.0
 """A replay's plan has ten times the time of one that is waited for: no solver is cut short."""
 
 
 class VariantError(ValueError):
     """A variant that can't be planned; the text names the field and the remedy."""
+
+
+def _market_time(given: object) -> time:
+    """Return a time of day; a number is one that lost its quotes, read in base 60."""
+    if isinstance(given, time) and given.tzinfo is None:
+        return given
+    if isinstance(given, str) and _HH_MM.fullmatch(given):
+        return time.fromisoformat(given)
+    raise PydanticCustomError(
+        "market_time",
+        'is no market time: quote the times and write HH:MM without a zone, such as "17:00"',
+    )
+
+
+MarketTime = Annotated[time, BeforeValidator(_market_time)]
 
 
 class _Changes(BaseModel):
@@ -57,8 +82,8 @@ class Variant(_Changes):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")] = "as-it-was"
     devices: dict[str, dict[str, Any]] = {}
     """A device's fields in the registry's words, such as {energy_capacity_kwh: 20}."""
-    tariff_eur_per_mwh: dict[time, float] = {}
-    """In place of the market's prices: from each market time on, to the next one."""
+    tariff_eur_per_mwh: dict[MarketTime, float] = {}
+    """In place of the market's prices: from each market time ("17:00") on, to the next one."""
     imbalance_spread_eur_per_mwh: float | None = Field(default=None, ge=0)
     """In place of the plant's; it counts where a day is planned again after its gate closure."""
     plan: PlanChanges = PlanChanges()
@@ -133,18 +158,28 @@ AS_IT_WAS = Variant()
 def read_variant(path: Path) -> Variant:
     """Return the variant of a YAML file; raises `VariantError` naming file, field and remedy."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise VariantError(f"{path} can't be read as YAML: {error}") from error
+        content = path.read_bytes()
+    except OSError as error:
+        raise VariantError(
+            f"{path} can't be read ({error.strerror}): name a file that exists and is readable"
+        ) from error
+    _, data, problems = yaml_document.read(content, str(path))
+    if problems:
+        raise VariantError("\n".join(map(str, problems)))
+    return variant_of(data, str(path))
+
+
+def variant_of(content: object, where: str) -> Variant:
+    """Return the variant that a mapping tells; raises `VariantError` naming field and remedy."""
     try:
         variant = Variant.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the whole"
+        field = ".".join(str(part) for part in first["loc"] if part != "[key]") or "the whole"
         raise VariantError(
-            f"{path}: {field} is {first['input']!r}: {first['msg']}: a variant has "
+            f"{where}: {field} is {first['input']!r}: {first['msg']}: a variant has "
             f"{', '.join(Variant.model_fields)}"
         ) from error
     if variant.name == AS_IT_WAS.name:
-        raise VariantError(f"{path}: name is {variant.name!r}: give the variant a name of its own")
+        raise VariantError(f"{where}: name is {variant.name!r}: give the variant a name of its own")
     return variant
