@@ -174,6 +174,23 @@ def test_a_day_that_is_over_is_told_and_stops_no_other(lived_plant):
     assert [isinstance(day, FailedDay) and "is over at" in day.why for day in told] == [True, True]
 
 
+def test_a_day_whose_fleet_a_variant_does_not_fit_is_told_and_stops_no_other(lived_plant):
+    unfit = Variant(name="odd", devices={"nobody": {}})
+    days = [TOMORROW, TODAY]
+    told = list(compared(lived_plant.runtime, days, as_of("gate-closure"), unfit))
+    assert [day.day for day in told] == days
+    assert "the fleet had no device 'nobody'" in told[0].why
+    assert "no fleet was known yet" in told[1].why
+
+
+def test_a_variant_without_a_name_of_its_own_is_refused_in_the_launchpad(lived_plant):
+    before = lived_plant.count("replays")
+    result = replay_in_dagster(lived_plant, as_of=AT_ELEVEN, variant={"plan": {}})
+    assert not result.success
+    assert "name is 'as-it-was': give the variant a name of its own" in failure_of(result)
+    assert lived_plant.count("replays") == before
+
+
 def test_the_commands_tell_hashes_the_days_that_lack_something_and_what_to_mend(
     lived_plant, monkeypatch, tmp_path
 ):

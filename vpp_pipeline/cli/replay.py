@@ -14,7 +14,7 @@ import click
 from vpp_pipeline.cli.home import home_option, settings_of_known_plant
 from vpp_pipeline.planning import as_of as moments
 from vpp_pipeline.planning.replays import FailedDay, ReplayedDay, compared, replayed
-from vpp_pipeline.planning.variants import Variant, VariantError, read_variant
+from vpp_pipeline.planning.variants import Variant, read_variant
 from vpp_pipeline.runtime import Runtime
 from vpp_pipeline.warehouse.errors import WarehouseError
 
@@ -118,7 +118,7 @@ def _told(days: Iterable[Told]) -> Iterator[Told]:
             if isinstance(day, FailedDay):
                 click.echo(f"{day.day}  not planned: {day.why}", err=True)
             yield day
-    except (VariantError, WarehouseError) as error:
+    except WarehouseError as error:
         raise click.ClickException(str(error)) from error
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from vpp_pipeline.planning.replay import Replay, ReplayError, replay_day
 from vpp_pipeline.planning.replay_store import Kept, keep
-from vpp_pipeline.planning.variants import AS_IT_WAS
+from vpp_pipeline.planning.variants import AS_IT_WAS, VariantError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -78,12 +78,15 @@ def replayed(
 def compared(
     runtime: Runtime, days: Sequence[date], as_of: AsOf, variant: Variant
 ) -> Iterator[ComparedDay | FailedDay]:
-    """Yield each day as it was and as the variant, both judged on the same measured values."""
+    """Yield each day as it was and as the variant, both judged on the same measured values.
+
+    A day that fails, or whose fleet the variant does not fit, stops no other.
+    """
     for day in days:
         try:
             changed = _replayed(runtime, day, as_of, variant)  # what it can't change fails first
             yield ComparedDay(_replayed(runtime, day, as_of, AS_IT_WAS), changed)
-        except ReplayError as error:
+        except (ReplayError, VariantError) as error:
             yield FailedDay(day, str(error))
 
 
