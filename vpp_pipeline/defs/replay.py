@@ -18,7 +18,7 @@ from vpp_pipeline.planning import as_of as moments
 from vpp_pipeline.planning.replay import replay_day
 from vpp_pipeline.planning.replay_store import keep
 from vpp_pipeline.planning.replays import ReplayedDay
-from vpp_pipeline.planning.variants import AS_IT_WAS, Variant
+from vpp_pipeline.planning.variants import AS_IT_WAS, variant_of
 from vpp_pipeline.runtime import Runtime
 
 
@@ -43,12 +43,13 @@ def replayed_plan(
 ) -> dg.MaterializeResult[None]:
     """A past day planned again on what was known then, forecasts included; it is never sent.
 
-    Backfill it over any days. With `variant` in the launchpad it is planned as it was not.
+    Backfill it over any days. With `variant` in the launchpad, which has a name, it is planned
+    as it was not.
     """
     day = delivery_day(context)
     try:
         as_of = moments.as_of(config.as_of).of(day)
-        variant = Variant.model_validate(config.variant) if config.variant else AS_IT_WAS
+        variant = variant_of(config.variant, "variant") if config.variant else AS_IT_WAS
         replay = replay_day(runtime, day, as_of, variant)
     except ValueError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
