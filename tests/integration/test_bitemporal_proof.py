@@ -249,9 +249,10 @@ def fingerprint(plant, as_of):
     market = inputs.market_prices_on(
         runtime, horizon, forecasts.price(runtime, TOMORROW, as_of), as_of
     )
+    readings = runtime.believed_telemetry(as_of)
     return PlanInputs(
         devices,
-        outlook_on(runtime, devices, expected, horizon, as_of).envelopes,
+        outlook_on(runtime, devices, readings, expected, horizon, as_of).envelopes,
         market,
         inputs.imbalance_terms(
             runtime, TOMORROW, market, expected.profiles, as_of, spread_eur_per_mwh=50.0

@@ -163,6 +163,20 @@ def test_a_variant_is_judged_on_the_same_measured_values_and_kept_apart(lived_pl
     assert borgo["power_kw"].abs().max() > 10.0
 
 
+def test_a_smaller_battery_than_what_was_measured_in_it_is_full_and_in_service(lived_plant):
+    held = lived_plant.runtime.believed_telemetry(PLANNED_AT).filter(
+        pl.col("device_id") == "borgo-battery"
+    )["energy_kwh"][0]
+    half = held / 2
+    small = Variant(name="small", devices={"borgo-battery": {"energy_capacity_kwh": half}})
+    replay = replay_day(lived_plant.runtime, TOMORROW, PLANNED_AT, small)
+    envelopes = replay.inputs.envelopes.filter(pl.col("device_id") == "borgo-battery")
+    assert envelopes["available"].all()
+    assert envelopes["initial_energy_kwh"].max() <= half
+    borgo = replay.plan.schedules.filter(pl.col("device_id") == "borgo-battery")
+    assert borgo["power_kw"].abs().max() > 0
+
+
 def test_a_forecaster_that_nobody_knows_is_refused(lived_plant):
     unknown = Variant(name="other", forecasts={"load": "crystal-ball"})
     with pytest.raises(VariantError, match="load is 'crystal-ball': one of "):

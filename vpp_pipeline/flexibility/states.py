@@ -82,7 +82,7 @@ def usable_states(
         ),
         pl.when((kind == "battery") & energy.is_null()).then(pl.lit("no state of charge")),
         pl.when(
-            (kind == "battery") & ~energy.is_between(0, pl.col("energy_capacity_kwh") * _OVERFULL)
+            (kind == "battery") & ~energy.is_between(0, most_plausible_kwh("energy_capacity_kwh"))
         ).then(pl.format("implausible energy: {} kWh", energy)),
         pl.when((kind == "heat_pump") & energy.is_null()).then(pl.lit("no temperature")),
         pl.when((kind == "ev_charger") & pl.col("plugged_in").is_null()).then(
@@ -102,6 +102,11 @@ def usable_states(
         .select(States.column_names()),
         cast=True,
     )
+
+
+def most_plausible_kwh(capacity_kwh: str) -> pl.Expr:
+    """Return the most that a battery of the capacity in a column may tell that it holds."""
+    return pl.col(capacity_kwh) * _OVERFULL
 
 
 def _needs_content(kind: pl.Expr) -> pl.Expr:

@@ -49,18 +49,24 @@ def outlook(runtime: Runtime, horizon: pl.Series, now: datetime) -> Outlook:
     Raises `EnvelopeError` where the forecasts stored by `now` do not cover the horizon.
     """
     return outlook_on(
-        runtime, runtime.devices(now), stored_forecasts(runtime, horizon, now), horizon, now
+        runtime,
+        runtime.devices(now),
+        runtime.believed_telemetry(now),
+        stored_forecasts(runtime, horizon, now),
+        horizon,
+        now,
     )
 
 
-def outlook_on(
+def outlook_on(  # noqa: PLR0917 - a frame each; callers name none of them differently
     runtime: Runtime,
     devices: dy.DataFrame[DeviceFrame],
+    readings: pl.DataFrame,
     expected: Expected,
     horizon: pl.Series,
     now: datetime,
 ) -> Outlook:
-    """Return the `outlook` of these devices on these forecasts.
+    """Return the `outlook` of these devices on their newest readings and these forecasts.
 
     Raises `EnvelopeError` where the forecasts do not cover the horizon.
     """
@@ -70,7 +76,7 @@ def outlook_on(
             "defs_schedule_in_force", start=now - timedelta(hours=1), end_=start, as_of=now
         )
         scores = connection.frame("dispatch_delivery_scores", since=now - MEMORY, as_of=now)
-    states = usable_states(devices, runtime.believed_telemetry(now), now, TELEMETRY_MAX_AGE)
+    states = usable_states(devices, readings, now, TELEMETRY_MAX_AGE)
     envelopes = device_envelopes(
         devices,
         project(states, devices, before, start),

@@ -38,6 +38,7 @@ from vpp_pipeline.planning.variants import (
     Target,
     Variant,
     VariantError,
+    within_capacity,
 )
 from vpp_pipeline.settings import MARKET, MARKET_TZ
 from vpp_pipeline.settlement.schemas import SettlementError
@@ -143,9 +144,11 @@ def _inputs(
 ) -> PlanInputs:
     horizon = horizon_left(runtime, day, as_of)
     _require_rows(runtime, as_of)
-    devices = variant.fleet(runtime.fleet(as_of))
+    fleet = runtime.fleet(as_of)
+    devices = variant.fleet(fleet)
+    readings = within_capacity(runtime.believed_telemetry(as_of), AS_IT_WAS.fleet(fleet), devices)
     expected = _expected(runtime, variant, day, horizon, as_of)
-    known = outlook_on(runtime, devices, expected, horizon, as_of)
+    known = outlook_on(runtime, devices, readings, expected, horizon, as_of)
     envelopes = known.envelopes.sort("device_id", "interval_start")
     price = _forecast(runtime, variant, "price", day, as_of)
     market = variant.prices(market_prices_on(runtime, horizon, price, as_of))

@@ -25,6 +25,7 @@ from pydantic_core import PydanticCustomError
 from vpp_pipeline.fleet import yaml_document
 from vpp_pipeline.fleet.frame import device_frame
 from vpp_pipeline.fleet.model import Device
+from vpp_pipeline.flexibility.states import most_plausible_kwh
 from vpp_pipeline.optimization.settings import PlanSettings, Solver
 from vpp_pipeline.settings import MARKET_TZ
 
@@ -153,6 +154,36 @@ class Variant(_Changes):
 
 
 AS_IT_WAS = Variant()
+
+
+def within_capacity(
+    readings: pl.DataFrame, fleet: pl.DataFrame, devices: pl.DataFrame
+) -> pl.DataFrame:
+    """Return readings of the real `fleet` as those of a variant's `devices`.
+
+    A battery that is made smaller than it was is full where the real one held more. What is too
+    much for the real one stays as it came.
+    """
+    real, own = (
+        frame.filter(pl.col("device_type").cast(pl.String) == "battery").select(
+            "device_id", capacity_kwh="energy_capacity_kwh"
+        )
+        for frame in (fleet, devices)
+    )
+    smaller = real.join(own, on="device_id", suffix="_own").filter(
+        pl.col("capacity_kwh_own") < pl.col("capacity_kwh")
+    )
+    held = pl.col("energy_kwh")
+    overfull = (held > pl.col("capacity_kwh_own")) & (held <= most_plausible_kwh("capacity_kwh"))
+    return (
+        readings.join(smaller, on="device_id", how="left", maintain_order="left")
+        .with_columns(
+            energy_kwh=pl.when(overfull.fill_null(value=False))
+            .then("capacity_kwh_own")
+            .otherwise("energy_kwh")
+        )
+        .drop("capacity_kwh", "capacity_kwh_own")
+    )
 
 
 def read_variant(path: Path) -> Variant:
