@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from vpp_pipeline.delivery_day import STEP_H, day_intervals
+from vpp_pipeline.planning.variants import within_capacity
 from vpp_pipeline.settings import MARKET_TZ
 from vpp_pipeline.settlement.cost import day_cost
 from vpp_pipeline.settlement.followed import followed_power
 from vpp_pipeline.settlement.foresight import perfect_foresight
 from vpp_pipeline.settlement.promises import with_promises_kept
 from vpp_pipeline.settlement.regret import regret
-from vpp_pipeline.settlement.schemas import SettlementError
+from vpp_pipeline.settlement.schemas import SettlementError, Stays
 from vpp_pipeline.settlement.stores import stores
 from vpp_pipeline.settlement.unmanaged import unmanaged_power
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from vpp_pipeline.optimization.settings import PlanSettings
     from vpp_pipeline.planning.variants import Variant
     from vpp_pipeline.settlement.regret import Regret
+    from vpp_pipeline.settlement.schemas import ActualDay
     from vpp_pipeline.settlement.settle import Records
     from vpp_pipeline.settlement.stores import Floats
 
@@ -65,8 +67,9 @@ def judged(
     Before the plan's horizon the schedules that were in force count. No plan is made again here,
     as it would be on such a day: a charger whose plan expects no vehicle is told nothing, so that
     one that comes charges at once, and devices keep what promises they can by themselves
-    (`settlement.promises`). Prices are the variant's; loads, sun, wind, cold, vehicles
-    and what stores held when the day began are as measured, in every variant. Raises
+    (`settlement.promises`). Prices, batteries, rooms and what flexible loads need are the
+    variant's; loads, sun, wind, cold, vehicles, a room's temperature and what batteries held when
+    the day began are as measured, in every variant; but no battery holds more than it can. Raises
     `SettlementError` where the day's records lack something.
     """
     intervals = day_intervals(day, MARKET_TZ)
@@ -77,7 +80,7 @@ def judged(
             "cost can be told once its readings are in the warehouse"
         )
     paid = replace(records, prices=variant.prices(records.prices))
-    actual = paid.happened(fleet, intervals)
+    actual = happened_to(devices, fleet, paid, intervals)
     held = stores(devices, actual)
     default_kw = unmanaged_power(devices, actual, held)
 
@@ -115,6 +118,28 @@ def judged(
         regret=regret(told, plans),
         real_plan_eur=None if real.is_empty() else followed(in_force),
         moved_kwh=None if real.is_empty() else moved_kwh(made, real),
+    )
+
+
+def happened_to(
+    devices: pl.DataFrame, fleet: pl.DataFrame, records: Records, intervals: pl.Series
+) -> ActualDay:
+    """Return what happened to the real `fleet`, with the stores of `devices` in their place.
+
+    A room is as warm, a battery holds as much, if it can, and a load has drawn as much as was
+    measured; comfort, capacity, need and window are those of `devices`.
+    """
+    actual = records.happened(fleet, intervals)
+    if devices.equals(fleet):
+        return actual
+    readings = within_capacity(records.telemetry, fleet, devices)
+    own = replace(records, telemetry=readings).happened(devices, intervals)
+    loads = devices.filter(pl.col("device_type").cast(pl.String) == "flexible_load")["device_id"]
+    is_load = pl.col("device_id").is_in(loads.implode())
+    return replace(
+        actual,
+        stays=Stays.validate(pl.concat([actual.stays.filter(~is_load), own.stays.filter(is_load)])),
+        start_kwh=own.start_kwh,
     )
 
 
