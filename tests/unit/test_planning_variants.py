@@ -55,6 +55,20 @@ def test_other_spans_are_refused_with_the_remedy(text, why):
         days(text)
 
 
+@pytest.mark.parametrize(
+    "text", ["0001-01-01", "9999-12-31", "2022-03-01..9999-12-31", "1999-12-31..2000-01-01"]
+)
+def test_a_day_beyond_the_calendar_is_refused_naming_the_days_that_can_be_replayed(text):
+    with pytest.raises(ValueError, match="days from 2000-01-01 to 2099-12-31 can be replayed"):
+        days(text)
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00+01:00", "9999-12-31T23:59-01:00"])
+def test_a_moment_beyond_the_calendar_is_refused_too(text):
+    with pytest.raises(ValueError, match="2000-01-01 to 2099-12-31"):
+        as_of(text)
+
+
 def test_what_was_known_is_told_by_gate_closure_market_time_or_instant():
     assert as_of("gate-closure").of(DAY) == gate_closure(DAY, MARKET_TZ)
     assert as_of("09:30").of(DAY) == datetime(2022, 3, 27, 7, 30, tzinfo=UTC)

@@ -13,6 +13,8 @@ from vpp_pipeline import delivery_day as market_day
 from vpp_pipeline.settings import MARKET_TZ
 
 GATE_CLOSURE = "gate-closure"
+FIRST_DAY, LAST_DAY = date(2000, 1, 1), date(2099, 12, 31)
+"""The delivery days that can be replayed: Python's calendar has no day before its first one."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ def as_of(text: str) -> AsOf:
         except ValueError:
             continue
         if (at.tzinfo is None) == (kind is time):
+            if isinstance(at, datetime):
+                _require_known(text, at.date())
             return AsOf(text, at)
     raise ValueError(f"{text!r} is no moment to plan at: {remedy}")
 
@@ -64,4 +68,13 @@ def days(text: str) -> list[date]:
         ) from error
     if end < start:
         raise ValueError(f"{text!r} ends before it begins: write the earlier day first")
+    _require_known(text, start)
+    _require_known(text, end)
     return [start + timedelta(days=n) for n in range((end - start).days + 1)]
+
+
+def _require_known(text: str, day: date) -> None:
+    if not FIRST_DAY <= day <= LAST_DAY:
+        raise ValueError(
+            f"{text!r} is out of range: days from {FIRST_DAY} to {LAST_DAY} can be replayed"
+        )
