@@ -1,4 +1,4 @@
-from datetime import timedelta
+from datetime import time, timedelta
 
 import flexibility_fleets as given
 import numpy as np
@@ -114,6 +114,48 @@ def test_a_drivers_need_comes_before_the_target():
     found, _ = split(devices, 0.0, of_device=stay)
     assert found.certificate.unmet_kwh == pytest.approx(0.0, abs=2e-3)
     assert found.reached["reached_kw"].sum() * STEP_H == pytest.approx(-30 / 0.92, rel=0.01)
+
+
+IN_TWO_HOURS = DAY[0] + timedelta(hours=2)
+
+
+@pytest.mark.parametrize(
+    ("device", "reading", "outdoor_c"),
+    [
+        (
+            given.vehicle("d", max_discharge_kw=11),
+            {"energy_kwh": 30.0, "target_energy_kwh": 40.0, "deadline": IN_TWO_HOURS},
+            5.0,
+        ),
+        (
+            given.vehicle("d"),
+            {"energy_kwh": 20.0, "target_energy_kwh": 40.0, "deadline": IN_TWO_HOURS},
+            5.0,
+        ),
+        (given.flexible_load("d", earliest=time(0), latest=time(2)), {}, 5.0),
+        (given.flexible_load("d", earliest=time(0), latest=time(2), interruptible=False), {}, 5.0),
+        (given.heat_pump("d", rated_power_kw=1.5), {}, -12.0),
+    ],
+)
+def test_what_is_needed_after_the_target_comes_before_it(device, reading, outdoor_c):
+    devices = given.frame(given.site("home", [device]))
+    whole = given.envelopes(devices, of_device={"d": reading}, outdoor_c=outdoor_c)
+    until = whole.filter(pl.col("interval_start") < DAY[4])
+    prices, target = given.prices(DAY[:4], 0.0), target_of(22.0, DAY[:4])
+    found = disaggregate(devices, until, prices, target, None, QUICK)
+    owed_kwh = until["min_energy_kwh"][-1]
+    assert found.schedules["energy_kwh"][-1] >= owed_kwh - 2e-2
+    assert found.certificate.unmet_kwh < 2e-2
+    assert found.reached["reached_kw"].to_list() == found.schedules["power_kw"].to_list()
+
+
+def test_what_nobody_pays_for_if_unmet_does_not_come_before_the_target():
+    devices = given.frame(given.site("home", [given.vehicle("v", unmet_cost_eur_per_kwh=0)]))
+    due = {"energy_kwh": 20.0, "target_energy_kwh": 40.0, "deadline": IN_TWO_HOURS}
+    until = given.envelopes(devices, of_device={"v": due}).head(4)
+    prices, target = given.prices(DAY[:4], 0.0), target_of(0.0, DAY[:4])
+    found = disaggregate(devices, until, prices, target, None, QUICK)
+    assert found.schedules["power_kw"].to_list() == pytest.approx([0.0] * 4, abs=1e-5)
 
 
 def test_the_cheapest_devices_are_asked():

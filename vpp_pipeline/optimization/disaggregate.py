@@ -60,8 +60,10 @@ def disaggregate(  # noqa: PLR0917 - a frame each, as `plan` takes them
 
     `target` is (interval_start, target_kw) over the envelopes' horizon: the sum of all the
     group's devices, its loads included. Every device stays within its envelope (`Envelopes`) and
-    every site within its connection, its other devices as expected. Where the target can't be
-    reached, the nearest that can is. `prices` are (interval_start, price_eur_per_mwh). Raises
+    every site within its connection, its other devices as expected. What someone needs comes
+    before the target, also where it is needed after the last quarter-hour: a store holds then
+    what its envelope asks for at least. Where the target can't be reached, the nearest that can
+    is. `prices` are (interval_start, price_eur_per_mwh). Raises
     `ProblemError` for inputs that can't be planned on, and for a group that has no device.
     """
     started = time.perf_counter()
@@ -71,14 +73,17 @@ def disaggregate(  # noqa: PLR0917 - a frame each, as `plan` takes them
     problem = build(at_sites, held, prices, settings)
     asked_kw = _asked(target, problem.intervals)
     others = ~at_sites["device_id"].is_in(of_group.implode()).to_numpy()
-    problem = _tracking(problem, asked_kw + problem.fixed_kw[:, others].sum(axis=1))
+    tube = tubes(at_sites, held)
+    place = problem.stores.place
+    low_kwh, high_kwh = tube.low_kwh[place].T, tube.high_kwh[place].T
+    position_kw = asked_kw + problem.fixed_kw[:, others].sum(axis=1)
+    needs = at_sites["unmet_cost_eur_per_kwh"].fill_null(0.0).to_numpy()[place] > 0
+    problem = _tracking(problem, position_kw, np.where(needs, low_kwh[-1], np.nan))
     built = time.perf_counter()
     found = solve(problem, settings)
     solved = time.perf_counter()
 
-    tube = tubes(at_sites, held)
-    place = problem.stores.place
-    setpoints = balanced(problem, found.setpoints, tube.low_kwh[place].T, tube.high_kwh[place].T)
+    setpoints = balanced(problem, found.setpoints, low_kwh, high_kwh)
     verdict = verify(problem, setpoints)
     if verdict.objective_eur < found.verdict.objective_eur:
         found = replace(found, setpoints=setpoints, verdict=verdict)
@@ -159,8 +164,11 @@ def _asked(target: pl.DataFrame, intervals: pl.Series) -> Floats:
     return asked
 
 
-def _tracking(problem: Problem, position_kw: Floats) -> Problem:
-    """Return the problem whose fleet is to sum to a position, before all but what devices owe."""
+def _tracking(problem: Problem, position_kw: Floats, left_kwh: Floats) -> Problem:
+    """Return the problem whose fleet is to sum to a position, before all but what devices owe.
+
+    At the horizon's end they owe `left_kwh` (S,), for what is needed later; NaN owes nothing.
+    """
     stores, sources, price = problem.stores, problem.sources, problem.price_eur_per_kwh
     dearest = max(
         _LEAST_EUR_PER_KWH,
@@ -170,15 +178,21 @@ def _tracking(problem: Problem, position_kw: Floats) -> Problem:
     )
     missed = _FIRST * dearest
     need = _FIRST * missed
+    wished, shortfall = stores.wished_kwh.copy(), stores.shortfall_eur_per_kwh.copy()
+    owed = stores.owed.copy()
+    later = left_kwh > np.maximum(wished[-1], stores.floor_kwh[-1])
+    wished[-1, later] = left_kwh[later]
+    shortfall[-1, later] = need
+    owed[-1] |= later & np.isnan(
+        stores.kwh_per_c
+    )  # what a building lacks is no debt but discomfort
     return replace(
         problem,
         stores=replace(
             stores,
-            shortfall_eur_per_kwh=np.where(
-                stores.shortfall_eur_per_kwh > 0,
-                np.maximum(stores.shortfall_eur_per_kwh, need),
-                0.0,
-            ),
+            wished_kwh=wished,
+            owed=owed,
+            shortfall_eur_per_kwh=np.where(shortfall > 0, np.maximum(shortfall, need), 0.0),
             excess_eur_per_kwh=np.where(
                 stores.excess_eur_per_kwh > 0, np.maximum(stores.excess_eur_per_kwh, need), 0.0
             ),
