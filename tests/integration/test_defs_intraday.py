@@ -8,7 +8,9 @@ import polars as pl
 import pytest
 from defs_plant import TODAY, TOMORROW, copied, failure_of, market_time, open_plant, records
 
+from vpp_pipeline.defs import envelopes
 from vpp_pipeline.delivery_day import STEP, bounds, day_intervals, floor_interval
+from vpp_pipeline.flexibility.envelopes import group_envelopes
 from vpp_pipeline.planning import plans
 from vpp_pipeline.planning.inputs import imbalance_terms
 from vpp_pipeline.settings import MARKET, MARKET_TZ
@@ -46,6 +48,43 @@ def test_a_re_plan_leaves_the_quarter_hours_too_near_to_change_to_the_plan_in_fo
     )
     kept = pl.col("interval_start") < reachable
     assert after.filter(kept).drop("begin_kwh").equals(before.filter(kept).drop("begin_kwh"))
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param(time(14, 3), id="hours later"),
+        pytest.param(time(9, 13, 30), id="the next quarter-hour is too near by now"),
+    ],
+)
+def test_no_re_plan_is_made_on_envelopes_of_quarter_hours_that_are_no_longer_open(
+    planned_plant, moment
+):
+    plant = planned_plant
+    plant.clock.sleep_until(market_time(TOMORROW, time(9, 3)))
+    re_plan(plant)
+    plant.clock.sleep_until(market_time(TOMORROW, moment))
+    alone = plant.materialise("re_plan", TOMORROW, "intraday_plan", "device_schedules")
+    assert not alone.success
+    assert "materialise flexibility_envelopes first, or launch the job re_plan" in failure_of(alone)
+    assert (plant.count("plans"), plant.count("plan_releases")) == (2, 2)
+    re_plan(plant)
+    assert (plant.count("plans"), plant.count("plan_releases")) == (3, 3)
+
+
+def test_a_re_plan_stands_on_its_own_envelopes_however_long_it_takes(planned_plant):
+    plant = planned_plant
+    plant.clock.sleep_until(market_time(TOMORROW, time(9, 3)))
+
+    def at_length(*arguments):
+        plant.clock.sleep_until(market_time(TOMORROW, time(9, 14)))
+        return group_envelopes(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(envelopes, "group_envelopes", at_length)
+        re_plan(plant)
+    newest = plant.rows("plans").sort("revision")[-1]
+    assert newest["horizon_start"].item() == market_time(TOMORROW, time(9, 15))
 
 
 def test_a_re_plan_begins_from_what_power_was_worth_in_the_plan_before(planned_plant):

@@ -148,7 +148,16 @@ def _make_plan(
 ) -> dg.MaterializeResult[None]:
     now = runtime.clock.now()
     day = delivery_day(context)
+    still_open = horizon_for_dispatch(runtime, day, now)
     inputs = _inputs(runtime, day, kind, now)
+    if inputs.horizon[0] < still_open[0] and not _envelopes_of_this_run(context):
+        raise dg.Failure(
+            f"the newest envelopes of {day} begin at {inputs.horizon[0]:%Y-%m-%d %H:%M} UTC, "
+            f"what can still be planned at {still_open[0]:%Y-%m-%d %H:%M} UTC: quarter-hours "
+            "that are over or too near would be planned again: materialise "
+            "flexibility_envelopes first, or launch the job re_plan",
+            allow_retries=False,
+        )
     made = planned(inputs, PlanSettings())
     digest, horizon = inputs.fingerprint(), inputs.horizon
     cause = context.run.tags.get("vpp/cause", kind)
@@ -187,12 +196,22 @@ def _make_plan(
     )
 
 
+def _envelopes_of_this_run(context: dg.AssetExecutionContext) -> bool:
+    """Tell whether this run made the day's envelopes: they count, however long it takes."""
+    newest = context.instance.fetch_materializations(
+        dg.AssetRecordsFilter(
+            asset_key=flexibility_envelopes.key, asset_partitions=[context.partition_key]
+        ),
+        limit=1,
+    ).records
+    return bool(newest) and newest[0].run_id == context.run.run_id
+
+
 def _inputs(
     runtime: Runtime, day: date, kind: Literal["day_ahead", "intraday"], now: datetime
 ) -> PlanInputs:
     """Return what the plan stands on, with the day's newest stored envelopes."""
     devices = runtime.devices(now)
-    horizon_for_dispatch(runtime, day, now)  # refuses a day that is over, whatever it has
     envelopes = stored_envelopes(runtime, day, now)
     if envelopes.is_empty():
         raise LookupError(f"{day} has no envelopes: materialise flexibility_envelopes first")
