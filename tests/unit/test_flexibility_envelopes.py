@@ -15,7 +15,7 @@ from vpp_pipeline.flexibility.envelopes import (
     group_envelopes,
 )
 from vpp_pipeline.flexibility.reach import Stores, viable_energies
-from vpp_pipeline.flexibility.states import usable_states
+from vpp_pipeline.flexibility.states import project, usable_states
 
 BERLIN = "Europe/Berlin"
 DAY = day_intervals(given.WINTER_DAY, BERLIN)
@@ -225,6 +225,25 @@ def test_a_running_chp_can_not_jump():
     )
     assert envelope["min_power_kw"].head(3).to_list() == [12.5, 5.0, 0.0]
     assert envelope["max_power_kw"].head(3).to_list() == [27.5, 35.0, 40.0]
+
+
+def test_a_chp_ramps_on_from_the_power_planned_until_the_horizon_begins():
+    devices = given.frame(given.site("home", [given.chp("c", ramp_kw_per_min=0.4)]))
+    now, horizon = DAY[39] + timedelta(minutes=2), DAY[42:]
+    states = usable_states(devices, given.telemetry(devices, now), now, timedelta(minutes=10))
+    rests = pl.DataFrame(
+        {"device_id": "c", "interval_start": DAY[39:42], "power_kw": 0.0}
+    ).with_columns(energy_kwh=pl.lit(None, pl.Float64), begin_kwh=pl.lit(None, pl.Float64))
+    envelope = device_envelopes(
+        devices,
+        project(states, devices, rests, horizon[0]),
+        given.forecasts(devices, horizon, now),
+        given.sessions(),
+        given.temperatures(devices, horizon),
+        horizon,
+        now,
+    )
+    assert envelope["max_power_kw"].head(3).to_list() == pytest.approx([6.0, 12.0, 18.0])
 
 
 def test_a_missing_forecast_is_told_with_device_time_and_remedy():

@@ -116,6 +116,10 @@ def _needs_content(kind: pl.Expr) -> pl.Expr:
     )
 
 
+def _without_store() -> pl.Expr:
+    return pl.col("device_type").cast(pl.String).is_in(["chp", "pv", "wind", "load"])
+
+
 def project(
     states: dy.DataFrame[States],
     devices: dy.DataFrame[DeviceFrame],
@@ -129,8 +133,8 @@ def project(
     a plan that was off stays off by as much, and the error is not planned upon. Where the
     schedule does not tell that whole change (it begins later, or a store is replaced), the
     planned content at `at` counts; without a row just before `at` the state stays as it is. A
-    vehicle whose deadline is not after `at` has left; of one that only the schedule expects,
-    `plugged_in` and `deadline` are null.
+    device without a store has the planned power at `at`. A vehicle whose deadline is not after `at`
+    has left; of one that only the schedule expects, `plugged_in` and `deadline` are null.
     """
     planned = _planned_until(states, schedules, at)
     is_vehicle = pl.col("device_type").cast(pl.String) == "ev_charger"
@@ -173,7 +177,9 @@ def project(
             .otherwise(None)
             .fill_null(pl.col("temperature_c")),
             power_kw=pl.coalesce("planned_kw", "power_kw"),
-            valid_at=pl.when("known")
+            valid_at=pl.when(
+                pl.col("known") | (_without_store() & pl.col("planned_kw").is_not_null())
+            )
             .then(pl.lit(at, pl.Datetime("us", "UTC")))
             .otherwise("valid_at"),
         ).select(States.column_names()),
