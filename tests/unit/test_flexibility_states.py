@@ -169,6 +169,22 @@ def test_what_is_expected_stays_within_the_store():
     assert _after("battery", planned, energy_kwh=5.0)["energy_kwh"] == 0.0
 
 
+@pytest.mark.parametrize(
+    ("now_kwh", "target_kwh", "planned_kwh", "expected_kwh"),
+    [
+        pytest.param(70.0, 76.0, [70.0, 70.0], 70.0, id="it rests"),
+        pytest.param(58.0, 76.0, [60.0, 62.0], 62.0, id="it is charged to its own target"),
+        pytest.param(70.0, 65.0, [71.0, 72.0], 70.0, id="it is asked for no more"),
+    ],
+)
+def test_a_vehicle_larger_than_the_registry_says_keeps_what_it_holds(
+    now_kwh, target_kwh, planned_kwh, expected_kwh
+):
+    planned = _from_now("vehicle", planned_kwh, begin_kwh=now_kwh)
+    found = _after("vehicle", planned, energy_kwh=now_kwh, target_energy_kwh=target_kwh)
+    assert found["energy_kwh"] == pytest.approx(expected_kwh)
+
+
 def test_a_load_whose_window_begins_anew_holds_what_the_plan_says():
     planned = _from_now("washer", [0.0, 0.5], begin_kwh=2.0)
     assert _after("washer", planned, energy_kwh=1.5)["energy_kwh"] == 0.5

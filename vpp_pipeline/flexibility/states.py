@@ -217,9 +217,9 @@ def _expected_kwh() -> pl.Expr:
     kind = pl.col("device_type").cast(pl.String)
     begins_anew = (kind == "flexible_load") & pl.col("falls")
     moved = pl.col("energy_kwh") + pl.col("change_kwh")
-    within = (
-        pl.when(kind == "heat_pump").then(moved).otherwise(moved.clip(0, "energy_capacity_kwh"))
-    )
+    # A vehicle may be larger than the registry says.
+    most = pl.max_horizontal("energy_capacity_kwh", "energy_kwh", "target_energy_kwh")
+    within = pl.when(kind == "heat_pump").then(moved).otherwise(moved.clip(0, most))
     return (
         pl.when(pl.col("told") & ~begins_anew)
         .then(pl.coalesce(within, "planned_kwh"))
