@@ -150,9 +150,9 @@ class Runtime:
                 "warehouse_recent_telemetry", start=as_of - _JUDGED_AGAINST, as_of=as_of
             )
         every = (
-            pl.concat([readings, recent.select(readings.columns)])
-            .unique()
-            .sort("device_id", "measured_at", "known_at")
+            pl.concat([recent.select(readings.columns), readings])
+            .unique(keep="last", maintain_order=True)
+            .sort("device_id", "measured_at", "known_at", maintain_order=True)
         )
         devices, settings = self.devices(as_of), QualitySettings()
         believed = in_parts(every, lambda part: trusted(part, devices, settings))
@@ -181,7 +181,10 @@ class Runtime:
         return str(versions["document"][0])
 
     def _readings(self, as_of: datetime) -> pl.DataFrame:
-        """Return all that is landed and the newest that is compacted, in time order by device."""
+        """Return all that is landed and the newest that is compacted, in time order by device.
+
+        Of readings that were known together the one that landed last is last.
+        """
         # The landing zone first: a file compacted in between is seen twice, never missed.
         landed = (
             landing.landed(self.settings.landing_dir, "telemetry")
@@ -192,7 +195,7 @@ class Runtime:
         with self.warehouse.read() as connection:
             stored = connection.frame("warehouse_latest_telemetry", as_of=as_of)
         return pl.concat([stored.select(landed.columns), landed]).sort(
-            "device_id", "measured_at", "known_at"
+            "device_id", "measured_at", "known_at", maintain_order=True
         )
 
     def credentials(self) -> Credentials:

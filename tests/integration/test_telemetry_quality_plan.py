@@ -69,3 +69,27 @@ def test_a_shifted_and_a_frozen_sensor_are_flagged_and_no_state_takes_what_is_fr
 
     assert plant.materialise("day_ahead", TOMORROW, "telemetry_flags").success
     assert plant.rows("telemetry_flags").height == flags.height
+
+
+def test_of_readings_known_together_the_one_that_landed_last_counts_wherever_it_is_kept(plant):
+    now = plant.clock.now()
+    newest = plant.runtime.latest_telemetry(now)
+    tied = newest.filter(pl.col("device_id") == BATTERY).with_columns(
+        measured_at=pl.lit(now - timedelta(minutes=1)), known_at=pl.lit(now)
+    )
+    kwh = float(tied["energy_kwh"][0])
+    told = [tied.with_columns(energy_kwh=pl.lit(kwh + 0.01 * ((7 * n) % 20))) for n in range(20)]
+    plant.append("telemetry", pl.concat(told[:10]).cast({"status": pl.String}))
+    landing.land(plant.runtime.settings.landing_dir, "telemetry", pl.concat(told[10:]), now)
+
+    def counted() -> list[float]:
+        answers = [plant.runtime.latest_telemetry, plant.runtime.believed_telemetry]
+        return [
+            answer(now).filter(pl.col("device_id") == BATTERY)["energy_kwh"].item()
+            for answer in answers
+        ]
+
+    last = told[-1]["energy_kwh"].to_list()
+    assert counted() == last * 2
+    assert plant.daemon.launch("compact").success, plant.daemon.failures
+    assert counted() == last * 2

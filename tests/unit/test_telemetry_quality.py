@@ -107,6 +107,14 @@ def test_a_content_that_stays_where_it_jumped_is_told_and_kept():
     assert trusted(readings, DEVICES, RULES)["energy_kwh"].to_list() == stepped
 
 
+def test_of_readings_known_together_the_last_row_counts_and_is_the_one_that_is_judged():
+    earlier = told("battery", [0.0] * 6, [CAPACITY / 2] * 6, timedelta(minutes=1))
+    together = pl.concat([earlier, earlier.tail(1).with_columns(energy_kwh=pl.lit(0.0))])
+    (flag,) = telemetry_flags(together, DEVICES, RULES, AT).filter(rule="spike").to_dicts()
+    assert (flag["signal"], flag["raw_value"]) == ("energy_kwh", 0.0)
+    assert trusted(together, DEVICES, RULES)["energy_kwh"].to_list() == [CAPACITY / 2] * 6 + [None]
+
+
 @settings(max_examples=15, deadline=None)
 @drawn(st.lists(st.floats(-20, 20) | st.just(3.0), min_size=1, max_size=30), st.randoms())
 def test_order_does_not_matter_no_row_is_lost_and_the_raw_rows_stay(power, random):

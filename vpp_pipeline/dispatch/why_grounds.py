@@ -134,7 +134,9 @@ def readings(
             pl.col("measured_at") <= as_of,
             pl.col("known_at") <= as_of,
         )
-        both = pl.concat([stored, fresh.select(stored.columns)]).sort("measured_at", "known_at")
+        both = pl.concat([stored, fresh.select(stored.columns)]).sort(
+            "measured_at", "known_at", maintain_order=True
+        )
         if not both.is_empty():
             newest = both.row(-1, named=True)
             rows.setdefault(newest["measured_at"], {"used_for": used_for, **newest})

@@ -41,8 +41,8 @@ def broken_rules(
     `readings` has `device_id`, `measured_at` and any of the other columns of `Telemetry`, in
     any order of rows; `devices` is the fleet's frame. A reading of a device that is not in the
     fleet is judged by its times alone. Of several readings of an instant the last known one is
-    judged by its values. Only what is in `readings` is judged against: a few hours of them show
-    what stands still, a few days what is shifted.
+    judged by its values, of those known together the last row. Only what is in `readings` is judged
+    against: a few hours of them show what stands still, a few days what is shifted.
     """
     ordered = _ordered(readings, devices)
     by_time = _by_time(ordered, settings)
@@ -86,7 +86,7 @@ def _ordered(readings: pl.DataFrame, devices: pl.DataFrame) -> pl.DataFrame:
         & (pl.col("measured_at") > pl.col("measured_at").shift())
     )
     if not rows.select(rises.all()).item():
-        rows = rows.sort(*key, "known_at", *_CONTEXT)
+        rows = rows.sort(*key, "known_at", maintain_order=True)
     return rows.with_columns(pl.col("device").set_sorted())  # its groups are runs, quick to find
 
 

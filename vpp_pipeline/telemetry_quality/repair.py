@@ -64,7 +64,12 @@ def telemetry_flags(
             known_at=pl.lit(known_at),
         )
         # the same reading, landed twice, is one reading
-        .unique(["device_id", "measured_at", "reading_known_at", "signal", "rule"])
+        .sort("row")
+        .unique(
+            ["device_id", "measured_at", "reading_known_at", "signal", "rule"],
+            keep="last",
+            maintain_order=True,
+        )
         .sort("device_id", "measured_at", "reading_known_at", "signal", "rule")
     )
     return TelemetryFlags.validate(flagged.select(TelemetryFlags.column_names()), cast=True)
