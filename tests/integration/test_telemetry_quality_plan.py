@@ -5,12 +5,17 @@ from __future__ import annotations
 from datetime import time, timedelta
 
 import polars as pl
+import pytest
 from defs_plant import TODAY, TOMORROW
 
+from vpp_pipeline.delivery_day import STEP, bounds
 from vpp_pipeline.flexibility.states import usable_states
+from vpp_pipeline.planning.records import day_records
+from vpp_pipeline.planning.scoring import actuals
+from vpp_pipeline.settings import MARKET_TZ
 from vpp_pipeline.warehouse import landing
 
-BATTERY, ROOF = "borgo-battery", "alba-pv"
+BATTERY, ROOF, LOAD, CHARGER = "borgo-battery", "alba-pv", "alba-load", "borgo-charger"
 
 
 def land_faults(plant):
@@ -93,3 +98,38 @@ def test_of_readings_known_together_the_one_that_landed_last_counts_wherever_it_
     assert counted() == last * 2
     assert plant.daemon.launch("compact").success, plant.daemon.failures
     assert counted() == last * 2
+
+
+def test_forecasts_are_scored_on_the_quarter_hours_that_the_day_is_settled_on(plant):
+    now, day = plant.clock.now(), TODAY - timedelta(days=1)
+    start, end = bounds(day, MARKET_TZ)
+    noon = start + timedelta(hours=12)
+    readings = plant.rows("telemetry").filter(pl.col("measured_at") == noon)
+    of_load = readings.filter(pl.col("device_id") == LOAD)
+    of_charger = readings.filter(pl.col("device_id") == CHARGER)
+    for corrected in (
+        of_load.with_columns(known_at=pl.lit(noon + STEP), power_kw=pl.lit(-0.5)),
+        of_load.with_columns(measured_at=pl.lit(noon + STEP / 3), power_kw=pl.lit(-2.0)),
+        of_load.with_columns(measured_at=pl.lit(noon + STEP * 1.5), power_kw=pl.lit(-9000.0)),
+        of_charger.with_columns(known_at=pl.lit(noon + STEP), plugged_in=True),
+        of_charger.with_columns(known_at=pl.lit(noon + 2 * STEP), plugged_in=False),
+    ):
+        plant.append("telemetry", corrected)
+    devices = plant.runtime.devices(now)
+
+    came = actuals(plant.runtime, devices, start, end, now)
+
+    told = came.filter(pl.col("target").is_in(["load", "sessions"]))
+    values = {(row["subject_id"], row["interval_start"]): row["value"] for row in told.to_dicts()}
+    assert values[LOAD, noon] == pytest.approx((-0.5 - 2 * 2.0) / 3)
+    assert abs(values[LOAD, noon + STEP]) < 6.0
+    assert values[CHARGER, noon] == 0.0
+    settled = day_records(plant.runtime, devices, day, now).telemetry.select(
+        "interval_start",
+        subject_id="device_id",
+        value=pl.coalesce("available_power_kw", "power_kw"),
+    )
+    scored = came.filter(pl.col("target").is_in(["load", "pv"]))
+    assert scored["subject_id"].unique().sort().to_list() == [LOAD, ROOF, "borgo-load"]
+    assert scored.height == 3 * 96
+    assert scored.join(settled, on=scored.columns[1:], how="anti").is_empty()

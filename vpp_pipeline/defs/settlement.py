@@ -103,10 +103,11 @@ def forecast_errors(
 ) -> dg.MaterializeResult[None]:
     """How wrong each forecast of the day was, by target and subject."""
     day = delivery_day(context)
+    now = runtime.clock.now()
     start, end = market_day.bounds(day, MARKET_TZ)
     with runtime.warehouse.read() as connection:
         made = connection.frame("defs_day_ahead_forecasts", start=start, end_=end)
-    came = actuals(runtime, start, end, runtime.clock.now())
+    came = actuals(runtime, runtime.devices(now), start, end, now)
     scored = errors(made, came, day)
     with runtime.warehouse.write() as connection:
         known = connection.frame("defs_scored_forecasts", delivery_day=day)

@@ -5,7 +5,6 @@ Belongs here: reading the records that a day is settled on. Does not: settling i
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ import polars as pl
 from vpp_pipeline import delivery_day as market_day
 from vpp_pipeline.settings import MARKET, MARKET_TZ
 from vpp_pipeline.settlement.settle import Records
+from vpp_pipeline.telemetry_quality.parts import in_parts
 from vpp_pipeline.telemetry_quality.repair import trusted
 from vpp_pipeline.telemetry_quality.settings import QualitySettings
 from vpp_pipeline.warehouse.quarter_hours import quarter_hours
@@ -30,16 +30,10 @@ def day_records(runtime: Runtime, devices: pl.DataFrame, day: date, as_of: datet
     """Return what is known at `as_of` of the day's delivery."""
     start, end = market_day.bounds(day, MARKET_TZ)
     span: dict[str, Any] = {"start": start, "end_": end, "as_of": as_of}
+    telemetry = measured(runtime, devices, "warehouse_readings", start, end, as_of)
     with runtime.warehouse.read() as connection:
-        readings = connection.frame(
-            "warehouse_readings",
-            {"devices": devices.select("device_id")},
-            start=start - _BEFORE,
-            end_=end,
-            as_of=as_of,
-        )
-        records = Records(
-            telemetry=readings,
+        return Records(
+            telemetry=telemetry,
             prices=connection.frame("warehouse_prices", market=MARKET, **span),
             weather=connection.frame("warehouse_weather", **span),
             forecasts=pl.concat(
@@ -53,5 +47,27 @@ def day_records(runtime: Runtime, devices: pl.DataFrame, day: date, as_of: datet
             commands=connection.frame("defs_commands_of_day", start=start, end_=end),
             outages=connection.frame("defs_outages", **span),
         )
-    believed = quarter_hours(trusted(readings, devices, QualitySettings()))
-    return replace(records, telemetry=believed)
+
+
+def measured(  # noqa: PLR0917 - whose readings, which of them, of when, and as known when
+    runtime: Runtime,
+    devices: pl.DataFrame,
+    query: str,
+    start: datetime,
+    end: datetime,
+    as_of: datetime,
+) -> pl.DataFrame:
+    """Return the quarter-hours of `devices` from a day before `start` to `end`, as known at `as_of`.
+
+    What is doubted of them is repaired. `query` is the named query that reads their readings.
+    """
+    with runtime.warehouse.read() as connection:
+        readings = connection.frame(
+            query,
+            {"devices": devices.select("device_id")},
+            start=start - _BEFORE,
+            end_=end,
+            as_of=as_of,
+        )
+    settings = QualitySettings()
+    return in_parts(readings, lambda part: quarter_hours(trusted(part, devices, settings)))

@@ -21,7 +21,7 @@ from vpp_pipeline.forecasting.stays import past_sessions
 from vpp_pipeline.optimization.settings import PlanSettings
 from vpp_pipeline.planning.candidates import told_by_chargers
 from vpp_pipeline.planning.champions import issued, issued_sessions
-from vpp_pipeline.planning.records import day_records
+from vpp_pipeline.planning.records import day_records, measured
 from vpp_pipeline.settings import MARKET, MARKET_TZ
 from vpp_pipeline.settlement.forecast_loss import euros_lost
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from vpp_pipeline.settlement.schemas import ActualDay
 
 _RULE_LOOKS_BACK = timedelta(days=8)
+_PROFILED = ["load", "pv", "wind"]
 
 
 def day_skill(runtime: Runtime, day: date, as_of: datetime) -> dy.DataFrame[ForecastSkill]:
@@ -63,7 +64,7 @@ def day_skill(runtime: Runtime, day: date, as_of: datetime) -> dy.DataFrame[Fore
     stays = session_values.happened(past_sessions(records.telemetry), MARKET_TZ)
     return skill(
         said,
-        pl.concat([actuals(runtime, start, end, as_of), stays], how="diagonal"),
+        pl.concat([actuals(runtime, devices, start, end, as_of), stays], how="diagonal"),
         naive(known, intervals, MARKET_TZ),
         _euros(runtime, devices, records.happened(devices, intervals), said, sessions),
         day,
@@ -71,17 +72,39 @@ def day_skill(runtime: Runtime, day: date, as_of: datetime) -> dy.DataFrame[Fore
     )
 
 
-def actuals(runtime: Runtime, start: datetime, end: datetime, as_of: datetime) -> pl.DataFrame:
+def actuals(
+    runtime: Runtime, devices: pl.DataFrame, start: datetime, end: datetime, as_of: datetime
+) -> pl.DataFrame:
     """Return what came in [start, end), as known at a moment, of what is forecast.
 
-    The columns are `target`, `subject_id`, `interval_start`, `value`; sites and groups are those of
-    the fleet as known then.
+    The columns are `target`, `subject_id`, `interval_start`, `value`. Loads, sun and wind are those
+    of `devices`, and so are sites and groups: the quarter-hours that models learn from and days
+    are settled on.
     """
     with runtime.warehouse.read() as connection:
-        of_subjects = connection.frame(
+        told = connection.frame(
             "defs_forecast_actuals", market=MARKET, start=start, end_=end, as_of=as_of
         )
-    return groups.actuals_with_sums(of_subjects, groups.members(runtime.devices(as_of)))
+    profiled = devices.select("device_id", target=pl.col("device_type").cast(pl.String)).filter(
+        pl.col("target").is_in(_PROFILED)
+    )
+    judged = devices.join(profiled, on="device_id", how="semi")
+    came = (
+        measured(runtime, judged, "warehouse_power_readings", start, end, as_of)
+        .filter(pl.col("interval_start") >= start)
+        .join(profiled, on="device_id")
+        .select(
+            "target",
+            "interval_start",
+            subject_id="device_id",
+            # what sun and wind could have given, where the device tells it
+            value=pl.coalesce("available_power_kw", "power_kw"),
+        )
+        .drop_nulls("value")
+    )
+    return groups.actuals_with_sums(
+        pl.concat([told, came.select(told.columns)]), groups.members(devices)
+    )
 
 
 def _said(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
@@ -135,7 +158,9 @@ def _by_value(
 
 def _known(runtime: Runtime, start: datetime, moment: datetime, targets: list[str]) -> pl.DataFrame:
     """Return what the naive rule looks back on from a day's `start`, of `targets`, by a moment."""
-    known = [actuals(runtime, start - _RULE_LOOKS_BACK, start, moment)]
+    named = {"load" if target in groups.TARGETS else target for target in targets}
+    devices = runtime.devices(moment).filter(pl.col("device_type").cast(pl.String).is_in(named))
+    known = [actuals(runtime, devices, start - _RULE_LOOKS_BACK, start, moment)]
     if not set(targets).isdisjoint(session_values.TARGETS):
         told = past_sessions(told_by_chargers(runtime, moment))
         known.append(session_values.happened(told, MARKET_TZ))
