@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from vpp_pipeline.delivery_day import STEP_H, day_intervals
 from vpp_pipeline.optimization.build import build
+from vpp_pipeline.optimization.problem import by_site
 from vpp_pipeline.optimization.repair import Setpoints, track
+from vpp_pipeline.optimization.sample import sample_problem
 from vpp_pipeline.optimization.settings import PlanSettings
 from vpp_pipeline.optimization.verify import verify
 
@@ -77,6 +79,55 @@ def test_whatever_a_battery_was_to_draw_no_chp_is_stuck_beyond_its_connection(se
     found = verify(of, track(of, energy, source))
     assert found.worst_violation_kw <= 1e-6
     assert found.worst_violation_kwh <= 1e-9
+
+
+@pytest.mark.parametrize("heat_off_kw", [0.0, -1e-6, 1e-6])
+def test_a_milliwatt_too_much_stops_no_vehicle_that_feeds_a_heat_pump(heat_off_kw):
+    now = INTERVALS.head(1)
+    devices = [
+        given.vehicle("v", max_discharge_kw=11.0, min_charge_kw=4.14),
+        given.heat_pump("q", rated_power_kw=5),
+        given.load("l"),
+    ]
+    frame = given.frame(given.site("home", devices, import_kw=0.5, export_kw=0.0))
+    stays = {"v": {"energy_kwh": 50.0, "target_energy_kwh": 12.0}}
+    envelopes = given.envelopes(frame, now, load_kw=-0.659, of_device=stays)
+    of = build(frame, envelopes, given.prices(now, 50.0), PlanSettings())
+    stores = of.stores
+    goal_kw = np.array([4.14, -3.481 - heat_off_kw])  # with the house's 0.659 nothing is left over
+    moved = np.where(
+        goal_kw > 0, -goal_kw / stores.discharge_efficiency, -goal_kw * stores.charge_efficiency
+    )
+    energy = stores.retention * stores.initial_kwh + stores.drift_kwh + moved * STEP_H
+    plan = track(of, energy, np.zeros((1, 0)))
+    assert plan.store_kw[0] == pytest.approx([4.14, -3.481], abs=2e-6)
+    assert verify(of, plan).worst_violation_kw <= 1e-6
+
+
+@settings(max_examples=60, deadline=None)
+@drawn(st.integers(0, 2**32 - 1))
+def test_whatever_stops_at_its_least_power_the_connections_hold(seed):
+    rng = np.random.default_rng(seed)
+    of = sample_problem(20, rng, steps=12)
+    sites, sources = of.sites, of.sources
+    cut_off = rng.random(len(sites.import_limit_kw)) < 0.5  # from the grid, both ways
+    sun_kw = by_site(np.where(sources.curtailable, sources.max_kw, 0.0), sources.site, len(cut_off))
+    import_kw = np.where(cut_off, 0.0, sites.import_limit_kw)
+    export_kw = np.where(cut_off, 0.0, sites.export_limit_kw)
+    of = replace(
+        of,
+        sites=replace(
+            sites,
+            import_limit_kw=import_kw,
+            export_limit_kw=export_kw,
+            import_overload_kw=np.maximum(-sites.base_kw - sun_kw - import_kw, 0),
+            export_overload_kw=np.maximum(sites.base_kw - export_kw, 0),
+        ),
+    )
+    energy = rng.uniform(-0.2, 1.2, of.stores.drift_kwh.shape)
+    energy = energy * np.minimum(of.stores.ceiling_kwh, 100)
+    source = rng.uniform(-0.2, 1.2, sources.max_kw.shape) * sources.max_kw.max()
+    assert verify(of, track(of, energy, source)).worst_violation_kw <= 1e-6
 
 
 def home():

@@ -205,8 +205,9 @@ def _within_site(  # noqa: PLR0917 - one quarter-hour's state
 ) -> tuple[Floats, Floats]:
     """Hold the sites' limits.
 
-    Short of power: uncurtail, charge less, discharge more, stop charging. Too much: curtail,
-    discharge less, draw a little more, turn CHPs down.
+    Short of power: uncurtail, charge less, discharge more, stop charging. Too much: draw a little
+    more, curtail, discharge less, turn CHPs down. A device that stops at its least power may turn
+    one into the other: after two turns none is left that could.
     """
     stores, sources, sites = problem.stores, problem.sources, problem.sites
     at_store, at_source = stores.site, sources.site
@@ -228,7 +229,8 @@ def _within_site(  # noqa: PLR0917 - one quarter-hour's state
         excess: Floats = np.maximum(site_kw() - most_kw, 0)
         return excess
 
-    if missing().any():
+    def add_power() -> None:
+        nonlocal power, source
         source = source + _share(missing(), np.where(free, high - source, 0.0), at_source)
         must_draw = stores.charge_min_kw[t]
         spare = np.maximum(-power - np.maximum(must_draw, stores.min_active_kw), 0)
@@ -239,22 +241,33 @@ def _within_site(  # noqa: PLR0917 - one quarter-hour's state
         can_stop = (stores.min_active_kw > 0) & (must_draw <= 0)
         cut = _share(missing(), np.where(can_stop, np.maximum(-power, 0), 0.0), at_store)
         power = np.where(cut > _ROUNDING / _MILLIWATTS, 0.0, power)
-    if surplus().any():
+
+    def take_power() -> None:
+        nonlocal power, source
+        # Rounding, a solver's and ours, is not to cost a device its least power.
+        spare = np.where(power < 0, np.clip(most_draw + power, 0, _LENT_KW), 0.0)
+        power = power - np.minimum(_ceiled(_share(surplus(), spare, at_store)), spare)
         cut = _ceiled(_share(surplus(), np.where(free, source - low, 0.0), at_source))
         source = np.where(cut > 0, np.maximum(source - cut, low), source)
         cut = _ceiled(_share(surplus(), np.maximum(power, 0), at_store))
         less = np.maximum(power - cut, 0)
         kept = np.where(less >= stores.min_active_kw, less, 0.0)
         power = np.where((power > 0) & (cut > 0), kept, power)
-        # Rounding, a solver's and ours, is not to cost a CHP its least power.
-        spare = np.where(power < 0, np.clip(most_draw + power, 0, _LENT_KW), 0.0)
-        power = power - np.minimum(_ceiled(_share(surplus(), spare, at_store)), spare)
         cut = _ceiled(_share(surplus(), np.where(free, 0.0, source - low), at_source))
         less = np.maximum(source - cut, low)
         # One that can't ramp down to nothing stays on, whatever its connection takes.
         stays = np.where(low > 0, np.maximum(less, sources.min_active_kw), low)
         kept = np.where(less >= sources.min_active_kw, less, stays)
         source = np.where(cut > 0, kept, source)
+
+    for _ in range(2):
+        if missing().any():
+            add_power()
+        if not surplus().any():
+            return power, source
+        take_power()
+    if missing().any():
+        add_power()
     return power, source
 
 
