@@ -14,6 +14,7 @@ from vpp_pipeline.optimization import solve as solve_module
 from vpp_pipeline.optimization.build import build
 from vpp_pipeline.optimization.exact import solve_exact
 from vpp_pipeline.optimization.problem import select
+from vpp_pipeline.optimization.room import begun_runs_kw
 from vpp_pipeline.optimization.sample import sample_problem
 from vpp_pipeline.optimization.settings import PlanSettings
 from vpp_pipeline.optimization.solve import solve
@@ -93,7 +94,8 @@ def test_a_fleet_with_switches_keeps_them_and_is_proven_near_the_best(market):
     assert not ((size > 1e-9) & (size < stores.min_active_kw - 1e-6)).any()
     before = np.vstack([stores.initial_kwh[:1], plan.setpoints.energy_kwh[:-1]])
     before = np.where(stores.starts, stores.initial_kwh, before)
-    assert interrupted_kw(stores, np.maximum(-kw, 0), before) <= 1e-6
+    begun = begun_runs_kw(problem).any(axis=0)
+    assert interrupted_kw(stores, np.maximum(-kw, 0), before, begun) <= 1e-6
     assert hasty_kw(problem.sources, plan.setpoints.source_kw) <= 1e-6
     chp = ~problem.sources.curtailable
     assert (plan.setpoints.source_kw[:, chp] >= 3.0 - 1e-9).any()  # some run, for long enough

@@ -26,6 +26,7 @@ from vpp_pipeline.optimization.room import room_at_sites
 from vpp_pipeline.optimization.runs import in_one_run, ruled, switched
 from vpp_pipeline.optimization.sample import sample_problem
 from vpp_pipeline.optimization.settings import PlanSettings
+from vpp_pipeline.optimization.solve import solve
 from vpp_pipeline.optimization.turns import taking_turns
 from vpp_pipeline.optimization.verify import verify
 
@@ -256,6 +257,34 @@ def test_a_load_interrupted_is_told_as_a_violation():
     power[first + 1] = 0.0
     broken = Setpoints(power, _energies(of, -power), good.source_kw)
     assert verify(of, broken).worst_violation_kw == pytest.approx(4.0)
+
+
+def begun(import_kw=50.0):
+    """A load of 2 kW that holds 1 kWh of 4 beside a house of 1.5 kW, when power is dear."""
+    devices = [given.flexible_load("w", interruptible=False), given.load("l")]
+    frame = given.frame(given.site("home", devices, import_kw=import_kw))
+    day = DAY[44:]
+    running = {"w": {"energy_kwh": 1.0, "power_kw": -2.0}}
+    envelopes = given.envelopes(frame, day, load_kw=-1.5, of_device=running)
+    price = np.where(np.arange(52) < 8, 400.0, 50.0)
+    return build(frame, envelopes, given.prices(day, price), LINEAR)
+
+
+def test_a_run_that_has_begun_goes_on_however_dear():
+    of = begun()
+    made = solve(of, PlanSettings())
+    assert np.flatnonzero(made.setpoints.store_kw[:, 0]).tolist() == [0, 1, 2, 3, 4, 5]
+    assert_sound(of, made)
+    assert made.proven(1e-6)
+
+
+@pytest.mark.parametrize(("import_kw", "worst_kw"), [(50.0, 2.0), (3.6, 2.0), (3.4, 0.0)])
+def test_a_run_broken_off_at_the_start_is_told_if_its_connection_has_the_power(import_kw, worst_kw):
+    of = begun(import_kw)
+    stopped = Setpoints(np.zeros((52, 1)), np.ones((52, 1)), np.zeros((52, 0)))
+    assert verify(of, stopped).worst_violation_kw == pytest.approx(worst_kw)
+    made = track(of, stopped.energy_kwh, stopped.source_kw)
+    assert verify(of, made).worst_violation_kw <= 1e-6
 
 
 @pytest.mark.parametrize(("on", "worst_kw"), [(slice(10, 14), 5.0), (slice(10, 18), 0.0)])

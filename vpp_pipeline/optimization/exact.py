@@ -16,6 +16,7 @@ from vpp_pipeline.optimization.bound import constant_eur
 from vpp_pipeline.optimization.model import formulate
 from vpp_pipeline.optimization.problem import select
 from vpp_pipeline.optimization.relaxed import run
+from vpp_pipeline.optimization.room import begun_runs_kw
 from vpp_pipeline.optimization.runs import LEAST_RUNNING_KW, possible_runs, ruled
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ def _store_switches(problem: Problem, model: Model) -> list[cp.Constraint]:
     begins = [
         _one_run(model.charge_kw[:, load], runs_kw) for load, runs_kw in possible_runs(problem)
     ]
+    begun_kw = begun_runs_kw(problem)
+    under_way = begun_kw.any(axis=0)
     return [
         model.charge_kw <= cp.multiply(stores.charge_max_kw, charges),
         model.charge_kw >= cp.multiply(least_in, charges),
@@ -66,6 +69,7 @@ def _store_switches(problem: Problem, model: Model) -> list[cp.Constraint]:
         model.discharge_kw >= cp.multiply(least_out, discharges),
         charges[:, np.flatnonzero(two_way)] + discharges <= 1,
         *(law for laws in begins for law in laws),
+        model.charge_kw[:, under_way] >= begun_kw[:, under_way],
     ]
 
 

@@ -1,20 +1,24 @@
 """What each grid connection surely leaves for a device that has to be on.
 
-Belongs here: the room beside what all other devices do at least, and a battery's help. Does not:
-who takes it (`runs`, `directions`).
+Belongs here: the room beside what all other devices do at least, a battery's help, and the runs
+under way that find it. Does not: who takes the rest (`runs`, `directions`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vpp_pipeline.delivery_day import STEP_H
 from vpp_pipeline.optimization.problem import by_site, select
 
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.problem import Bools, Floats, Problem, Stores
+
+DONE_KWH = 1e-3  # a load that lacks less has done its work
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,41 @@ def room_at_sites(problem: Problem, helpers: Bools) -> Room:
         support_kw=_rows(support_kw),
         support_kwh=support_kwh,
     )
+
+
+def begun_runs_kw(problem: Problem) -> Floats:
+    """Return what loads draw (T, S) whose run has begun and has to go on; 0 of all others.
+
+    It has to where its bounds let it, and the connection surely has the power for all such loads
+    of its site, to their runs' end.
+    """
+    stores, sites = problem.stores, problem.sites
+    begun = stores.unbroken & (stores.initial_kwh[0] > DONE_KWH)
+    drawn_kw = np.zeros_like(stores.drift_kwh)
+    if not begun.any():
+        return drawn_kw
+    loads = select(stores, begun)
+    here = np.cumsum(loads.starts[1:], axis=0) == 0
+    here = np.vstack([np.ones_like(loads.starts[:1]), here])
+    need = np.max(loads.ceiling_kwh, axis=0, where=here, initial=0.0)
+    energy = loads.initial_kwh[0]
+    kw = np.zeros_like(loads.drift_kwh)
+    fits = np.ones(len(energy), dtype=np.bool_)
+    for t in range(len(kw)):
+        idle = loads.retention * energy + loads.drift_kwh[t]
+        left = np.where(here[t] & (need - idle > DONE_KWH), need - idle, 0.0)
+        kw[t] = np.minimum(loads.charge_max_kw[t], left / (loads.charge_efficiency * STEP_H))
+        energy = idle + kw[t] * loads.charge_efficiency * STEP_H
+        within = (energy >= loads.floor_kwh[t]) & (energy <= loads.ceiling_kwh[t] + _ROUNDING)
+        fits &= within | ~here[t]
+    kw[:, ~fits] = 0.0
+    others = replace(problem, stores=select(stores, ~stores.unbroken))
+    nobody = np.zeros(len(others.stores.site), dtype=np.bool_)
+    asked = by_site(kw, loads.site, len(sites.import_limit_kw))
+    short = (asked > 0) & (asked > room_at_sites(others, nobody).import_kw.T + _ROUNDING)
+    over = np.flatnonzero(short.any(axis=0))
+    drawn_kw[:, begun] = np.where(np.isin(loads.site, over), 0.0, kw)
+    return drawn_kw
 
 
 def _spare_kwh(stores: Stores) -> Floats:

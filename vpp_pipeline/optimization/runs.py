@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vpp_pipeline.delivery_day import STEP_H
-from vpp_pipeline.optimization.problem import select
-from vpp_pipeline.optimization.room import room_at_sites
-from vpp_pipeline.optimization.runs_kernel import DONE_KWH, best_runs, best_switches
+from vpp_pipeline.optimization.problem import by_site, select
+from vpp_pipeline.optimization.room import DONE_KWH, begun_runs_kw, room_at_sites
+from vpp_pipeline.optimization.runs_kernel import best_runs, best_switches
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,7 +115,7 @@ def keeping_runs(problem: Problem, energy_kwh: Floats, source_kw: Floats) -> Pro
     narrowed = with_switches(problem, timed[on.possible], on.kw[:, on.possible])
     none = np.zeros((len(loads), len(energy_kwh)))
     nearest = _runs(
-        problem,
+        alone,
         loads,
         price=none.T,
         curvature=np.zeros(len(loads)),
@@ -141,7 +141,8 @@ def broken_runs(
     draw, energy = charge_kw[:, loads], energy_kwh[:, loads]
     before = np.where(stores.starts, stores.initial_kwh, np.roll(energy, 1, axis=0))
     runs = draw > _TOLD_KW
-    ran = np.vstack([np.zeros_like(runs[:1]), runs[:-1]]) & ~stores.starts
+    begun = begun_runs_kw(problem)[:, loads].any(axis=0)
+    ran = np.vstack([begun, runs[:-1] & ~stores.starts[1:]])
     left = _need(stores) - stores.retention * before - stores.drift_kwh
     full_kw = np.minimum(stores.charge_max_kw, left / (stores.charge_efficiency * STEP_H))
     broken = np.zeros(len(problem.stores.site), dtype=np.bool_)
@@ -243,6 +244,8 @@ def _runs(
     room: Room,
 ) -> Patterns:
     stores = problem.stores
+    begun_kw = np.maximum(begun_runs_kw(problem) - stores.charge_min_kw, 0)
+    room.import_kw[:] -= by_site(begun_kw, stores.site, len(room.import_kw)).T
     kw, possible, least_eur = best_runs(
         stores.site[chosen],
         np.ascontiguousarray(rated_kw.T),
@@ -263,6 +266,7 @@ def _runs(
         goal,
         pull,
         done_kwh,
+        _rows(begun_kw, chosen),
         room.import_kw,
     )
     return Patterns(kw.T, possible, least_eur)

@@ -13,11 +13,11 @@ import numpy as np
 from numba import njit
 
 from vpp_pipeline.delivery_day import STEP_H
+from vpp_pipeline.optimization.room import DONE_KWH
 
 if TYPE_CHECKING:
     from vpp_pipeline.optimization.problem import Bools, Floats, Places
 
-DONE_KWH = 1e-3  # a load that lacks less has done its work
 _ROUNDING = 1e-9
 
 
@@ -99,9 +99,13 @@ def best_runs(  # noqa: C901, PLR0917 - a kernel
     goal: Floats,
     pull: float,
     done_kwh: float,
+    begun_kw: Floats,
     room_kw: Floats,
 ) -> tuple[Floats, Bools, Floats]:
-    """Try every beginning of each stay's run, and no run; keep the cheapest that finds room."""
+    """Try every beginning of each stay's run, and no run; keep the cheapest that finds room.
+
+    The room is without what runs under way, `begun_kw`, have claimed already.
+    """
     loads, steps = rated_kw.shape
     kw = np.zeros((loads, steps))
     possible = np.ones(loads, dtype=np.bool_)
@@ -132,7 +136,7 @@ def best_runs(  # noqa: C901, PLR0917 - a kernel
                         done = left <= done_kwh
                         if not done:
                             draw = min(rated_kw[i, t], left / (efficiency[i] * STEP_H))
-                            fits = fits and draw <= room[t] + _ROUNDING
+                            fits = fits and draw <= room[t] + begun_kw[i, t] + _ROUNDING
                     draws[t] = draw
                     energy += draw * efficiency[i] * STEP_H
                     cost += STEP_H * (price[i, t] * draw + 0.5 * curvature[i] * draw * draw)
@@ -151,6 +155,6 @@ def best_runs(  # noqa: C901, PLR0917 - a kernel
             possible[i] = possible[i] and best < np.inf
             least_eur[i] += least
             for t in range(first, last):
-                room[t] -= kw[i, t]
+                room[t] -= kw[i, t] - begun_kw[i, t]
             first = last
     return kw, possible, least_eur

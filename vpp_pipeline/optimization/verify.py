@@ -16,11 +16,12 @@ import polars as pl
 from vpp_pipeline.delivery_day import STEP, STEP_H
 from vpp_pipeline.optimization.problem import by_site, chunks, select
 from vpp_pipeline.optimization.reserves import ready_stores, sold_kw
+from vpp_pipeline.optimization.room import begun_runs_kw
 from vpp_pipeline.optimization.verify_runs import hasty_kw, interrupted_kw
 from vpp_pipeline.threads import side_by_side
 
 if TYPE_CHECKING:
-    from vpp_pipeline.optimization.problem import Floats, Problem, Stores
+    from vpp_pipeline.optimization.problem import Bools, Floats, Problem, Stores
     from vpp_pipeline.optimization.repair import Setpoints
 
 _BURNT_KWH = 1e-6
@@ -68,8 +69,11 @@ def verify(problem: Problem, setpoints: Setpoints) -> Verdict:
     nothing = np.zeros((len(site_kw), int(ready_stores(problem).sum())))
     up_kw = setpoints.reserve_up_kw if setpoints.reserve_up_kw.size else nothing
     down_kw = setpoints.reserve_down_kw if setpoints.reserve_down_kw.size else nothing
+    begun: Bools = np.any(begun_runs_kw(problem) > 0, axis=0)
     found = [
-        *side_by_side(partial(_stores, problem, setpoints), chunks(len(problem.stores.site))),
+        *side_by_side(
+            partial(_stores, problem, setpoints, begun), chunks(len(problem.stores.site))
+        ),
         *side_by_side(partial(_sources, problem, setpoints), chunks(len(problem.sources.site))),
         _reserve(problem, setpoints, up_kw, down_kw),
         _sites(problem, site_kw, up_kw, down_kw),
@@ -104,7 +108,7 @@ def unmet(problem: Problem, setpoints: Setpoints) -> pl.DataFrame:
     ).sort("device_id", "owed_by")
 
 
-def _stores(problem: Problem, setpoints: Setpoints, part: slice) -> _Found:
+def _stores(problem: Problem, setpoints: Setpoints, under_way: Bools, part: slice) -> _Found:
     stores = select(problem.stores, part)
     power, energy = setpoints.store_kw[:, part], setpoints.energy_kwh[:, part]
     drawn, given = np.maximum(-power, 0), np.maximum(power, 0)
@@ -137,7 +141,7 @@ def _stores(problem: Problem, setpoints: Setpoints, part: slice) -> _Found:
             drawn - stores.charge_max_kw,
             given - stores.discharge_max_kw,
             _below_least(size, stores.min_active_kw),
-            interrupted_kw(stores, drawn, before),
+            interrupted_kw(stores, drawn, before, under_way[part]),
         ),
         kwh=_worst(
             energy - stores.ceiling_kwh, stores.floor_kwh - energy, np.abs(energy - follows)

@@ -20,20 +20,21 @@ _DONE_KWH = 1e-3
 _WATT_KW = 1.001e-3  # a run keeps its rated power in whole watts; less is rounding
 
 
-def interrupted_kw(stores: Stores, drawn_kw: Floats, before_kwh: Floats) -> float:
+def interrupted_kw(stores: Stores, drawn_kw: Floats, before_kwh: Floats, begun: Bools) -> float:
     """Return by how much a load (T, S) once begun falls short of running on until it is done.
 
-    `before_kwh` is what each holds when a quarter-hour begins. Done is what holds the highest
-    ceiling of its stay.
+    `before_kwh` is what each holds when a quarter-hour begins, `begun` (S,) whose run was under
+    way before the first. Done is what holds the highest ceiling of its stay.
     """
     drawn_kw, before_kwh = drawn_kw[:, stores.unbroken], before_kwh[:, stores.unbroken]
+    runs = begun[stores.unbroken]
     stores = select(stores, stores.unbroken)
     need_kwh = _highest_of_stay(stores.ceiling_kwh, stores.starts)
     worst = 0.0
-    runs = np.zeros(drawn_kw.shape[1], dtype=np.bool_)
     for t in range(len(drawn_kw)):
         lacking = need_kwh[t] - stores.retention * before_kwh[t] - stores.drift_kwh[t]
-        runs = ((runs & ~stores.starts[t]) | (drawn_kw[t] > 0)) & (lacking > _DONE_KWH)
+        goes_on = runs & ~stores.starts[t] if t else runs
+        runs = (goes_on | (drawn_kw[t] > 0)) & (lacking > _DONE_KWH)
         full_kw = np.minimum(stores.charge_max_kw[t], lacking / (stores.charge_efficiency * STEP_H))
         worst = max(worst, _beyond_rounding(full_kw - drawn_kw[t], runs))
     return worst
