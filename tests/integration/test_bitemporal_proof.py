@@ -93,6 +93,7 @@ PARAMS = {
     "delivery_day": TOMORROW,
     "device_id": "alba-battery",
     "end_": END,
+    "folder": "",
     "from_day": TOMORROW,
     "to_day": TOMORROW,
     "gate_closure": AFTER,

@@ -10,7 +10,16 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import polars as pl
 import pytest
-from defs_plant import TODAY, TOMORROW, check_of, copied, failure_of, market_time, open_plant
+from defs_plant import (
+    TODAY,
+    TOMORROW,
+    check_of,
+    copied,
+    failure_of,
+    market_time,
+    open_plant,
+    records,
+)
 
 from vpp_pipeline.delivery_day import bounds, day_intervals
 from vpp_pipeline.settings import MARKET, MARKET_TZ
@@ -178,7 +187,7 @@ def test_of_dropped_files_good_rows_are_stored_bad_rows_kept_and_nothing_blocked
     (loaded,) = plant.daemon.ask("dropped_price_files")
     assert loaded.success
     assert tomorrows(plant)["price_eur_per_mwh"].to_list() == [51.5, 53]
-    refused = plant.rows("quarantine").sort("row_number")
+    refused = plant.rows("quarantine").filter(pl.col("row_number") > 0).sort("row_number")
     assert refused["source"].str.ends_with("b-mixed.csv").all()
     assert refused["field"].to_list() == ["start", "price_eur_per_mwh"]
     assert refused["value"][1] == "cheap"
@@ -214,3 +223,64 @@ def test_dropped_market_forecasts_are_stored_beside_prices_and_the_corrected_one
     refused = plant.rows("quarantine")
     assert refused["table_name"].unique().to_list() == ["market_forecasts"]
     assert refused["field"].to_list() == ["start"] * 3
+
+
+HEADER = "market,start,price_eur_per_mwh\n"
+REFUSED = {
+    "a.csv": (b"market;start;price_eur_per_mwh\nDE-LU;2020-10-25T00:00Z;5\n", "lacks market"),
+    "b.csv": (b"market,start,price_eur_per_mwh\nDE-LU,\xff\n", "is not text in UTF-8"),
+    "c.csv": (b"market,price_eur_per_mwh\nDE-LU,5\n", "lacks start"),
+    "d.csv": (b"", "is empty"),
+    "e.csv": (HEADER.encode(), "holds no row"),
+    "f.csv": (b"market,start,load_mw,renewables_mw\n", "holds no row"),
+    "g": (HEADER.encode(), "has no known suffix"),
+}
+
+
+def test_every_dropped_file_that_is_refused_leaves_a_row_and_is_warned_of(plant):
+    drop = plant.runtime.settings.drop_dir
+    drop.mkdir()
+    for name, (content, _) in REFUSED.items():
+        (drop / name).write_bytes(content)
+    (loaded,) = plant.daemon.ask("dropped_price_files")
+    assert loaded.success
+    quarantined = plant.rows("quarantine").sort("source")
+    assert quarantined["source"].to_list() == [str(drop / name) for name in REFUSED]
+    assert quarantined["row_number"].unique().to_list() == [0]
+    assert quarantined["table_name"].to_list() == ["prices"] * 5 + ["market_forecasts", "prices"]
+    for (_, said), reason in zip(REFUSED.values(), quarantined["reason"], strict=True):
+        assert said in reason
+    kept = sorted((drop / "refused").iterdir())
+    assert [path.name.partition("-")[2] for path in kept] == list(REFUSED)
+    for path, remedy in zip(kept, quarantined["remedy"], strict=True):
+        assert f"kept as {path}: correct it and drop it anew" in remedy
+    assert not check_of(loaded, "dropped_files_are_taken").passed
+
+
+@pytest.mark.parametrize("market", ["DE_LU", "FR", "de-lu"])
+def test_prices_of_a_market_that_is_never_read_are_refused_and_warned_of(plant, market):
+    drop = plant.runtime.settings.drop_dir
+    drop.mkdir()
+    row = f"{START:%Y-%m-%dT%H:%M}Z"
+    (drop / "prices.csv").write_text(f"{HEADER}{market},{row},50\n{MARKET},{row},51\n")
+    (drop / "told.csv").write_text(
+        f"market,start,load_mw,renewables_mw\n{market},{row},50000,9000\n"
+    )
+    (loaded,) = plant.daemon.ask("dropped_price_files")
+    assert tomorrows(plant)["price_eur_per_mwh"].to_list() == [51]
+    assert plant.rows("market_forecasts").is_empty()
+    refused = plant.rows("quarantine")
+    assert refused.select("field", "value").unique().rows() == [("market", market)]
+    assert refused["remedy"].str.contains(f"write {MARKET}").all()
+    check = check_of(loaded, "dropped_files_are_taken")
+    assert not check.passed
+    told = records(check.metadata["refused"])
+    assert [row["rows_refused"] for row in told] == [1, 1]
+
+
+def test_of_good_dropped_files_nothing_is_warned(plant):
+    drop = plant.runtime.settings.drop_dir
+    drop.mkdir()
+    (drop / "prices.csv").write_text(f"{HEADER}{MARKET},{START:%Y-%m-%dT%H:%M}Z,50\n")
+    (loaded,) = plant.daemon.ask("dropped_price_files")
+    assert check_of(loaded, "dropped_files_are_taken").passed

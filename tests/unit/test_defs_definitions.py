@@ -70,6 +70,7 @@ TELLING = {
     "telemetry_is_fresh",
     "telemetry_is_believed",
     "prices_are_published",
+    "dropped_files_are_taken",
     "commands_are_verified",
     "plan_is_accepted",
     "power_follows_set_points",

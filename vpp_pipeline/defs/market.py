@@ -29,9 +29,11 @@ from vpp_pipeline.markets.feeds import FeedError, FeedResult
 from vpp_pipeline.markets.schemas import MarketForecasts, Prices, Weather
 from vpp_pipeline.runtime import Runtime
 from vpp_pipeline.settings import MARKET, MARKET_TZ
-from vpp_pipeline.warehouse.quarantine import from_feed
+from vpp_pipeline.warehouse.quarantine import from_feed, from_refused_file
 
 WEATHER_HISTORY = timedelta(days=28)
+_DONE, _REFUSED = "done", "refused"
+_REFUSALS_TOLD_FOR = timedelta(days=1)
 _FORETOLD_EVERY = timedelta(hours=3)
 """Weather models are run every few hours; every plan would store the same again."""
 
@@ -98,23 +100,55 @@ def dropped_prices(
     """Prices and market forecasts from the drop folder; read files go to `done/` or `refused/`."""
     now = runtime.clock.now()
     stored, rejected, refused = 0, 0, []
-    for path in sorted(runtime.settings.drop_dir.glob("*.*")):
+    folder = runtime.settings.drop_dir
+    for path in dropped(folder):
+        name = f"{now:%Y%m%dT%H%M%SZ}-{path.name}"
+        kind = "market_forecasts" if forecast_file.is_forecast_file(path) else "prices"
         try:
-            kept, rejected_rows = _load(runtime, path, now)
+            kept, rejected_rows = _load(runtime, path, kind, now)
         except FeedError as error:
             context.log.warning("%s", error)
             refused.append(str(error))
-            target = "refused"
+            kept_as = folder / _REFUSED / name
+            with runtime.warehouse.write() as connection:
+                connection.append("quarantine", from_refused_file(error, kept_as, kind, now))
         else:
             stored += kept
             rejected += rejected_rows
-            target = "done"
-        folder = runtime.settings.drop_dir / target
-        folder.mkdir(exist_ok=True)
-        path.replace(folder / f"{now:%Y%m%dT%H%M%SZ}-{path.name}")
+            kept_as = folder / _DONE / name
+        kept_as.parent.mkdir(exist_ok=True)
+        path.replace(kept_as)
     return dg.MaterializeResult(
         metadata={"new_rows": stored, "rejected": rejected, "refused_files": refused}
     )
+
+
+@dg.asset_check(asset=dropped_prices)
+def dropped_files_are_taken(runtime: dg.ResourceParam[Runtime]) -> dg.AssetCheckResult:
+    """Of the files that were dropped in the last day no row, and no whole file, was refused."""
+    now = runtime.clock.now()
+    with runtime.warehouse.read() as connection:
+        refused = connection.frame(
+            "defs_refused_of_files",
+            folder=f"{runtime.settings.drop_dir}/",
+            since=now - _REFUSALS_TOLD_FOR,
+            as_of=now,
+        )
+    return dg.AssetCheckResult(
+        passed=refused.is_empty(),
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "refused": table(refused),
+            "remedy": "none needed"
+            if refused.is_empty()
+            else "see the remedies here; every refused row stands in the table quarantine",
+        },
+    )
+
+
+def dropped(folder: Path) -> list[Path]:
+    """Return all that was dropped into a folder and waits, by name."""
+    return sorted(path for path in folder.glob("*") if path.name not in {_DONE, _REFUSED})
 
 
 @dg.asset(
@@ -220,13 +254,16 @@ def _fetch(runtime: Runtime, day: date, now: datetime) -> FeedResult[Prices]:
         )
 
 
-def _load(runtime: Runtime, path: Path, now: datetime) -> tuple[int, int]:
-    """Store what a dropped file tells; return how many rows were new and how many refused."""
-    if forecast_file.is_forecast_file(path):
-        told = forecast_file.read_forecast_file(path, now)
-        return _store(runtime, "market_forecasts", told, now), told.rejected.height
-    prices = price_file.read_price_file(path, now)
-    return _store(runtime, "prices", prices, now), prices.rejected.height
+def _load(runtime: Runtime, path: Path, kind: str, now: datetime) -> tuple[int, int]:
+    """Store what a dropped file tells; return how many rows were new and how many refused.
+
+    Raises FeedError where it can't be read or holds no row.
+    """
+    read = price_file.read_price_file if kind == "prices" else forecast_file.read_forecast_file
+    told: FeedResult[Any] = read(path, now, MARKET)
+    if told.rows.is_empty() and told.rejected.is_empty():
+        raise FeedError(str(path), "holds no row", "write a row for each interval")
+    return _store(runtime, kind, told, now), told.rejected.height
 
 
 def _store(runtime: Runtime, kind: str, result: FeedResult[Any], now: datetime) -> int:

@@ -144,8 +144,8 @@ def _instant(text: pl.Expr) -> pl.Expr:
     return pl.when(parsed.dt.year().is_between(*_YEARS)).then(parsed)
 
 
-def file_rules() -> list[Rule]:
-    """Return the rules for what only a file can get wrong."""
+def file_rules(of_market: str | None) -> list[Rule]:
+    """Return the rules for what only a file can get wrong; with `of_market` it is to tell of that."""
     return [
         Rule(
             pl.col("market").is_null(),
@@ -153,6 +153,13 @@ def file_rules() -> list[Rule]:
             pl.col("market"),
             "has no market",
             "write the bidding zone, such as DE-LU",
+        ),
+        Rule(
+            pl.col("market") != pl.lit(of_market, pl.String),
+            "market",
+            pl.col("market"),
+            "is not the market that is planned on",
+            f"write {of_market} if that is what it tells of, else leave it out: it is never read",
         ),
         Rule(
             pl.col("start").is_null() & pl.col("start_if_utc").is_not_null(),

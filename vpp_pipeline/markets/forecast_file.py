@@ -48,16 +48,18 @@ def is_forecast_file(path: Path) -> bool:
     return has_columns(path, _FORM)
 
 
-def read_forecast_file(path: Path, known_at: datetime) -> FeedResult[MarketForecasts]:
+def read_forecast_file(
+    path: Path, known_at: datetime, of_market: str | None = None
+) -> FeedResult[MarketForecasts]:
     """Return a file's forecasts as quarter-hours known at `known_at`, and the refused rows.
 
-    Rows are numbered from 1, header excluded. Raises FeedError if the file can't be read or its
-    columns are not those above, ValueError for a naive `known_at`.
+    Rows are numbered from 1, header excluded; with `of_market` those of others are refused. Raises
+    FeedError if the file can't be read or its columns are not those above, ValueError for a naive `known_at`.
     """
     if known_at.tzinfo is None:
         raise ValueError(f"known_at {known_at} has no time zone; pass an aware instant")
     cells = read_dropped(path, _FORM)
-    rules = [*file_rules(), off_boundary(), *map(_no_power, _VALUES)]
+    rules = [*file_rules(of_market), off_boundary(), *map(_no_power, _VALUES)]
     sound, malformed = sift(candidates(cells, _FORM), rules)
     single, repeated = without_overlaps(sound, _VALUES, pl.col("load_mw_text"))
     rows = on_quarter_hours(single).select(

@@ -33,14 +33,16 @@ _FORM = Form("prices", ("price_eur_per_mwh",))
 _NAME = "price_file"
 
 
-def read_price_file(path: Path, known_at: datetime) -> FeedResult[Prices]:
+def read_price_file(
+    path: Path, known_at: datetime, of_market: str | None = None
+) -> FeedResult[Prices]:
     """Return a file's prices as quarter-hours, and the rows that were refused.
 
-    Rows are numbered from 1, header excluded. Raises FeedError if the file can't be read or its
-    columns are not those above.
+    Rows are numbered from 1, header excluded; with `of_market` those of others are refused. Raises
+    FeedError if the file can't be read or its columns are not those above.
     """
     cells = read_dropped(path, _FORM)
     rows = candidates(cells, _FORM).rename({"price_eur_per_mwh_text": "price_text"})
-    result = judge(rows, file_rules(), str(path), known_at, _NAME)
+    result = judge(rows, file_rules(of_market), str(path), known_at, _NAME)
     rejected = pl.concat([result.rejected, ragged_rows(cells)]).sort("row_number")
     return replace(result, rejected=RejectedRows.validate(rejected))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import dataframely as dy
 
-    from vpp_pipeline.markets.feeds import FeedResult
+    from vpp_pipeline.markets.feeds import FeedError, FeedResult
 
 WHOLE_FILE = 0
 """The row number of a file that was refused as a whole."""
@@ -72,6 +72,19 @@ def from_unreadable(
         {"source": list(reasons), "reason": list(reasons.values())},
         {"source": pl.String, "reason": pl.String},
     )
+    remedy = f"the file is kept in {folder}: correct it and land its rows anew"
+    return _whole_files(files, remedy, table, known_at)
+
+
+def from_refused_file(error: FeedError, kept: Path, table: str, known_at: datetime) -> pl.DataFrame:
+    """Turn a dropped file that was refused, and is now `kept`, into a `Quarantine` row."""
+    file = pl.DataFrame({"source": [error.source], "reason": [error.reason]})
+    remedy = f"{error.remedy}; the file is kept as {kept}: correct it and drop it anew"
+    return _whole_files(file, remedy, table, known_at)
+
+
+def _whole_files(files: pl.DataFrame, remedy: str, table: str, known_at: datetime) -> pl.DataFrame:
+    """One record for each file: (source, reason)."""
     return _as_quarantine(
         [
             files.select(
@@ -81,7 +94,7 @@ def from_unreadable(
                 row_number=pl.lit(WHOLE_FILE),
                 field=pl.lit("file"),
                 value="source",
-                remedy=pl.lit(f"the file is kept in {folder}: correct it and land its rows anew"),
+                remedy=pl.lit(remedy),
                 row_json=pl.lit("{}"),
                 known_at=pl.lit(known_at),
             )

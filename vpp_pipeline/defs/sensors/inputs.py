@@ -11,6 +11,7 @@ import dagster as dg
 
 from vpp_pipeline import delivery_day as market_day
 from vpp_pipeline.defs import jobs, timetable
+from vpp_pipeline.defs.market import dropped
 from vpp_pipeline.defs.sensors.asking import sensor
 from vpp_pipeline.runtime import Runtime
 from vpp_pipeline.settings import MARKET, MARKET_TZ
@@ -48,10 +49,10 @@ def published_prices(runtime: dg.ResourceParam[Runtime]) -> Iterator[dg.RunReque
 @sensor(jobs.collect_dropped_prices, every_s=10)
 def dropped_price_files(runtime: dg.ResourceParam[Runtime]) -> dg.RunRequest | dg.SkipReason:
     """Load price files as soon as they are dropped, and again where that failed."""
-    found = sorted(runtime.settings.drop_dir.glob("*.*"))
+    found = dropped(runtime.settings.drop_dir)
     if not found:
         return dg.SkipReason("the drop folder is empty")
-    newest = max(path.stat().st_mtime_ns for path in found)
+    newest = max(path.lstat().st_mtime_ns for path in found)
     attempt = timetable.attempt(runtime.clock.now())
     return dg.RunRequest(run_key=f"drop:{found[-1].name}:{newest}:{attempt}")
 
