@@ -10,9 +10,9 @@ from pathlib import Path
 import click
 
 from vpp_pipeline import central_system
+from vpp_pipeline.cli.home import settings_at
 from vpp_pipeline.cli.stopping import until_stopped
-from vpp_pipeline.credentials import CredentialError, Credentials, redact_logs
-from vpp_pipeline.settings import Settings
+from vpp_pipeline.credentials import Credentials, redact_logs
 
 
 @click.command()
@@ -31,7 +31,7 @@ def charge_points(host: str, port: int, certificate: Path | None, key: Path | No
     A charge point calls ws://HOST:PORT/<its id in the registry>. Its password is that of the
     credentials with its id; on a loopback address it may have none.
     """
-    settings = Settings.from_environment()
+    settings = settings_at(None)
     try:
         credentials = Credentials.read()
         redact_logs(credentials)
@@ -42,5 +42,5 @@ def charge_points(host: str, port: int, certificate: Path | None, key: Path | No
             central_system.Listening(host, port, certificate, key),
             until_stopped(),
         )
-    except (CredentialError, central_system.CentralSystemError) as error:
+    except central_system.CentralSystemError as error:
         raise click.ClickException(str(error)) from error

@@ -23,11 +23,19 @@ home_option = click.option(
 def settings_at(home: Path | None) -> Settings:
     """Return the settings, of the plant at `home` where one is named. Raises ClickException."""
     try:
-        return Settings.from_environment(
+        settings = Settings.from_environment(
             os.environ | ({} if home is None else {"VPP_HOME": str(home)})
         )
     except ValueError as error:
         raise click.ClickException(f"the plant's settings can't be read: {error}") from error
+    try:
+        settings.clock()
+    except (KeyError, TypeError, ValueError) as error:
+        raise click.ClickException(
+            f"{settings.clock_file} tells no clock ({error}): put a copy of it back, or take it "
+            "away to go by the machine's"
+        ) from error
+    return settings
 
 
 def settings_of_known_plant(home: Path | None) -> Settings:

@@ -10,14 +10,18 @@ import sys
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from vpp_pipeline import up as live
+from vpp_pipeline.cli.home import settings_at
 from vpp_pipeline.cli.stopping import until_stopped
 from vpp_pipeline.runtime import Runtime
-from vpp_pipeline.settings import Settings
 from vpp_pipeline.simulation import of_registry
+
+if TYPE_CHECKING:
+    from vpp_pipeline.settings import Settings
 
 _LIVE_START = datetime(2020, 9, 14, 4, 0, tzinfo=UTC)
 
@@ -58,7 +62,7 @@ def up(speed: float, port: int, home: Path) -> None:
     """
     environment = {"VPP_HOME": str(home.resolve()), "VPP_PRICES": "recorded"}
     os.environ.update(environment)
-    settings = Settings.from_environment()
+    settings = settings_at(None)
     dagster_home = Path(os.environ.get("DAGSTER_HOME", live.REPOSITORY / "dagster_home")).resolve()
     words = f"vpp up with its UI at port {port} and the plant in {settings.home}"
     try:
@@ -93,4 +97,4 @@ def _begin(settings: Settings, speed: float, port: int) -> None:
 @click.command()
 def simulate() -> None:
     """Run the simulated fleet on the real protocols, on loopback, until stopped."""
-    of_registry.simulate(Runtime.of(Settings.from_environment()), until_stopped())
+    of_registry.simulate(Runtime.of(settings_at(None)), until_stopped())
