@@ -132,6 +132,24 @@ def test_an_outage_asks_once_for_the_rest_of_the_day_to_be_planned_again(planned
     assert "outage:alba-battery" not in asked_again
 
 
+def test_a_re_plans_cause_is_kept_in_full_however_long_and_its_tag_says_that_it_is_cut(
+    planned_plant, monkeypatch
+):
+    monkeypatch.setattr("vpp_pipeline.defs.sensors.plans._LONGEST_TAG", 40)
+    planned_plant.clock.sleep_until(START + timedelta(minutes=5))
+    out = ["alba-battery", "borgo-battery", "borgo-charger"]
+    planned_plant.tell(status=dict.fromkeys(out, "offline"))
+    (request,) = requests_of(planned_plant, "changed_picture")
+    tag = request.tags["vpp/cause"]
+    assert len(tag) == 40
+    assert tag.endswith(" …")
+    (re_planned,) = planned_plant.daemon.ask("changed_picture")
+    assert re_planned.success, failure_of(re_planned)
+    newest = planned_plant.rows("plans").sort("plan_version").row(-1, named=True)
+    assert newest["cause"].startswith(tag.removesuffix(" …"))
+    assert all(f"{name} is out: status offline" in newest["cause"] for name in out)
+
+
 def test_no_day_is_planned_before_the_fleet_was_heard_of(tmp_path):
     home = tmp_path / "plant"
     home.mkdir()

@@ -37,6 +37,13 @@ VIOLATION_TOLERANCE = 1e-3
 GAP_TOLERANCE = 1e-2
 """A plan that may be further from the optimum than this is warned of, and released all the same."""
 
+
+class RePlanConfig(dg.Config):
+    """Why a day is planned again, in full: a tag cuts it. Empty is what the run's tag tells."""
+
+    cause: str = ""
+
+
 _plan_asset = partial(
     dg.asset,
     group_name="plan",
@@ -53,21 +60,23 @@ def day_ahead_plan(
     context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
 ) -> dg.MaterializeResult[None]:
     """The delivery day's plan, made before gate closure: a schedule for every device."""
-    return _make_plan(context, runtime, "day_ahead")
+    return _make_plan(context, runtime, "day_ahead", "")
 
 
 @_plan_asset(
     deps=[flexibility_envelopes, price_forecast, day_ahead_prices], kinds={"cvxpy", "duckdb"}
 )
 def intraday_plan(
-    context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
+    context: dg.AssetExecutionContext,
+    config: RePlanConfig,
+    runtime: dg.ResourceParam[Runtime],
 ) -> dg.MaterializeResult[None]:
     """The rest of the day re-planned, because the picture has changed.
 
     What the day-ahead plan sold by gate closure is the position that deviations are settled
     against.
     """
-    return _make_plan(context, runtime, "intraday")
+    return _make_plan(context, runtime, "intraday", config.cause)
 
 
 def _feasible(of_plan: dg.AssetsDefinition) -> dg.AssetChecksDefinition:
@@ -144,7 +153,10 @@ def device_schedules(
 
 
 def _make_plan(
-    context: dg.AssetExecutionContext, runtime: Runtime, kind: Literal["day_ahead", "intraday"]
+    context: dg.AssetExecutionContext,
+    runtime: Runtime,
+    kind: Literal["day_ahead", "intraday"],
+    told_cause: str,
 ) -> dg.MaterializeResult[None]:
     now = runtime.clock.now()
     day = delivery_day(context)
@@ -160,7 +172,7 @@ def _make_plan(
         )
     made = planned(inputs, PlanSettings())
     digest, horizon = inputs.fingerprint(), inputs.horizon
-    cause = context.run.tags.get("vpp/cause", kind)
+    cause = told_cause or context.run.tags.get("vpp/cause", kind)
     with runtime.warehouse.write() as connection:
         numbers = connection.frame("defs_next_plan", delivery_day=day)
         plan_id = f"{day}-r{numbers['revision'][0]:03d}-{digest[:10]}"

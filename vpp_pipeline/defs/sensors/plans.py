@@ -12,6 +12,7 @@ import dagster as dg
 
 from vpp_pipeline import delivery_day as market_day
 from vpp_pipeline.defs import jobs, timetable
+from vpp_pipeline.defs.planning import RePlanConfig
 from vpp_pipeline.defs.sensors.asking import is_under_way, sensor
 from vpp_pipeline.dispatch import deviation
 from vpp_pipeline.dispatch.ledger import Ledger
@@ -106,10 +107,15 @@ def changed_picture(
             yield dg.RunRequest(
                 run_key="|".join([*sorted(cause.key for cause in causes), timetable.attempt(now)]),
                 partition_key=str(day),
-                tags={jobs.CAUSE: words[:_LONGEST_TAG], jobs.CAUSE_KIND: kinds},
+                run_config=dg.RunConfig(ops={"intraday_plan": RePlanConfig(cause=words)}),
+                tags={jobs.CAUSE: _as_tag(words), jobs.CAUSE_KIND: kinds},
             )
     if quiet:
         yield dg.SkipReason("the picture is as planned")
+
+
+def _as_tag(words: str) -> str:
+    return words if len(words) <= _LONGEST_TAG else f"{words[: _LONGEST_TAG - 2]} …"
 
 
 def _can_be_planned(day: date, runtime: Runtime, now: datetime) -> bool:
