@@ -66,6 +66,24 @@ def test_an_override_that_can_not_be_is_refused_with_its_remedy(settings, vpp, w
     assert given(settings) == []
 
 
+@pytest.mark.parametrize(
+    ("words", "first"),
+    [
+        (["override", "borgo-batery", "--power-kw", "0"], "device:borgo-battery, device:"),
+        (["limit", "bogo", "--none"], "site:borgo, site:alba"),
+        (["limit", "site:allba", "--none"], "site:alba, site:borgo"),
+        (["limit", "alba-pw", "--none"], "device:alba-pv, "),
+        (["limit", "nobody", "--none"], "site:alba, site:borgo, fleet, group:everything"),
+        (["dispatch", "everthing", "1"], "group:everything, tag:all, site:alba"),
+    ],
+)
+def test_of_a_name_that_is_not_known_the_nearest_are_told_first_and_then_the_commands_own_kind(
+    vpp, words, first
+):
+    result = vpp(*words, "--for", "1h", "--why", "x")
+    assert f"is not in the registry: name one of {first}" in result.stderr
+
+
 def test_a_limit_bounds_a_site_in_the_sign_of_set_points_and_can_be_lifted(settings, vpp):
     until = ["--until", "2020-10-06T18:00+02:00", "--why", "congestion", "--who", "grid-operator"]
     assert vpp("limit", "alba", "--import-kw", "4", "--export-kw", "0", *until).exit_code == 0

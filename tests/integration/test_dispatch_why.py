@@ -260,6 +260,7 @@ def test_vpp_why_answers_people_and_programs(told, monkeypatch):
     ("arguments", "words"),
     [
         (["no-such", MOMENT.isoformat()], "name one of alba-battery"),
+        (["borgo-charge", MOMENT.isoformat()], "name one of borgo-charger, "),
         ([BATTERY, "noon"], "is no time"),
         ([BATTERY, "2020-01-01T00:00Z"], "no fleet was known"),
     ],

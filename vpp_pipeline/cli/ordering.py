@@ -9,6 +9,7 @@ import getpass
 import os
 import re
 from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
@@ -31,6 +32,7 @@ Command = TypeVar("Command", bound="Callable[..., Any]")
 
 _SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _NAMED_AT_MOST = 12
+_ALIKE = 0.7  # of difflib's ratio: a letter or two are wrong
 
 
 def _this_user() -> str:
@@ -134,7 +136,8 @@ def registered(runtime: Runtime) -> pl.DataFrame:
 def named_scope(name: str, devices: pl.DataFrame, kinds: Sequence[str]) -> str:
     """Return the scope that `name` means: itself, or the one of its `kinds` so called.
 
-    `depot` means `site:depot` if nothing else is called depot. Raises ClickException.
+    `depot` means `site:depot` if nothing else is called depot. Raises ClickException, which names
+    the scopes most alike first, then those of the first of `kinds`.
     """
     known = set(scopes(devices)["scope"])
     meant = [name] if name in known else [f"{kind}:{name}" for kind in kinds]
@@ -143,10 +146,14 @@ def named_scope(name: str, devices: pl.DataFrame, kinds: Sequence[str]) -> str:
         return found[0]
     if found:
         raise click.ClickException(f"{name!r} means {' and '.join(found)}: write which")
-    like = sorted(scope for scope in known if scope.split(":")[0] in kinds)
-    more = " …" if len(like) > _NAMED_AT_MOST else ""
+    others = [scope for kind in kinds for scope in sorted(known) if scope.split(":")[0] == kind]
+    called = {scope: scope if ":" in name else scope.split(":", 1)[-1] for scope in others}
+    alike = get_close_matches(name, set(called.values()), _NAMED_AT_MOST, _ALIKE)
+    nearest = [scope for near in alike for scope in others if called[scope] == near]
+    told = list(dict.fromkeys(nearest + others))
+    more = " …" if len(told) > _NAMED_AT_MOST else ""
     raise click.ClickException(
-        f"{name!r} is not in the registry: name one of {', '.join(like[:_NAMED_AT_MOST])}{more}"
+        f"{name!r} is not in the registry: name one of {', '.join(told[:_NAMED_AT_MOST])}{more}"
     )
 
 

@@ -7,6 +7,7 @@ plan stood on (`why_grounds`), the words for an operator (`why_words`), writing 
 from __future__ import annotations
 
 from datetime import datetime  # noqa: TC003 - pydantic reads it
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -227,7 +228,8 @@ def _device(fleet: Row | None, device_id: str, moment: datetime) -> pl.DataFrame
     devices = device_frame(document.from_document(fleet["document"]))
     found = devices.filter(pl.col("device_id") == device_id)
     if found.is_empty():
-        known = sorted(devices["device_id"])
+        every = sorted(devices["device_id"])
+        known = list(dict.fromkeys(get_close_matches(device_id, every, _NAMED_AT_MOST) + every))
         more = ", …" if len(known) > _NAMED_AT_MOST else ""
         raise LookupError(
             f"device {device_id!r} is not in version {fleet['fleet_version']} of the fleet: name "
