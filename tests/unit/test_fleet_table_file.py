@@ -204,6 +204,16 @@ def test_a_line_is_told_right_after_a_cell_of_two_lines():
     assert (problem.row, problem.line) == (5, 10)
 
 
+@pytest.mark.parametrize(("mark", "name"), [(";", "semicolons"), ("\t", "tabs")])
+def test_a_table_with_other_separators_is_told_so_in_one_problem(mark, name):
+    content = TABLE.drop("tags", "site_tags", "groups").write_csv(
+        separator=mark, quote_style="non_numeric"
+    )
+    (problem,) = problems_of(content.replace(".", ",").encode())
+    assert problem.reason == f"has its columns separated by {name}, not by commas"
+    assert "comma-separated" in problem.remedy
+
+
 def test_columns_that_are_missing_or_unknown_are_told_with_the_one_that_may_be_meant():
     problems = problems_of(csv_of(TABLE.rename({"latitude": "latitud"}).drop("type")))
     told = {p.field: (p.reason, p.remedy) for p in problems}

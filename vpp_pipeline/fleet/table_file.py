@@ -34,6 +34,8 @@ _REQUIRED = (
     "connection_protocol",
 )
 _MISSING_COLUMN = "is a missing column"
+_OTHER_MARKS = {"semicolons": ";", "tabs": "\t"}
+_SAVE_WITH_COMMAS = "save it as comma-separated text in UTF-8, with points for decimals"
 _TRUTH = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _COLUMN_OF_SITE_FIELD = {field: column for column, field in SITE_FIELDS.items()}
 _UNFIT: dict[pl.DataType, tuple[str, str]] = {
@@ -57,6 +59,9 @@ def read_csv(content: bytes, file: str) -> tuple[pl.DataFrame, list[Problem]]:
         cells = read_cells(content)
     except UnreadableError as error:
         return _nothing(file_problem(file, str(error), "save it as comma-separated text in UTF-8"))
+    if separators := _other_separators(cells.frame.columns):
+        reason = f"has its columns separated by {separators}, not by commas"
+        return _nothing(file_problem(file, reason, _SAVE_WITH_COMMAS))
     ragged = pl.DataFrame(
         [(row.row, "", "", row.reason, "quote cells that hold a comma") for row in cells.ragged],
         schema=_FOUND,
@@ -125,6 +130,15 @@ def _checked(
         reason = f"has {bad.len() - WORDED_ROWS} more rows with problems"
         problems.append(file_problem(file, reason, "mend those above and check again"))
     return (table, problems) if not problems else _nothing(*problems)
+
+
+def _other_separators(columns: list[str]) -> str:
+    """Return what stands between the registry's columns in a header's cell, if anything does."""
+    for separators, mark in _OTHER_MARKS.items():
+        for cell in columns:
+            if COLUMNS.keys() & {name.strip(' "') for name in cell.split(mark)[1:]}:
+                return separators
+    return ""
 
 
 def _header_problems(columns: list[str], file: str) -> list[Problem]:
