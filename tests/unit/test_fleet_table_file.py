@@ -214,6 +214,12 @@ def test_a_table_with_other_separators_is_told_so_in_one_problem(mark, name):
     assert "comma-separated" in problem.remedy
 
 
+@pytest.mark.parametrize("column", ["groups", "tags", "site_tags"])
+def test_of_a_malformed_list_the_name_that_is_malformed_is_shown(column):
+    told = problems_of(csv_of(changed(BATTERY, **{column: ["fine", "Not Fine"]})))
+    assert [p.value for p in told if p.reason == "is malformed"] == ["'Not Fine'"]
+
+
 def test_columns_that_are_missing_or_unknown_are_told_with_the_one_that_may_be_meant():
     problems = problems_of(csv_of(TABLE.rename({"latitude": "latitud"}).drop("type")))
     told = {p.field: (p.reason, p.remedy) for p in problems}

@@ -216,7 +216,9 @@ def _refusals(refused: pl.DataFrame, told: pl.DataFrame) -> pl.DataFrame:
             for error in refusal.errors(include_url=False):
                 column = _column(location(error))
                 if (row["row"], column) not in known:
-                    found.append((row["row"], column, shown(row.get(column)), *words(error)))
+                    cell = row.get(column)
+                    refused_value = error["input"] if isinstance(cell, list) else cell
+                    found.append((row["row"], column, shown(refused_value), *words(error)))
     return pl.DataFrame(found, schema=_FOUND, orient="row")
 
 
