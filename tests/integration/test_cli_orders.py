@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
+import click
 import polars as pl
 import pytest
 from click.testing import CliRunner
 from watchdog_plant import write_plant
 
 from vpp_pipeline.cli import main
+from vpp_pipeline.cli.ordering import moment_of
 from vpp_pipeline.delivery_day import STEP, floor_interval
 from vpp_pipeline.dispatch.group import GroupTarget, overrides
 from vpp_pipeline.dispatch.heartbeat import Heartbeat
@@ -92,6 +95,31 @@ def test_a_limit_bounds_a_site_in_the_sign_of_set_points_and_can_be_lifted(setti
     assert (bounded.scope, bounded.min_kw, bounded.max_kw) == ("site:alba", -4.0, 0.0)
     assert bounded.valid_until == datetime(2020, 10, 6, 16, tzinfo=UTC)
     assert (lifted.min_kw, lifted.max_kw, lifted.who) == (None, None, "grid-operator")
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["limit", "alba", "--import-kw", "nan"], "'--import-kw': nan is no power"),
+        (["limit", "alba", "--export-kw", "inf"], "'--export-kw': inf is no power"),
+        (["dispatch", "site:alba", "nan"], "'KW': nan is no power"),
+    ],
+)
+def test_a_power_that_is_no_number_is_refused_by_its_option_value_and_remedy(
+    settings, vpp, words, named
+):
+    result = vpp(*words, "--for", "1h", "--why", "x")
+    assert named in result.stderr
+    assert "write kW as a number, such as 4.2" in result.stderr
+    assert given(settings) == []
+
+
+@pytest.mark.parametrize("text", ["2026-08-26", "2026-08-26T18:00"])
+def test_whoever_obeys_the_remedy_for_a_time_without_a_zone_is_understood(text):
+    with pytest.raises(click.BadParameter) as refused:
+        moment_of(text)
+    with_offset, in_utc = re.findall(r"such as (\S+), or .*: (\S+)$", refused.value.message)[0]
+    assert moment_of(with_offset) == moment_of(in_utc) - timedelta(hours=2)
 
 
 @pytest.mark.parametrize("words", [[], ["--none", "--import-kw", "3"]])

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("group")
-@click.argument("power_kw", metavar="KW", type=float)
+@click.argument("power_kw", metavar="KW", type=float, callback=ordering.finite_kw)
 @ordering.until_options
 @click.option("--dry-run", is_flag=True, help="Show the shares; order and send nothing.")
 @home_option

@@ -6,6 +6,7 @@ Belongs here: from an operator's words to an `Order` in the book. Does not: any 
 from __future__ import annotations
 
 import getpass
+import math
 import os
 import re
 from datetime import UTC, datetime, timedelta
@@ -67,12 +68,24 @@ def moment_of(text: str) -> datetime:
             f"{text!r} is no time: write one such as 2026-01-31T18:00+01:00"
         ) from error
     if moment.tzinfo is None:
-        raise click.BadParameter(f"{text!r} has no time zone: add one, such as {text}+01:00")
+        whole = moment.isoformat(timespec="minutes")
+        raise click.BadParameter(
+            f"{text!r} has no time zone: add one, such as {whole}+02:00, or Z for UTC: {whole}Z"
+        )
     try:
         moment.astimezone(UTC)
     except OverflowError as error:
         raise click.BadParameter(f"{text!r} is in no year from 1 to 9999 of UTC") from error
     return moment
+
+
+def finite_kw(
+    _context: click.Context, _parameter: click.Parameter, power_kw: float | None
+) -> float | None:
+    """Return a power as it was given. Raises BadParameter for one that is no number."""
+    if power_kw is not None and not math.isfinite(power_kw):
+        raise click.BadParameter(f"{power_kw:g} is no power: write kW as a number, such as 4.2")
+    return power_kw
 
 
 def until_options(command: Command) -> Command:

@@ -66,8 +66,18 @@ def override(
 
 @click.command()
 @click.argument("site")
-@click.option("--import-kw", type=click.FloatRange(min=0), help="The most it may draw.")
-@click.option("--export-kw", type=click.FloatRange(min=0), help="The most it may inject.")
+@click.option(
+    "--import-kw",
+    type=click.FloatRange(min=0),
+    callback=ordering.finite_kw,
+    help="The most it may draw.",
+)
+@click.option(
+    "--export-kw",
+    type=click.FloatRange(min=0),
+    callback=ordering.finite_kw,
+    help="The most it may inject.",
+)
 @click.option("--none", "lifted", is_flag=True, help="No limit: ends the failsafe for so long.")
 @ordering.until_options
 @home_option
