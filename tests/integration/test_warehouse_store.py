@@ -309,6 +309,44 @@ def test_a_damaged_file_is_told_with_the_remedy_and_left_as_it_is(tmp_path, cont
     assert (tmp_path / "vpp.duckdb").read_bytes() == content
 
 
+def cut_off(content):
+    return content[: len(content) * 9 // 10]
+
+
+def changed(content):
+    third = len(content) // 3
+    return content[:third] + bytes(byte ^ 255 for byte in content[third:-third]) + content[-third:]
+
+
+@pytest.mark.parametrize("damage", [cut_off, changed])
+def test_a_file_found_damaged_when_it_is_read_is_told_as_damaged_and_not_as_a_full_disk(
+    tmp_path, damage
+):
+    warehouse = Warehouse(tmp_path)
+    many = range(199_999)
+    text = pl.Series([str(n * 7919 % len(many)) for n in many])
+    names = ["table_name", "source", "field", "value", "reason", "remedy", "row_json"]
+    with warehouse.write() as connection:
+        connection.append(
+            "quarantine",
+            pl.DataFrame({"row_number": many}).with_columns(
+                *(text.alias(name) for name in names), known_at=pl.lit(T0)
+            ),
+        )
+    with warehouse.at_rest() as file:
+        content = file.read_bytes()
+    file.write_bytes(damage(content))
+
+    with (
+        pytest.raises(WarehouseError, match="the database is damaged") as told,
+        warehouse.read() as connection,
+    ):
+        connection.frame("defs_refused_of_files", folder="", since=T0 - timedelta(days=1), as_of=T0)
+
+    assert "warehouse_snapshot" in str(told.value)
+    assert "disk is full" not in str(told.value)
+
+
 def test_a_full_disk_is_told_and_the_warehouse_stays_as_it_was(tmp_path):
     warehouse = Warehouse(tmp_path)
     with warehouse.write() as connection:

@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 
 
 _FOREIGN_LOCK_PAUSE_S = 0.05
+_OF_DAMAGE = ("Could not read enough bytes", "Corrupt database file")
+"""What DuckDB says of a file that was cut off or changed."""
+_RESTORE = (
+    "the database is damaged: move it and its .wal aside, and put the last snapshot that the asset "
+    "`warehouse_snapshot` published in its place, or begin anew"
+)
 
 
 _OF_THREAD = threading.local()
@@ -42,6 +48,10 @@ def _instance() -> duckdb.DuckDBPyConnection:
         _OF_THREAD.session.execute("SET TimeZone = 'UTC'")
     session: duckdb.DuckDBPyConnection = _OF_THREAD.session
     return session
+
+
+def _is_damaged(error: duckdb.Error) -> bool:
+    return any(words in str(error) for words in _OF_DAMAGE)
 
 
 class Connection:
@@ -105,12 +115,12 @@ class Connection:
     def _told_as(self, what: str) -> Iterator[None]:
         try:
             yield
-        except duckdb.IOException as error:
-            raise WarehouseError(
-                f"{what}: {error}; if the disk is full, free space and do it again"
-            ) from error
         except duckdb.Error as error:
-            raise WarehouseError(f"{what}: {error}") from error
+            if _is_damaged(error):
+                raise WarehouseError(f"{what}: {error}; {_RESTORE}") from error
+            full = "; if the disk is full, free space and do it again"
+            remedy = full if isinstance(error, duckdb.IOException) else ""
+            raise WarehouseError(f"{what}: {error}{remedy}") from error
 
 
 class Warehouse:
@@ -198,6 +208,8 @@ class Warehouse:
         try:
             self._attach(session, file, read_only=read_only)
         except duckdb.Error as error:
+            if _is_damaged(error):
+                raise WarehouseError(f"{file} can't be opened: {error}; {_RESTORE}") from error
             raise WarehouseError(
                 f"{file} can't be opened: {error}; close any other program that has it open, "
                 "free space if the disk is full; if it is damaged, put a published snapshot in "
