@@ -196,6 +196,21 @@ def test_a_damaged_book_is_told_as_everything_stopped(settings, vpp):
     assert "orders.jsonl line 1" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "words", [["limit", "alba", "--none"], ["override", "alba-battery", "--power-kw", "1"]]
+)
+def test_an_order_given_in_a_damaged_book_tells_that_everything_counts_as_stopped(
+    settings, vpp, words
+):
+    settings.order_dir.mkdir()
+    (settings.order_dir / "orders.jsonl").write_text("garbage\n")
+    result = vpp(*words, "--for", "1h", "--why", "x")
+    assert result.exit_code == 0
+    assert "everything counts as stopped" in result.stderr
+    assert "orders.jsonl line 1" in result.stderr
+    assert "mend the line, or delete it" in result.stderr
+
+
 def test_an_order_that_can_not_be_written_is_told_as_not_given(settings, vpp):
     settings.order_dir.write_text("a file, not a directory")
     result = vpp("stop")
