@@ -279,6 +279,32 @@ def test_vpp_why_makes_no_warehouse_where_there_is_none(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["why", BATTERY, MOMENT.isoformat()],
+        ["replay", str(TODAY)],
+        ["dispatch", "site:alba", "1", "--for", "1h", "--why", "trial"],
+    ],
+)
+def test_who_reads_makes_no_new_database_in_place_of_one_that_is_gone(
+    told, tmp_path, monkeypatch, words
+):
+    home = copied(told.runtime.settings.home, tmp_path / "plant")
+    (home / "warehouse" / "vpp.duckdb").unlink()
+    monkeypatch.setenv("VPP_FLEET", str(home / "fleet.yaml"))
+    said = CliRunner().invoke(main, [*words, "--home", str(home)])
+    assert said.exit_code == 1
+    assert f"bring back {home / 'warehouse' / 'vpp.duckdb'}" in said.stderr
+    assert not (home / "warehouse" / "vpp.duckdb").exists()
+
+
+def test_an_answer_that_goes_into_a_file_is_wrapped_nowhere(told, monkeypatch):
+    monkeypatch.setenv("VPP_HOME", str(told.runtime.settings.home))
+    said = CliRunner().invoke(main, ["why", BATTERY, MOMENT.isoformat()])
+    assert said.stdout == markdown(ask(told, BATTERY))
+
+
 def test_the_asset_shows_the_chain_in_the_ui(told):
     result = why_asset(WhyConfig(device=BATTERY, time=MOMENT.isoformat()), runtime=told.runtime)
     assert "was told 2.5 kW" in result.metadata["answer"]

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from vpp_pipeline import event_loop
 from vpp_pipeline.cli import ordering
-from vpp_pipeline.cli.home import home_option
+from vpp_pipeline.cli.home import check_warehouse, home_option
 from vpp_pipeline.delivery_day import floor_interval
 from vpp_pipeline.devices.leases import LeaseHeld
 from vpp_pipeline.dispatch.group import GroupReport, GroupTarget, Outlook, dispatch_group, preview
@@ -67,6 +67,7 @@ def dispatch(
         who=who,
         why=why,
     )
+    check_warehouse(runtime.settings)
     try:
         known = outlook(runtime, rest_of_day(now, target.until), now)
         if dry_run:

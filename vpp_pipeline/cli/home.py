@@ -41,9 +41,15 @@ def settings_at(home: Path | None) -> Settings:
 def settings_of_known_plant(home: Path | None) -> Settings:
     """Return the settings; raises `ClickException` where their home holds no warehouse."""
     settings = settings_at(home)
-    if not settings.warehouse_dir.exists():
+    check_warehouse(settings)
+    return settings
+
+
+def check_warehouse(settings: Settings) -> None:
+    """Raise `ClickException` where there is no database: whoever reads it would make an empty one."""
+    database = settings.warehouse_dir / "vpp.duckdb"
+    if not database.exists():
         raise click.ClickException(
             f"there is no warehouse at {settings.home}: name the plant's home with --home or "
-            "VPP_HOME"
+            f"VPP_HOME, or bring back {database}; a published snapshot is {settings.snapshot_file}"
         )
-    return settings

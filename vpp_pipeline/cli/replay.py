@@ -16,7 +16,6 @@ from vpp_pipeline.planning import as_of as moments
 from vpp_pipeline.planning.replays import FailedDay, ReplayedDay, compared, replayed
 from vpp_pipeline.planning.variants import Variant, read_variant
 from vpp_pipeline.runtime import Runtime
-from vpp_pipeline.warehouse.errors import WarehouseError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -113,13 +112,10 @@ def whatif(days: list[date], variant: Variant, as_of: AsOf, home: Path | None) -
 
 def _told(days: Iterable[Told]) -> Iterator[Told]:
     """Yield the days as they come; say at once why one could not be planned."""
-    try:
-        for day in days:
-            if isinstance(day, FailedDay):
-                click.echo(f"{day.day}  not planned: {day.why}", err=True)
-            yield day
-    except WarehouseError as error:
-        raise click.ClickException(str(error)) from error
+    for day in days:
+        if isinstance(day, FailedDay):
+            click.echo(f"{day.day}  not planned: {day.why}", err=True)
+        yield day
 
 
 def _echo_replay(day: ReplayedDay) -> None:

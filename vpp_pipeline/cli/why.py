@@ -17,7 +17,6 @@ from vpp_pipeline.cli.home import home_option, settings_of_known_plant
 from vpp_pipeline.cli.ordering import moment_of
 from vpp_pipeline.dispatch.why import explain
 from vpp_pipeline.dispatch.why_words import markdown
-from vpp_pipeline.warehouse.errors import WarehouseError
 from vpp_pipeline.warehouse.store import Warehouse
 
 
@@ -35,10 +34,13 @@ def why(device: str, time: datetime | None, *, as_json: bool, home: Path | None)
     try:
         moment = settings.clock().now() if time is None else time.astimezone(UTC)
         answer = explain(Warehouse(settings.warehouse_dir), settings, device, moment)
-    except (LookupError, WarehouseError) as error:
+    except LookupError as error:
         raise click.ClickException(str(error)) from error
     if as_json:
         click.echo(answer.model_dump_json(indent=2))
         return
     console = Console()
-    console.print(Markdown(markdown(answer)) if console.is_terminal else markdown(answer))
+    if console.is_terminal:
+        console.print(Markdown(markdown(answer)))
+    else:
+        click.echo(markdown(answer), nl=False)  # a file's tables must not be wrapped
