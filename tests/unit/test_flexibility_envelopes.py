@@ -16,6 +16,7 @@ from vpp_pipeline.flexibility.envelopes import (
 )
 from vpp_pipeline.flexibility.reach import Stores, viable_energies
 from vpp_pipeline.flexibility.states import project, usable_states
+from vpp_pipeline.optimization.planner import plan
 
 BERLIN = "Europe/Berlin"
 DAY = day_intervals(given.WINTER_DAY, BERLIN)
@@ -88,6 +89,20 @@ def test_a_target_out_of_reach_is_best_effort_and_stays_the_wish():
     assert last["required_end_kwh"] == 40.0
     assert last["min_energy_kwh"] == pytest.approx(10 + 11 * 0.92)
     assert last["max_energy_kwh"] == last["min_energy_kwh"]
+
+
+@pytest.mark.parametrize("minutes", [-300, -5, 0, 10])
+def test_a_vehicle_still_there_is_charged_at_once_and_what_it_lacks_is_told(minutes):
+    devices = given.frame(given.site("home", [given.vehicle("v")]))
+    due = {"v": {"deadline": DAY[0] + timedelta(minutes=minutes)}}
+    envelope = given.envelopes(devices, DAY, of_device=due)
+    assert envelope["required_end_kwh"].drop_nulls().to_list() == [40.0]
+    assert envelope["min_energy_kwh"].is_not_null().arg_true().to_list() == [0]
+    made = plan(devices, envelope, given.prices(DAY, 90.0))
+    assert made.schedules["power_kw"][0] == pytest.approx(-11.0, abs=1e-3)
+    ((device_id, owed_by, unmet_kwh),) = made.unmet.rows()
+    assert (device_id, owed_by) == ("v", DAY[1])
+    assert unmet_kwh == pytest.approx(30 - 11 * STEP_H * 0.92, abs=1e-3)
 
 
 def test_a_vehicle_that_stays_on_owes_now_what_can_not_be_charged_later():

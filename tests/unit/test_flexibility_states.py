@@ -120,6 +120,15 @@ def test_a_vehicle_has_left_at_its_deadline():
     assert (found["plugged_in"], found["energy_kwh"], found["deadline"]) == (False, None, None)
 
 
+@pytest.mark.parametrize(("begins_in", "stays"), [(STEP, True), (timedelta(hours=13), False)])
+def test_a_vehicle_past_its_deadline_is_taken_to_stay_for_a_while(begins_in, stays):
+    past = {"vehicle": {"deadline": AT - timedelta(minutes=5)}}
+    states = usable_states(DEVICES, given.telemetry(DEVICES, AT, **past), AT, MAX_AGE)
+    nothing = schedule("washer", 0.0)
+    found = project(states, DEVICES, nothing, AT + begins_in).filter(device_id="vehicle")
+    assert (found["plugged_in"].item(), found["energy_kwh"].item() is not None) == (stays, stays)
+
+
 def test_a_vehicle_that_stays_keeps_its_deadline_and_target():
     deadline = LATER + timedelta(hours=8)
     found = projected("vehicle", schedule("vehicle", 25.0), deadline=deadline)

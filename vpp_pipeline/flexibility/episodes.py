@@ -68,9 +68,10 @@ def vehicle_sessions(
     before (`departure_p10`), it is to hold by then what it can by charging at once, and it stays
     for the plan until its deadline all the same. What a vehicle does not say is filled in: a
     deadline by the forecast session that covers `start`, else it stays to the end; a target by
-    what such sessions charge at most (`energy_p90_kwh`), else it is to be full. Expected sessions (`SessionForecasts`, probability >= 0.5, median
-    times) begin after the state was valid and don't overlap; their vehicles arrive so empty that
-    they leave full. Of a session that begins between the state and `start`, the vehicle is taken
+    what such sessions charge at most (`energy_p90_kwh`), else it is to be full. It stays for the
+    first quarter-hour at least, also where its deadline is over or in it: what it lacks is owed
+    at once. Expected sessions (`SessionForecasts`, probability >= 0.5, median times) begin after
+    the state was valid and don't overlap; their vehicles arrive so empty that they leave full. Of a session that begins between the state and `start`, the vehicle is taken
     to have charged at once, as a charger does by itself.
     """
     chargers = (
@@ -116,6 +117,11 @@ def vehicle_sessions(
                 "forecast_deadline",
                 pl.when("plugged_in").then(pl.lit(end, pl.Datetime("us", "UTC"))),
             )
+        )
+        .with_columns(
+            departure=pl.when("plugged_in")
+            .then(pl.col("departure").clip(lower_bound=start + STEP))
+            .otherwise("departure")
         )
         .filter(pl.col("departure") > start)
         .select(

@@ -6,6 +6,7 @@ not: what it could do from there (`envelopes`), forecasts.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -14,13 +15,14 @@ from vpp_pipeline.delivery_day import STEP
 from vpp_pipeline.flexibility.schemas import States
 
 if TYPE_CHECKING:
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
     import dataframely as dy
 
     from vpp_pipeline.devices.schemas import Telemetry
     from vpp_pipeline.fleet.frame import DeviceFrame
 
+_OUTSTAYS = timedelta(hours=1)  # so long a vehicle past its deadline is taken to stay on
 _NOISE_KWH = 1e-6
 _OVERFULL = 1.01  # a battery may report a little more than its nameplate
 
@@ -134,11 +136,14 @@ def project(
     schedule does not tell that whole change (it begins later, or a store is replaced), the
     planned content at `at` counts; without a row just before `at` the state stays as it is. A
     device without a store has the planned power at `at`. A vehicle whose deadline is not after `at`
-    has left; of one that only the schedule expects, `plugged_in` and `deadline` are null.
+    has left, but for one that has outstayed it already and may well be there within the hour; of
+    one that only the schedule expects, `plugged_in` and `deadline` are null.
     """
     planned = _planned_until(states, schedules, at)
     is_vehicle = pl.col("device_type").cast(pl.String) == "ev_charger"
-    left = is_vehicle & pl.col("plugged_in") & (pl.col("deadline") <= at).fill_null(value=False)
+    outstays = (pl.col("deadline") <= pl.col("valid_at")) & (at <= pl.col("valid_at") + _OUTSTAYS)
+    left = is_vehicle & pl.col("plugged_in") & (pl.col("deadline") <= at) & ~outstays
+    left = left.fill_null(value=False)
     moved = (
         states.join(planned, on="device_id", how="left", validate="1:1", maintain_order="left")
         .join(
