@@ -37,8 +37,10 @@ def inner_envelopes(
 ) -> dy.DataFrame[InnerEnvelopes]:
     """Return each group's inner bound from its devices' envelopes (`Envelopes`, in any order).
 
-    `sustain_h` are the hours of full signal that the group holds ready; see `inner_policies`,
-    which tells the errors too.
+    All inside it keeps every device's envelope. Grid connections and the least powers of stores
+    are not counted: where these bind, the devices may be able to do less. `sustain_h` are the
+    hours of full signal that the group holds ready; see `inner_policies`, which tells the errors
+    too.
     """
     members = (
         devices.select("device_id", group_id="groups")

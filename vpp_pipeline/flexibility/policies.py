@@ -44,8 +44,11 @@ def inner_policies(
     - Another store goes straight, in energy, to the middle of what is viable at its stay's end,
       and follows the signal as far as it only charges faster or slower.
 
-    Least powers, ramps and on/off rules are no part of an envelope, nor of this: a device
-    without a store that has such a rule stays at its expected power. A larger `sustain_h` gives
+    Certain is what each device's envelope allows. The grid connections of the sites are not
+    counted: behind a narrow one the devices can't all do their part at once. Least powers, ramps
+    and on/off rules are no part of an envelope, nor of this: a device without a store that has
+    such a rule stays at its expected power, but a store takes part below its least power too (a
+    charger that can't draw less than 1.4 kW is taken to draw 0.5). A larger `sustain_h` gives
     less power for longer. Raises `TubeError` where an envelope is missing, ValueError where
     `sustain_h` is not above 0.
     """

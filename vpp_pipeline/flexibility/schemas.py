@@ -155,6 +155,8 @@ class InnerEnvelopes(dy.Schema):
     - -1 <= x <= 1 (so P lies between `min_power_kw` and `max_power_kw`), and
     - the hours of full signal taken out, h·Σ(x⁻·charge_efficiency - x⁺/discharge_efficiency) with
       these least efficiencies, and h·Σ(x⁻ - x⁺) without a loss, stay within ±`sustain_h`.
+
+    Grid connections and the least powers of stores are not counted.
     """
 
     group_id = dy.String(primary_key=True)
