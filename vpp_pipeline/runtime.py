@@ -99,6 +99,13 @@ class Runtime:
         told = self.settings.endpoints_file
         return _devices(self._document(as_of), told.read_text() if told.exists() else "{}")
 
+    def known_devices(self, as_of: datetime) -> dy.DataFrame[DeviceFrame]:
+        """Return the fleet known at `as_of` as a `DeviceFrame`; a simulated device has no address.
+
+        A device that has left the fleet since has none to be told of any more.
+        """
+        return _known_devices(self._document(as_of))
+
     def fleet(self, as_of: datetime) -> Fleet:
         """Return the fleet known at `as_of`; a simulated device has no address in it."""
         return document.from_document(self._document(as_of))
@@ -154,7 +161,7 @@ class Runtime:
             .unique(keep="last", maintain_order=True)
             .sort("device_id", "measured_at", "known_at", maintain_order=True)
         )
-        devices, settings = self.devices(as_of), QualitySettings()
+        devices, settings = self.known_devices(as_of), QualitySettings()
         believed = in_parts(every, lambda part: trusted(part, devices, settings))
         return believed.unique("device_id", keep="last", maintain_order=True)
 
@@ -250,5 +257,10 @@ class Runtime:
 
 
 @lru_cache(maxsize=4)
+def _known_devices(known: str) -> dy.DataFrame[DeviceFrame]:
+    return device_frame(document.from_document(known))
+
+
+@lru_cache(maxsize=4)
 def _devices(known: str, endpoints: str) -> dy.DataFrame[DeviceFrame]:
-    return with_endpoints(device_frame(document.from_document(known)), json.loads(endpoints))
+    return with_endpoints(_known_devices(known), json.loads(endpoints))

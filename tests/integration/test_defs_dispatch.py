@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ import polars as pl
 import pytest
 from defs_plant import (
     CONTROLLABLE,
+    DEVICES,
+    FLEET,
+    NOBODY_LISTENS,
     TODAY,
     TOMORROW,
     Plant,
@@ -219,6 +223,39 @@ def test_forecasts_of_the_day_are_scored_once(settled):
     again = running.plant.materialise("settle", TOMORROW, "forecast_errors")
     assert again.success, failure_of(again)
     assert running.plant.count("forecast_errors") == scored.height
+
+
+def test_a_day_that_is_over_keeps_its_fleet_when_the_registry_changes(settled, tmp_path):
+    home = copied(settled[0].plant.runtime.settings.home, tmp_path / "plant")
+    start, end = (FLEET.index(f"- type: {kind}") for kind in ("heat_pump", "ev_charger"))
+    smaller = FLEET[:start] + FLEET[end:]
+    with open_plant(home, END + timedelta(hours=1)) as plant:
+        before = judged_again(plant)
+        (home / "fleet.yaml").write_text(smaller)
+        (registered,) = plant.daemon.ask("changed_registry")
+        assert registered.success, failure_of(registered)
+        told = NOBODY_LISTENS.items()
+        still = {name: address for name, address in told if f"device_id: {name}\n" in smaller}
+        plant.runtime.settings.endpoints_file.write_text(json.dumps(still))
+        assert plant.runtime.devices(plant.clock.now()).height == len(still) < DEVICES
+        plant.clock.sleep_until(END + timedelta(hours=2))
+        for earlier, later in zip(before, judged_again(plant), strict=True):
+            assert_frame_equal(later, earlier, abs_tol=1e-3)
+        page = plant.runtime.settings.report_dir / f"{TOMORROW}.html"
+        assert f"{DEVICES} devices" in page.read_text()
+
+
+def judged_again(plant):
+    """What a person who settles the day once more is told of its cost, delivery and skill."""
+    assets = ["settlement", "regret", "plan_churn", "forecast_errors", "plan_report"]
+    result = plant.materialise("settle", TOMORROW, *assets)
+    assert result.success, failure_of(result)
+    return (
+        plant.frame("defs_settlement", delivery_day=TOMORROW),
+        plant.frame("defs_delivery", delivery_day=TOMORROW).drop("settled_at"),
+        plant.frame("defs_regret", delivery_day=TOMORROW).drop("settled_at"),
+        day_skill(plant.runtime, TOMORROW, plant.clock.now()).drop("known_at"),
+    )
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import polars as pl
 from vpp_pipeline.defs.metadata import column_schema, figures, owners, picture, table
 from vpp_pipeline.defs.partitions import delivery_day, delivery_days
 from vpp_pipeline.defs.settlement import settlement
+from vpp_pipeline.planning.records import day_devices
 from vpp_pipeline.reporting import pictures
 from vpp_pipeline.runtime import Runtime
 from vpp_pipeline.settlement import churn as churns
@@ -95,7 +96,7 @@ def plan_churn(
     """How much each re-plan of the day moved what was planned before it, by cause."""
     day = delivery_day(context)
     now = runtime.clock.now()
-    devices = runtime.devices(now)
+    devices = day_devices(runtime, day, now)
     with runtime.warehouse.read() as connection:
         plans = connection.frame("defs_plans_released", delivery_day=day, as_of=now)
         schedules = connection.frame("defs_schedules_released", delivery_day=day, as_of=now)

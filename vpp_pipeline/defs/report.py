@@ -11,6 +11,7 @@ from vpp_pipeline.defs.metadata import owners, picture
 from vpp_pipeline.defs.partitions import delivery_day, delivery_days
 from vpp_pipeline.defs.regret import plan_churn, regret
 from vpp_pipeline.defs.settlement import by_target, forecast_errors, settlement
+from vpp_pipeline.planning.records import day_devices
 from vpp_pipeline.reporting import html, pictures
 from vpp_pipeline.runtime import Runtime
 from vpp_pipeline.settings import MARKET, MARKET_TZ
@@ -33,7 +34,7 @@ def plan_report(
     day = delivery_day(context)
     start, end = market_day.bounds(day, MARKET_TZ)
     now = runtime.clock.now()
-    devices = runtime.devices(now)
+    devices = day_devices(runtime, day, now)
     batteries = devices.filter(pl.col("device_type") == "battery").select("device_id")
     with runtime.warehouse.read() as connection:
         delivery = connection.frame("defs_delivery", delivery_day=day)

@@ -15,7 +15,7 @@ from vpp_pipeline.defs.plant import telemetry
 from vpp_pipeline.forecasting.schemas import ForecastErrors
 from vpp_pipeline.forecasting.skill import errors
 from vpp_pipeline.optimization.settings import PlanSettings
-from vpp_pipeline.planning.records import day_records
+from vpp_pipeline.planning.records import day_devices, day_records
 from vpp_pipeline.planning.scoring import actuals
 from vpp_pipeline.reporting import pictures
 from vpp_pipeline.runtime import Runtime
@@ -42,7 +42,7 @@ def settlement(
     """
     now = runtime.clock.now()
     day = delivery_day(context)
-    devices = runtime.devices(now)
+    devices = day_devices(runtime, day, now)
     settled = settle_day(
         devices,
         day_records(runtime, devices, day, now),
@@ -107,7 +107,7 @@ def forecast_errors(
     start, end = market_day.bounds(day, MARKET_TZ)
     with runtime.warehouse.read() as connection:
         made = connection.frame("defs_day_ahead_forecasts", start=start, end_=end)
-    came = actuals(runtime, runtime.devices(now), start, end, now)
+    came = actuals(runtime, day_devices(runtime, day, now), start, end, now)
     scored = errors(made, came, day)
     with runtime.warehouse.write() as connection:
         known = connection.frame("defs_scored_forecasts", delivery_day=day)

@@ -71,7 +71,7 @@ def generation_under_clear_sky(runtime: Runtime, day: date, as_of: datetime) -> 
 
 def temperature_like_recent_days(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
     """Return the temperature at every site with a building to heat, as foretold or from habit."""
-    heated = runtime.devices(as_of).filter(pl.col("device_type") == "heat_pump")
+    heated = runtime.known_devices(as_of).filter(pl.col("device_type") == "heat_pump")
     sites = heated.select(pl.col("site_id").unique().sort())
     with runtime.warehouse.read() as connection:
         seen = connection.frame(
@@ -147,7 +147,7 @@ def _sessions_like(day_type: pl.Expr, runtime: Runtime, day: date, as_of: dateti
 
 def told_by_chargers(runtime: Runtime, as_of: datetime) -> pl.DataFrame:
     """Return the `history` of all chargers."""
-    chargers = runtime.devices(as_of).filter(pl.col("device_type") == "ev_charger")
+    chargers = runtime.known_devices(as_of).filter(pl.col("device_type") == "ev_charger")
     return history(runtime, chargers, "warehouse_charger_readings", as_of)
 
 
@@ -155,7 +155,7 @@ def _load_inputs(
     runtime: Runtime, as_of: datetime
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """Return which loads make up which sum, loads and sums, and the history of both."""
-    loads = runtime.devices(as_of).filter(pl.col("device_type") == "load")
+    loads = runtime.known_devices(as_of).filter(pl.col("device_type") == "load")
     members = groups.members(loads)
     known = history(runtime, loads, "warehouse_power_readings", as_of)
     return members, *groups.with_sums(loads, known, members)
@@ -165,7 +165,7 @@ def _generation_inputs(
     runtime: Runtime, day: date, as_of: datetime
 ) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """Return PV and wind, the irradiance seen and foretold at their sites, and their history."""
-    devices = runtime.devices(as_of).filter(
+    devices = runtime.known_devices(as_of).filter(
         pl.col("device_type").cast(pl.String).is_in(["pv", "wind"])
     )
     with runtime.warehouse.read() as connection:

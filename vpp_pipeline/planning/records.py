@@ -21,9 +21,25 @@ from vpp_pipeline.warehouse.quarter_hours import quarter_hours
 if TYPE_CHECKING:
     from datetime import date, datetime
 
+    import dataframely as dy
+
+    from vpp_pipeline.fleet.frame import DeviceFrame
     from vpp_pipeline.runtime import Runtime
 
 _BEFORE = timedelta(days=1)
+
+
+def day_devices(runtime: Runtime, day: date, as_of: datetime) -> dy.DataFrame[DeviceFrame]:
+    """Return the fleet that a delivery day ended with, as `Runtime.known_devices` does.
+
+    Of a day that is not over at `as_of`, and of one that ended before any fleet was known, it is the
+    fleet known at `as_of`. Raises `LookupError` where none was.
+    """
+    ended = market_day.bounds(day, MARKET_TZ)[1] - timedelta.resolution
+    try:
+        return runtime.known_devices(min(ended, as_of))
+    except LookupError:
+        return runtime.known_devices(as_of)
 
 
 def day_records(runtime: Runtime, devices: pl.DataFrame, day: date, as_of: datetime) -> Records:

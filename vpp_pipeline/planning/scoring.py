@@ -21,7 +21,7 @@ from vpp_pipeline.forecasting.stays import past_sessions
 from vpp_pipeline.optimization.settings import PlanSettings
 from vpp_pipeline.planning.candidates import told_by_chargers
 from vpp_pipeline.planning.champions import issued, issued_sessions
-from vpp_pipeline.planning.records import day_records, measured
+from vpp_pipeline.planning.records import day_devices, day_records, measured
 from vpp_pipeline.settings import MARKET, MARKET_TZ
 from vpp_pipeline.settlement.forecast_loss import euros_lost
 
@@ -45,9 +45,10 @@ def day_skill(runtime: Runtime, day: date, as_of: datetime) -> dy.DataFrame[Fore
     """
     start, end = market_day.bounds(day, MARKET_TZ)
     intervals = market_day.day_intervals(day, MARKET_TZ)
+    devices = day_devices(runtime, day, as_of)
     sessions = _sessions_said(runtime, day, as_of)
     said = pl.concat(
-        [_said(runtime, day, as_of), *_by_value(runtime, sessions, intervals, as_of)],
+        [_said(runtime, day, as_of), *_by_value(devices, sessions, intervals)],
         how="diagonal_relaxed",
     )
     if said.is_empty():
@@ -59,7 +60,6 @@ def day_skill(runtime: Runtime, day: date, as_of: datetime) -> dy.DataFrame[Fore
         .agg(pl.col("target").unique().sort())
         .iter_rows()
     )
-    devices = runtime.devices(as_of)
     records = day_records(runtime, devices, day, as_of)
     stays = session_values.happened(past_sessions(records.telemetry), MARKET_TZ)
     return skill(
@@ -139,10 +139,10 @@ def _together(champions: pl.DataFrame, rivals: pl.DataFrame, spoke: list[str]) -
 
 
 def _by_value(
-    runtime: Runtime, sessions: pl.DataFrame, intervals: pl.Series, as_of: datetime
+    devices: pl.DataFrame, sessions: pl.DataFrame, intervals: pl.Series
 ) -> list[pl.DataFrame]:
     """Return each forecaster's sessions beside `Forecasts`: where a vehicle is, and their numbers."""
-    chargers = runtime.devices(as_of).filter(pl.col("device_type") == "ev_charger")["device_id"]
+    chargers = devices.filter(pl.col("device_type") == "ev_charger")["device_id"]
     in_the_day = pl.col("interval_start").is_in(intervals.implode())
     return [
         values.with_columns(forecaster=pl.lit(name), champion=pl.lit(champion))
@@ -159,7 +159,9 @@ def _by_value(
 def _known(runtime: Runtime, start: datetime, moment: datetime, targets: list[str]) -> pl.DataFrame:
     """Return what the naive rule looks back on from a day's `start`, of `targets`, by a moment."""
     named = {"load" if target in groups.TARGETS else target for target in targets}
-    devices = runtime.devices(moment).filter(pl.col("device_type").cast(pl.String).is_in(named))
+    devices = runtime.known_devices(moment).filter(
+        pl.col("device_type").cast(pl.String).is_in(named)
+    )
     known = [actuals(runtime, devices, start - _RULE_LOOKS_BACK, start, moment)]
     if not set(targets).isdisjoint(session_values.TARGETS):
         told = past_sessions(told_by_chargers(runtime, moment))
