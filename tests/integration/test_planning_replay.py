@@ -177,6 +177,20 @@ def test_a_smaller_battery_than_what_was_measured_in_it_is_full_and_in_service(l
     assert borgo["power_kw"].abs().max() > 0
 
 
+def test_a_spread_is_in_the_bill_of_what_is_off_the_position_that_was_planned(
+    lived_plant, repeated
+):
+    dear = Variant(name="dear-imbalance", imbalance_spread_eur_per_mwh=500.0)
+    replay = replay_day(lived_plant.runtime, TOMORROW, PLANNED_AT, dear)
+    assert replay.schedule_hash == repeated[0].schedule_hash  # nothing was sold when it was planned
+    before, after = (one.judged.regret.row(0, named=True) for one in (repeated[0], replay))
+    for way in ("unmanaged_eur", "as_planned_eur", "perfect_foresight_eur"):
+        assert after[way] > before[way]
+    assert after["as_planned_eur"] == pytest.approx(replay.judged.real_plan_eur, abs=1e-9)
+    parts = after["perfect_foresight_eur"] + after["solver_eur"] + after["forecast_eur"]
+    assert abs(parts - after["as_planned_eur"]) <= 1e-6
+
+
 def test_a_forecaster_that_nobody_knows_is_refused(lived_plant):
     unknown = Variant(name="other", forecasts={"load": "crystal-ball"})
     with pytest.raises(VariantError, match="load is 'crystal-ball': one of "):

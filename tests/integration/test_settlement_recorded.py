@@ -16,7 +16,8 @@ from vpp_pipeline.forecasting.schemas import Forecasts
 from vpp_pipeline.markets import recorded
 from vpp_pipeline.markets.schemas import Weather
 from vpp_pipeline.optimization.settings import PlanSettings
-from vpp_pipeline.settlement.schemas import Delivery
+from vpp_pipeline.settlement.regret import regret
+from vpp_pipeline.settlement.schemas import Commitment, Delivery
 from vpp_pipeline.settlement.settle import Records, settle_day
 from vpp_pipeline.simulation.history import unmanaged_history
 from vpp_pipeline.simulation.world import recorded_world
@@ -56,22 +57,30 @@ def records(devices: pl.DataFrame, day: date) -> Records:
     )
 
 
-@pytest.mark.parametrize(("day", "steps"), [(date(2020, 9, 10), 96), (date(2020, 10, 25), 100)])
-def test_a_day_that_nobody_steered_costs_what_defaults_cost_and_foresight_saves(day, steps):
+def demo_devices(sites):
     with as_file(files("vpp_pipeline.fleet") / "demo.yaml") as path:
         everyone = device_frame(registry.load(path))
-    sites = everyone["site_id"].unique(maintain_order=True)[:4]
-    devices = everyone.filter(pl.col("site_id").is_in(sites.implode()))
-    stored = records(devices, day)
-    _, end = bounds(day, TZ)
-    settled = settle_day(
+    first = everyone["site_id"].unique(maintain_order=True)[:sites]
+    return everyone.filter(pl.col("site_id").is_in(first.implode()))
+
+
+def settled_on(devices, stored, day, commitment=None):
+    return settle_day(
         devices,
         stored,
         PlanSettings(),
         intervals=day_intervals(day, TZ),
         delivery_day=day,
-        settled_at=end,
+        settled_at=bounds(day, TZ)[1],
+        commitment=commitment,
     )
+
+
+@pytest.mark.parametrize(("day", "steps"), [(date(2020, 9, 10), 96), (date(2020, 10, 25), 100)])
+def test_a_day_that_nobody_steered_costs_what_defaults_cost_and_foresight_saves(day, steps):
+    devices = demo_devices(4)
+    stored = records(devices, day)
+    settled = settled_on(devices, stored, day)
     Delivery.validate(settled.delivery)
     assert settled.delivery.height == steps * devices.height
     assert settled.delivery_errors["absolute_error"].item() == 0.0
@@ -90,7 +99,33 @@ def test_a_day_that_nobody_steered_costs_what_defaults_cost_and_foresight_saves(
     assert best <= min(managed, unmanaged) + slack
     assert settled.unmanaged.unmet_eur == pytest.approx(0.0, abs=1e-6)
 
-    costs = settled.costs(day, end)
+    costs = settled.costs(day, bounds(day, TZ)[1])
     assert costs["basis"].to_list() == ["managed", "as_planned", "unmanaged", "perfect_foresight"]
     parts = pl.sum_horizontal("energy_eur", "wear_eur", "fuel_eur", "unmet_eur", "inventory_eur")
     assert costs.select((parts - pl.col("total_eur")).abs().max()).item() < 1e-9
+
+
+def test_every_way_to_run_a_sold_day_pays_the_spread_and_regret_still_adds_up():
+    day, devices = date(2020, 9, 10), demo_devices(2)
+    stored = records(devices, day)
+    unsold = settled_on(devices, stored, day)
+    position = unsold.powers.select("interval_start", position_kw=pl.col("unmanaged_kw") + 2.0)
+    sold = settled_on(devices, stored, day, Commitment(position, spread_eur_per_mwh=100.0))
+    for way in ("managed", "as_planned", "unmanaged"):
+        off_kwh = (sold.powers[f"{way}_kw"] - position["position_kw"]).abs().sum() * 0.25
+        charged = getattr(sold, way).total_eur - getattr(unsold, way).total_eur
+        assert charged == pytest.approx(off_kwh * 100.0 / 1000)
+    assert sold.perfect_foresight.total_eur <= sold.managed.total_eur
+    costs = sold.costs(day, bounds(day, TZ)[1])
+    plans = pl.DataFrame(
+        {
+            "delivery_day": [day],
+            "objective_eur": [2.0],
+            "bound_eur": [1.5],
+            "in_force": [96],
+            "quarter_hours": [96],
+        }
+    )
+    lost = regret(costs, plans).row(0, named=True)
+    parts = lost["solver_eur"] + lost["forecast_eur"] + lost["execution_eur"]
+    assert abs(sold.perfect_foresight.total_eur + parts - sold.managed.total_eur) <= 1e-9

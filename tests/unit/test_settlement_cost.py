@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, timedelta
 
 import numpy as np
@@ -32,7 +33,7 @@ from vpp_pipeline.optimization.settings import PlanSettings
 from vpp_pipeline.optimization.solve import solve
 from vpp_pipeline.settlement.cost import day_cost
 from vpp_pipeline.settlement.foresight import _certain, _sessions, _states, perfect_foresight
-from vpp_pipeline.settlement.schemas import SettlementError
+from vpp_pipeline.settlement.schemas import Commitment, SettlementError
 from vpp_pipeline.settlement.stores import on_grid, stores
 from vpp_pipeline.settlement.unmanaged import unmanaged_power
 
@@ -214,6 +215,36 @@ def assert_foresight_costs_no_more_than(power):
 
 def test_doing_nothing_does_no_better_than_perfect_foresight():
     assert_foresight_costs_no_more_than(unmanaged(FLEET, A_DAY))
+
+
+SOLD = Commitment(
+    A_DAY.intervals.to_frame().with_columns(
+        position_kw=pl.when(pl.col("interval_start").dt.hour() < 12).then(1.5).otherwise(-2.5)
+    ),
+    spread_eur_per_mwh=80.0,
+)
+A_DAY_SOLD = replace(A_DAY, commitment=SOLD)
+
+
+def off_position_eur(power_kw):
+    off_kw = np.abs(power_kw.sum(axis=1) - SOLD.position["position_kw"].to_numpy())
+    return off_kw.sum() * 0.25 * 80.0 / 1000
+
+
+def test_each_kwh_off_the_position_costs_the_spread_whichever_way_it_is_off():
+    for power in (unmanaged(FLEET, A_DAY), FORESIGHT.power_kw, np.zeros((96, FLEET.height))):
+        sold, unsold = cost(FLEET, A_DAY_SOLD, power), cost(FLEET, A_DAY, power)
+        assert off_position_eur(power) > 0.1
+        assert sold.total_eur - unsold.total_eur == pytest.approx(off_position_eur(power))
+
+
+def test_perfect_foresight_knows_what_was_sold_and_does_best_by_it():
+    best = perfect_foresight(FLEET, A_DAY_SOLD, PLAN)
+    best_eur = cost(FLEET, A_DAY_SOLD, best.power_kw).total_eur
+    assert off_position_eur(best.power_kw) < off_position_eur(FORESIGHT.power_kw)
+    slack = max(best.gap, 1e-6) * max(1.0, abs(best_eur))
+    for power in (unmanaged(FLEET, A_DAY), FORESIGHT.power_kw):
+        assert best_eur <= cost(FLEET, A_DAY_SOLD, power).total_eur + slack
 
 
 @settings(deadline=None)

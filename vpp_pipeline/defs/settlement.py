@@ -15,6 +15,7 @@ from vpp_pipeline.defs.plant import telemetry
 from vpp_pipeline.forecasting.schemas import ForecastErrors
 from vpp_pipeline.forecasting.skill import errors
 from vpp_pipeline.optimization.settings import PlanSettings
+from vpp_pipeline.planning.inputs import commitment, committed_position
 from vpp_pipeline.planning.records import day_devices, day_records
 from vpp_pipeline.planning.scoring import actuals
 from vpp_pipeline.reporting import pictures
@@ -50,6 +51,9 @@ def settlement(
         intervals=market_day.day_intervals(day, MARKET_TZ),
         delivery_day=day,
         settled_at=now,
+        commitment=commitment(
+            committed_position(runtime, day, now), runtime.settings.imbalance_spread_eur_per_mwh
+        ),
     )
     costs = settled.costs(day, now)
     with runtime.warehouse.write() as connection:

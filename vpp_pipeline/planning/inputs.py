@@ -14,6 +14,7 @@ from vpp_pipeline import delivery_day as market_day
 from vpp_pipeline.forecasting.together import together
 from vpp_pipeline.optimization import prices
 from vpp_pipeline.settings import MARKET, MARKET_TZ
+from vpp_pipeline.settlement.schemas import Commitment
 
 if TYPE_CHECKING:
     from datetime import date, datetime
@@ -68,6 +69,24 @@ def market_prices_on(
     return prices.complete(horizon, published, forecast)
 
 
+def committed_position(runtime: Runtime, day: date, now: datetime) -> pl.DataFrame:
+    """Return what the day's fleet was sold for: (interval_start, position_kw), else no rows."""
+    with runtime.warehouse.read() as connection:
+        return connection.frame(
+            "defs_committed_position",
+            delivery_day=day,
+            gate_closure=market_day.gate_closure(day, MARKET_TZ),
+            as_of=now,
+        )
+
+
+def commitment(position: pl.DataFrame, spread_eur_per_mwh: float) -> Commitment | None:
+    """Return what being off a position costs; None where it costs nothing or there is none."""
+    if position.is_empty() or spread_eur_per_mwh == 0:
+        return None
+    return Commitment(position, spread_eur_per_mwh)
+
+
 def imbalance_terms(
     runtime: Runtime,
     day: date,
@@ -83,13 +102,7 @@ def imbalance_terms(
     price_eur_per_mwh), `profiles` the `Forecasts` of load, sun and wind: a plan weighs how far
     the fleet may end up from what it aims at.
     """
-    with runtime.warehouse.read() as connection:
-        position = connection.frame(
-            "defs_committed_position",
-            delivery_day=day,
-            gate_closure=market_day.gate_closure(day, MARKET_TZ),
-            as_of=now,
-        )
+    position = committed_position(runtime, day, now)
     if position.is_empty():
         return None
     price = pl.col("price_eur_per_mwh")

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from vpp_pipeline.optimization.settings import PlanSettings
     from vpp_pipeline.planning.variants import Variant
     from vpp_pipeline.settlement.regret import Regret
-    from vpp_pipeline.settlement.schemas import ActualDay
+    from vpp_pipeline.settlement.schemas import ActualDay, Commitment
     from vpp_pipeline.settlement.settle import Records
     from vpp_pipeline.settlement.stores import Floats
 
@@ -61,6 +61,8 @@ def judged(
     records: Records,
     day: date,
     settings: PlanSettings,
+    commitment: Commitment | None,
+    real_commitment: Commitment | None,
 ) -> Judged:
     """Return what `plan` for `devices` would have cost, on what the real `fleet` measured.
 
@@ -69,7 +71,9 @@ def judged(
     one that comes charges at once, and devices keep what promises they can by themselves
     (`settlement.promises`). Prices, batteries, rooms and what flexible loads need are the
     variant's; loads, sun, wind, cold, vehicles, a room's temperature and what batteries held when
-    the day began are as measured, in every variant; but no battery holds more than it can. Raises
+    the day began are as measured, in every variant; but no battery holds more than it can. Every way
+    to run the day is held against `commitment`, the schedules that were really in force against
+    `real_commitment`. Raises
     `SettlementError` where the day's records lack something.
     """
     intervals = day_intervals(day, MARKET_TZ)
@@ -80,17 +84,18 @@ def judged(
             "cost can be told once its readings are in the warehouse"
         )
     paid = replace(records, prices=variant.prices(records.prices))
-    actual = happened_to(devices, fleet, paid, intervals)
+    actual = replace(happened_to(devices, fleet, paid, intervals), commitment=commitment)
     held = stores(devices, actual)
     default_kw = unmanaged_power(devices, actual, held)
 
-    def cost_of(power_kw: Floats) -> float:
+    def cost_of(power_kw: Floats, sold: Commitment | None = commitment) -> float:
         contents = held.contents(power_kw)
-        return day_cost(devices, actual, held, power_kw, contents, settings).total_eur
+        day_sold = replace(actual, commitment=sold)
+        return day_cost(devices, day_sold, held, power_kw, contents, settings).total_eur
 
-    def followed(schedules: pl.DataFrame) -> float:
+    def followed(schedules: pl.DataFrame) -> Floats:
         power_kw = followed_power(devices, actual, held, default_kw, schedules)
-        return cost_of(with_promises_kept(devices, held, power_kw))
+        return with_promises_kept(devices, held, power_kw)
 
     in_force, made = _told(records.in_force, devices), _told(plan.schedules, devices)
     horizon = plan.schedules["interval_start"].unique()
@@ -98,7 +103,7 @@ def judged(
     costs = {
         "unmanaged": cost_of(default_kw),
         "perfect_foresight": cost_of(perfect_foresight(devices, actual, settings).power_kw),
-        "as_planned": followed(pl.concat([before, made])),
+        "as_planned": cost_of(followed(pl.concat([before, made]))),
     }
     plans = pl.DataFrame(
         {
@@ -116,7 +121,7 @@ def judged(
     real = in_force.join(made.select(_CELL), on=_CELL, how="semi")
     return Judged(
         regret=regret(told, plans),
-        real_plan_eur=None if real.is_empty() else followed(in_force),
+        real_plan_eur=None if real.is_empty() else cost_of(followed(in_force), real_commitment),
         moved_kwh=None if real.is_empty() else moved_kwh(made, real),
     )
 

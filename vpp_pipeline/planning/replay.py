@@ -23,6 +23,8 @@ from vpp_pipeline.planning import forecasts
 from vpp_pipeline.planning.candidates import CANDIDATES
 from vpp_pipeline.planning.inputs import (
     DayOverError,
+    commitment,
+    committed_position,
     horizon_left,
     imbalance_terms,
     market_prices_on,
@@ -102,7 +104,7 @@ def replay_day(
         raise ReplayError(f"{day} as known at {as_of:%Y-%m-%d %H:%M} UTC: {error}") from error
     verdict, why = None, ""
     try:
-        verdict = _judged(runtime, variant, inputs.devices, plan, day=day, as_of=as_of)
+        verdict = _judged(runtime, variant, inputs.devices, plan, day=day, kind=kind, as_of=as_of)
     except SettlementError as error:
         why = str(error)
     return Replay(
@@ -153,9 +155,7 @@ def _inputs(
     price = _forecast(runtime, variant, "price", day, as_of)
     market = variant.prices(market_prices_on(runtime, horizon, price, as_of))
     _require_sound(runtime, devices, envelopes, market, horizon=horizon, as_of=as_of)
-    spread = variant.imbalance_spread_eur_per_mwh
-    if spread is None:
-        spread = runtime.settings.imbalance_spread_eur_per_mwh
+    spread = _spread(runtime, variant)
     settled = None
     if kind == "intraday" and spread > 0:
         settled = imbalance_terms(
@@ -164,6 +164,11 @@ def _inputs(
     # a plan made at this very moment is what is planned again: it began from those before
     warm = newest_values(runtime, day, as_of - timedelta.resolution)
     return PlanInputs(devices, envelopes, market, settled, warm)
+
+
+def _spread(runtime: Runtime, variant: Variant) -> float:
+    spread = variant.imbalance_spread_eur_per_mwh
+    return runtime.settings.imbalance_spread_eur_per_mwh if spread is None else spread
 
 
 def _expected(
@@ -246,10 +251,25 @@ def _judged(
     plan: Plan,
     *,
     day: date,
+    kind: Literal["day_ahead", "intraday"],
     as_of: datetime,
 ) -> Judged:
     fleet = AS_IT_WAS.fleet(runtime.fleet(as_of))
     records = day_records(runtime, fleet, day, runtime.clock.now())
+    spread = _spread(runtime, variant)
+    real = commitment(committed_position(runtime, day, runtime.clock.now()), spread)
+    sold = real
+    if kind == "day_ahead":  # it would have been sold as it is planned
+        own = plan.schedules.group_by("interval_start").agg(position_kw=pl.col("power_kw").sum())
+        sold = commitment(own, spread)
     return judged(
-        fleet, variant, devices, plan, records=records, day=day, settings=AS_IT_WAS.settings
+        fleet,
+        variant,
+        devices,
+        plan,
+        records=records,
+        day=day,
+        settings=AS_IT_WAS.settings,
+        commitment=sold,
+        real_commitment=real,
     )

@@ -86,7 +86,8 @@ class Variant(_Changes):
     tariff_eur_per_mwh: dict[MarketTime, float] = {}
     """In place of the market's prices: from each market time ("17:00") on, to the next one."""
     imbalance_spread_eur_per_mwh: float | None = Field(default=None, ge=0)
-    """In place of the plant's; it counts where a day is planned again after its gate closure."""
+    """In place of the plant's: of what is off the position, in a plan after gate closure and in
+    every bill."""
     plan: PlanChanges = PlanChanges()
     forecasts: dict[Target, str] = {}
     """Which model forecasts, by target (`candidates.CANDIDATES`)."""

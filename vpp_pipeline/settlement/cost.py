@@ -37,7 +37,8 @@ def day_cost(  # noqa: PLR0917 - the fleet, its day and what was done with it
     `energy_kwh` are contents at the quarter-hours' ends. With v the end value (the settings', else
     the day's median price, not below 0), and owed = target - content where positive:
 
-    - energy: -Σ price · power · h; fuel: the CHPs' marginal cost of what they inject;
+    - energy: -Σ price · power · h, and where a position was committed Σ spread · |the fleet's power
+      - position| · h, as the market settles imbalance; fuel: the CHPs' marginal cost of what they inject;
     - wear: half the wear cost for each kWh in, half for each kWh out, at the terminals;
     - unmet: the device's cost for each kWh owed at the end of a stay; for each kWh and hour that a
       building is below or above its comfort band;
@@ -53,7 +54,7 @@ def day_cost(  # noqa: PLR0917 - the fleet, its day and what was done with it
     wear = _numbers(devices, "wear_cost_eur_per_kwh") / 2
     fuel = np.where(kind == "chp", _numbers(devices, "marginal_cost_eur_per_mwh") / 1000, 0.0)
     return CostBreakdown(
-        energy_eur=float(-(price * power_kw).sum() * STEP_H),
+        energy_eur=float(-(price * power_kw).sum() * STEP_H) + _imbalance(day, power_kw),
         wear_eur=float((wear * (drawn + injected)).sum() * STEP_H),
         fuel_eur=float((fuel * injected).sum() * STEP_H),
         unmet_eur=_unmet(devices, building, stores, energy_kwh),
@@ -64,6 +65,36 @@ def day_cost(  # noqa: PLR0917 - the fleet, its day and what was done with it
             end_values(devices, day, settings),
         ),
     )
+
+
+def imbalance_terms(day: ActualDay) -> pl.DataFrame | None:
+    """Return the day's position and what is off it settled at, as `PortfolioTerms.quarter_hours`.
+
+    None where nothing was committed.
+    """
+    if day.commitment is None:
+        return None
+    price, spread = pl.col("price_eur_per_mwh"), day.commitment.spread_eur_per_mwh
+    return (
+        day.intervals.alias("interval_start")
+        .to_frame()
+        .with_columns(price_eur_per_mwh=_prices(day))
+        .join(day.commitment.position, on="interval_start", how="left", maintain_order="left")
+        .select(
+            "interval_start",
+            pl.col("position_kw").fill_null(0.0),
+            surplus_eur_per_mwh=price - spread,
+            shortage_eur_per_mwh=price + spread,
+        )
+    )
+
+
+def _imbalance(day: ActualDay, power_kw: Floats) -> float:
+    terms = imbalance_terms(day)
+    if day.commitment is None or terms is None:
+        return 0.0
+    off_kwh = np.abs(power_kw.sum(axis=1) - terms["position_kw"].to_numpy()).sum() * STEP_H
+    return float(off_kwh) * day.commitment.spread_eur_per_mwh / 1000
 
 
 def _prices(day: ActualDay) -> Floats:

@@ -16,9 +16,10 @@ from vpp_pipeline.delivery_day import STEP
 from vpp_pipeline.flexibility.envelopes import device_envelopes
 from vpp_pipeline.forecasting.schemas import SessionForecasts
 from vpp_pipeline.optimization.build import build
+from vpp_pipeline.optimization.portfolio import PortfolioTerms
 from vpp_pipeline.optimization.solve import solve
 from vpp_pipeline.settlement.actuals import believed
-from vpp_pipeline.settlement.cost import end_values
+from vpp_pipeline.settlement.cost import end_values, imbalance_terms
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -48,6 +49,7 @@ def perfect_foresight(
 ) -> Foresight:
     """Plan the day by the pipeline's own envelopes and solver, with actuals for forecasts.
 
+    It knows what was sold ahead, too, and what it costs to be off it (`ActualDay.commitment`).
     One thing differs from a plan of the pipeline: every store is worth its end value at the
     day's end, as `cost` accounts for it, and a one-way vehicle is worth filling to its target.
     """
@@ -61,7 +63,11 @@ def perfect_foresight(
         day.intervals,
         start,
     )
-    problem = _worth_at_end(build(devices, envelopes, day.prices, settings), devices, day, settings)
+    settled = imbalance_terms(day)
+    terms = None if settled is None else PortfolioTerms(quarter_hours=settled)
+    problem = _worth_at_end(
+        build(devices, envelopes, day.prices, settings, terms), devices, day, settings
+    )
     found = solve(problem, settings)
     power_kw = problem.fixed_kw.copy()
     power_kw[:, problem.stores.place] = found.setpoints.store_kw

@@ -55,6 +55,15 @@ class Stays(dy.Schema):
 
 
 @dataclass(frozen=True)
+class Commitment:
+    """What was sold ahead of the day, and what each MWh off it costs beside the market's price."""
+
+    position: pl.DataFrame
+    """(interval_start, position_kw), the fleet's."""
+    spread_eur_per_mwh: float
+
+
+@dataclass(frozen=True)
 class ActualDay:
     """What happened to the fleet, whoever runs it: weather, needs, prices, stores at the start."""
 
@@ -71,6 +80,8 @@ class ActualDay:
     """(device_id, energy_kwh) of batteries and buildings (kWh thermal above comfort_min_c)."""
     start_kw: pl.DataFrame
     """(device_id, power_kw) in the quarter-hour before, for what can't change at once."""
+    commitment: Commitment | None = None
+    """None: nothing was sold ahead, or to be off it costs no more than the market's price."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +89,8 @@ class CostBreakdown:
     """What a day cost, in EUR; lower is better."""
 
     energy_eur: float
-    """Drawn less injected energy at the market's price."""
+    """Drawn less injected energy at the market's price, and the imbalance spread on what is off
+    the position."""
     wear_eur: float
     fuel_eur: float
     """The CHPs' marginal cost."""

@@ -6,7 +6,7 @@ figure by itself (`delivery`, `cost`), reading the records (`planning.records`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from vpp_pipeline.fleet.frame import DeviceFrame
     from vpp_pipeline.optimization.settings import PlanSettings
-    from vpp_pipeline.settlement.schemas import ActualDay, CostBreakdown, Delivery
+    from vpp_pipeline.settlement.schemas import ActualDay, Commitment, CostBreakdown, Delivery
     from vpp_pipeline.settlement.stores import Floats, Stores
 
 
@@ -113,12 +113,14 @@ def settle_day(
     intervals: pl.Series,
     delivery_day: date,
     settled_at: datetime,
+    commitment: Commitment | None = None,
 ) -> Settlement:
     """Settle a delivery day whose quarter-hours are `intervals` (92, 96 or 100).
 
+    Every way to run it is held against the same `commitment`.
     Raises `SettlementError` where a price, or the temperature at a heat pump's site, is missing.
     """
-    day = records.happened(devices, intervals)
+    day = replace(records.happened(devices, intervals), commitment=commitment)
     held = stores(devices, day)
     measured = records.telemetry.select("device_id", "interval_start", "power_kw")
     managed_kw = _measured_power(devices, measured, day)
