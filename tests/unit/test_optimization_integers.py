@@ -287,6 +287,38 @@ def test_a_run_broken_off_at_the_start_is_told_if_its_connection_has_the_power(i
     assert verify(of, made).worst_violation_kw <= 1e-6
 
 
+def washer_beside_a_battery():
+    """A load of 2 kW and a house of 1.5 kW behind 3.2 kW, and a battery that has the rest."""
+    devices = [
+        given.flexible_load("w", interruptible=False),
+        given.load("l"),
+        given.battery("b"),
+    ]
+    frame = given.frame(given.site("home", devices, import_kw=3.2))
+    envelopes = given.envelopes(frame, DAY, load_kw=-1.5)
+    return build(frame, envelopes, given.prices(DAY, 50.0), LINEAR)
+
+
+def test_a_load_in_one_run_is_helped_by_a_battery():
+    of = washer_beside_a_battery()
+    made = solve(of, PlanSettings())
+    assert_sound(of, made)
+    assert made.verdict.unmet_kwh == 0
+    assert made.proven(1e-3)
+
+
+@settings(max_examples=60, deadline=None)
+@drawn(st.integers(0, 2**32 - 1))
+def test_a_load_in_one_run_counts_on_no_battery_that_stops_giving(seed):
+    of, rng = washer_beside_a_battery(), np.random.default_rng(seed)
+    goal = rng.uniform(-5, 15, of.stores.drift_kwh.shape)  # of 10 kWh, and up to 60 kW for it
+    if rng.random() < 0.5:
+        goal = np.cumsum(rng.normal(0, 0.5, goal.shape), axis=0) + of.stores.initial_kwh[0]
+    made = verify(of, track(of, goal, np.zeros((96, 0))))
+    assert made.worst_violation_kw <= 1e-6
+    assert made.worst_violation_kwh <= 1e-9
+
+
 @pytest.mark.parametrize(("on", "worst_kw"), [(slice(10, 14), 5.0), (slice(10, 18), 0.0)])
 def test_a_chp_switched_off_too_soon_is_told_as_a_violation(on, worst_kw):
     of = problem(given.chp("c", min_power_kw=2.0, min_run_h=2.0, ramp_kw_per_min=None))

@@ -47,7 +47,25 @@ def track(problem: Problem, energy_kwh: Floats, source_kw: Floats) -> Setpoints:
     far as its devices can. Whatever the goal, too, loads that may not be interrupted run in one
     go, and CHPs keep their times on and off; what a problem's least charging asks for is done.
     """
-    problem = keeping_runs(problem, energy_kwh, source_kw)
+    if not problem.stores.unbroken.any():
+        return _followed(problem, energy_kwh, source_kw, np.zeros_like(problem.sites.base_kw))
+    plan = _followed(problem, energy_kwh, source_kw, _given_kw(problem, energy_kwh))
+    short = _short(problem, plan)
+    if short.any():
+        part = at_sites(problem, short)
+        stores, sources = short[problem.stores.site], short[problem.sources.site]
+        again = _followed(
+            part, energy_kwh[:, stores], source_kw[:, sources], np.zeros_like(part.sites.base_kw)
+        )
+        _replace(plan, again, stores, sources)
+    return plan
+
+
+def _followed(
+    problem: Problem, energy_kwh: Floats, source_kw: Floats, help_kw: Floats
+) -> Setpoints:
+    """Follow the path, with runs for which stores may give `help_kw` (T, K)."""
+    problem = keeping_runs(problem, energy_kwh, source_kw, help_kw)
     chps = np.zeros(len(problem.sites.export_limit_kw), dtype=np.bool_)
     chps[problem.sources.site[np.isfinite(problem.sources.ramp_kw)]] = True
     at_chps = at_sites(problem, chps)
@@ -61,10 +79,15 @@ def track(problem: Problem, energy_kwh: Floats, source_kw: Floats) -> Setpoints:
         stores, sources = chps[problem.stores.site], chps[problem.sources.site]
         surely_kw = _with_way_down(part, np.zeros_like(part.sites.base_kw))
         again = _tracked(part, energy_kwh[:, stores], source_kw[:, sources], surely_kw)
-        plan.store_kw[:, stores] = again.store_kw
-        plan.energy_kwh[:, stores] = again.energy_kwh
-        plan.source_kw[:, sources] = again.source_kw
+        _replace(plan, again, stores, sources)
     return plan
+
+
+def _replace(plan: Setpoints, part: Setpoints, stores: Bools, sources: Bools) -> None:
+    """Write what some stores (S,) and sources (G,) do instead into a plan."""
+    plan.store_kw[:, stores] = part.store_kw
+    plan.energy_kwh[:, stores] = part.energy_kwh
+    plan.source_kw[:, sources] = part.source_kw
 
 
 def _tracked(problem: Problem, energy_kwh: Floats, source_kw: Floats, most_kw: Floats) -> Setpoints:
@@ -139,6 +162,25 @@ def _drawn_kw(problem: Problem, energy_kwh: Floats) -> Floats:
     gain_kwh = energy_kwh - stores.retention * before - stores.drift_kwh
     drawn = np.minimum(_charging(problem, gain_kwh), stores.charge_max_kw)
     return by_site(drawn, stores.site, len(problem.sites.export_limit_kw))
+
+
+def _given_kw(problem: Problem, energy_kwh: Floats) -> Floats:
+    """Return what the stores give at each site (T, K) on their path, or a little more."""
+    stores = problem.stores
+    before = np.where(stores.starts, stores.initial_kwh, np.roll(energy_kwh, 1, axis=0))
+    loss_kwh = stores.retention * before + stores.drift_kwh - energy_kwh
+    given = _discharging(problem, loss_kwh)
+    given = np.where(given > 0, np.minimum(given + _LENT_KW, stores.discharge_max_kw), 0.0)
+    return by_site(given, stores.site, len(problem.sites.export_limit_kw))
+
+
+def _short(problem: Problem, plan: Setpoints) -> Bools:
+    """Return the sites (K,) of loads in one run to which stores did not give what was counted on."""
+    sites = problem.sites
+    over_kw = -site_kw(problem, plan.store_kw, plan.source_kw)
+    over_kw -= sites.import_limit_kw + sites.import_overload_kw
+    short: Bools = np.any(over_kw > _OVER_KW, axis=0)
+    return short
 
 
 def _with_way_down(problem: Problem, drawn_kw: Floats) -> Floats:

@@ -96,8 +96,12 @@ def running_kw(problem: Problem, chosen: Places) -> Floats:
     return low
 
 
-def keeping_runs(problem: Problem, energy_kwh: Floats, source_kw: Floats) -> Problem:
+def keeping_runs(
+    problem: Problem, energy_kwh: Floats, source_kw: Floats, help_kw: Floats
+) -> Problem:
     """Narrow the bounds so that every run is kept, as near to energies (T, S) and powers (T, G).
+
+    Beside what its connection surely leaves, a load may draw `help_kw` (T, K).
 
     Loads that may not be interrupted get their powers, in whole milliwatts; CHPs with least times are
     off or on, within what their ramps allow before and after.
@@ -113,6 +117,7 @@ def keeping_runs(problem: Problem, energy_kwh: Floats, source_kw: Floats) -> Pro
     low = running_kw(problem, timed)
     on = _switches(problem, timed, np.maximum(low - wish, 0), wish, room)
     narrowed = with_switches(problem, timed[on.possible], on.kw[:, on.possible])
+    room.import_kw[:] += help_kw.T
     none = np.zeros((len(loads), len(energy_kwh)))
     nearest = _runs(
         alone,
