@@ -49,7 +49,9 @@ def check_warehouse(settings: Settings) -> None:
     """Raise `ClickException` where there is no database: whoever reads it would make an empty one."""
     database = settings.warehouse_dir / "vpp.duckdb"
     if not database.exists():
+        snapshot = settings.snapshot_file
+        kept = f" from its published snapshot {snapshot}" if snapshot.exists() else ""
         raise click.ClickException(
             f"there is no warehouse at {settings.home}: name the plant's home with --home or "
-            f"VPP_HOME, or bring back {database}; a published snapshot is {settings.snapshot_file}"
+            f"VPP_HOME, or bring back {database}{kept}"
         )
