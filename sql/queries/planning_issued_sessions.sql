@@ -1,5 +1,6 @@
 -- The sessions that the day [$start, $end_) was sold on: of one moment, the last by $gate_closure
--- that expected anyone to come in it, else the last before the day began.
+-- at which it was forecast, else the last before the day began. The day's own row (probability 0)
+-- begins with it, so that a forecast that expects nobody counts too.
 WITH moment AS (
     SELECT
         coalesce(
@@ -12,5 +13,5 @@ WITH moment AS (
 SELECT DISTINCT session_forecasts.*
 FROM session_forecasts
 JOIN moment USING (known_at)
-WHERE departure_p90 > $start AND arrival_p10 < $end_
+WHERE departure_p90 > $start AND arrival_p10 < $end_ AND probability > 0
 ORDER BY device_id, arrival_p50

@@ -149,7 +149,9 @@ def test_the_forecasts_behind_an_envelope_are_those_of_its_kind(told, device_id,
 def test_a_charger_is_followed_back_to_the_vehicles_expected(told):
     noon = START + timedelta(hours=18)
     sessions = told.rows("session_forecasts").filter(
-        pl.col("arrival_p10") < noon + STEP, pl.col("departure_p90") > noon
+        pl.col("probability") > 0,
+        pl.col("arrival_p10") < noon + STEP,
+        pl.col("departure_p90") > noon,
     )
     answer = ask(told, "borgo-charger", noon)
     assert len(answer.sessions) == sessions.height

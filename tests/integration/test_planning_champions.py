@@ -63,7 +63,7 @@ def test_a_plan_stands_on_the_elected_sessions_and_all_the_others_are_its_challe
     made = plant.materialise("day_ahead", TOMORROW, "ev_forecast")
 
     assert made.success, failure_of(made)
-    said = plant.rows("session_forecasts")
+    said = plant.rows("session_forecasts").filter(pl.col("probability") > 0)
     by_weekday = CANDIDATES["sessions"]["weekday"](plant.runtime, TOMORROW, now)
     assert_frame_equal(said, by_weekday, check_row_order=False)
     earlier = forecasts.sessions(plant.runtime, TOMORROW, before)

@@ -504,6 +504,44 @@ def test_sessions_of_a_window_come_from_each_devices_newest_forecast_for_it(ask)
     ]
 
 
+def test_a_forecast_that_names_its_day_ends_the_sessions_of_the_one_before(ask):
+    def row(device: str, arrival: int, departure: int, known: int, p: float) -> dict[str, object]:
+        return {
+            "device_id": device,
+            **{f"arrival_{q}": at(arrival) for q in ("p10", "p50", "p90")},
+            **{f"departure_{q}": at(departure) for q in ("p10", "p50", "p90")},
+            **{f"energy_{q}_kwh": p for q in ("p10", "p50", "p90")},
+            "probability": p,
+            "model": "test",
+            "known_at": at(known),
+        }
+
+    rows = pl.DataFrame(
+        [
+            row("gone", 60, 90, 0, 0.9),
+            row("gone", 0, 300, 0, 0.0),
+            row("gone", 0, 300, 5, 0.0),
+            row("earlier", 60, 90, 0, 0.9),
+            row("earlier", 10, 20, 5, 0.9),
+            row("earlier", 0, 300, 5, 0.0),
+            row("overnight", 60, 90, 5, 0.9),
+            row("overnight", 0, 300, 5, 0.0),
+            row("overnight", 100, 400, 6, 0.9),  # as the next day's forecast tells it too
+            row("overnight", 300, 600, 6, 0.0),
+        ]
+    )
+
+    found = ask(
+        "warehouse_session_forecasts",
+        {"session_forecasts": rows},
+        start=at(30),
+        end_=at(300),
+        as_of=at(6),
+    )
+
+    assert found.select("device_id", "arrival_p50").rows() == [("overnight", at(60))]
+
+
 def test_a_plan_was_in_force_where_it_was_the_newest_released_when_the_quarter_hour_began(ask):
     day = {"delivery_day": date(2025, 3, 30)}
 

@@ -71,9 +71,10 @@ def ev_forecast(
     context: dg.AssetExecutionContext, runtime: dg.ResourceParam[Runtime]
 ) -> dg.MaterializeResult[None]:
     """When vehicles will come and leave, and what they will ask for."""
-    expected = forecasts.sessions(runtime, delivery_day(context), runtime.clock.now())
+    kept = forecasts.sessions_to_keep(runtime, delivery_day(context), runtime.clock.now())
     with runtime.warehouse.write() as connection:
-        connection.append("session_forecasts", expected)
+        connection.append("session_forecasts", kept)
+    expected = kept.filter(pl.col("probability") > 0)
     return dg.MaterializeResult(
         metadata={"dagster/row_count": expected.height, "sessions": table(expected)}
     )

@@ -41,7 +41,8 @@ class Forecasts(dy.Schema):
 class SessionForecasts(dy.Schema):
     """One row an expected EV session; `probability` that it happens at all.
 
-    `energy_*` is what the vehicle will ask to be charged (kWh in the vehicle).
+    `energy_*` is what the vehicle will ask to be charged (kWh in the vehicle). A row of probability
+    0 is no session: it says from when to when the charger was forecast.
     """
 
     device_id = dy.String(primary_key=True)

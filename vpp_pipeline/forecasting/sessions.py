@@ -134,6 +134,30 @@ def session_forecast(  # noqa: PLR0917 - what is known, what is asked, and when
     )
 
 
+def day_forecast(
+    chargers: pl.Series, start: datetime, end: datetime, known_at: datetime
+) -> dy.DataFrame[SessionForecasts]:
+    """Return a row a charger of probability 0: that [start, end) was forecast at `known_at`.
+
+    Kept beside that forecast's sessions, it ends what was expected before, of a charger where
+    nobody is expected any more too.
+    """
+    return SessionForecasts.validate(
+        chargers.alias("device_id")
+        .to_frame()
+        .with_columns(
+            *(pl.lit(start).alias(f"arrival_{q}") for q in QUANTILES),
+            *(pl.lit(end).alias(f"departure_{q}") for q in QUANTILES),
+            *(pl.lit(0.0).alias(name) for name in _ENERGIES),
+            probability=pl.lit(0.0),
+            model=pl.lit("day"),
+            known_at=pl.lit(known_at),
+        )
+        .select(SessionForecasts.column_names()),
+        cast=True,
+    )
+
+
 def _begun(sessions: pl.DataFrame, known_at: datetime, learned: StayModel | None) -> pl.DataFrame:
     """Return how the sessions under way will end: `SessionForecasts` without `known_at`."""
     ended, under_way = sessions.filter(~pl.col("ongoing")), sessions.filter("ongoing")

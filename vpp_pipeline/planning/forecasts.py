@@ -11,12 +11,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import polars as pl
+
+from vpp_pipeline import delivery_day as market_day
+from vpp_pipeline.forecasting.sessions import day_forecast
 from vpp_pipeline.planning.champions import from_champion
+from vpp_pipeline.settings import MARKET_TZ
 
 if TYPE_CHECKING:
     from datetime import date, datetime
-
-    import polars as pl
 
     from vpp_pipeline.runtime import Runtime
 
@@ -44,3 +47,15 @@ def price(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
 def sessions(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
     """Return the `SessionForecasts`: when vehicles will come and leave, what they will ask for."""
     return from_champion(runtime, "sessions", day, as_of)
+
+
+def sessions_to_keep(runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:
+    """Return `sessions` and a row a charger that says that its day was forecast."""
+    chargers = runtime.known_devices(as_of).filter(pl.col("device_type") == "ev_charger")
+    start, end = market_day.bounds(day, MARKET_TZ)
+    return pl.concat(
+        [
+            sessions(runtime, day, as_of),
+            day_forecast(chargers["device_id"], start, end, as_of),
+        ]
+    )
