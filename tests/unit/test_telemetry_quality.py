@@ -128,3 +128,79 @@ def test_order_does_not_matter_no_row_is_lost_and_the_raw_rows_stay(power, rando
     assert raw.equals(before)
     out = trusted(raw, DEVICES, RULES)
     assert out.select("device_id", "measured_at").equals(raw.select("device_id", "measured_at"))
+
+
+QUARTER = timedelta(minutes=15)
+SIX_HOURS = timedelta(hours=6)
+
+
+def arrived(*told_and_known):
+    """A load's readings, of instants told and known at quarter-hours since the day before."""
+    start = AT - timedelta(days=1)
+    measured, known = (
+        pl.Series([start + QUARTER * quarter for quarter in quarters]).cast(
+            pl.Datetime("us", "UTC")
+        )
+        for quarters in zip(*told_and_known, strict=True)
+    )
+    power = -1.0 - 0.01 * np.arange(len(measured))
+    return told("load", power, [None] * len(power)).with_columns(
+        measured_at=measured, known_at=known
+    )
+
+
+def live(first, end, late=0.0):
+    return [(quarter, quarter + late) for quarter in range(first, end)]
+
+
+def behind(readings):
+    found = broken_rules(readings, DEVICES, RULES).filter(pl.col("rule") == "clock_behind")
+    return set(found["row"])
+
+
+def test_a_clock_that_was_set_back_is_not_believed_as_long_as_it_runs_behind():
+    came = [*live(0, 40), *((quarter - 24, quarter) for quarter in range(40, 90)), *live(90, 96)]
+    readings = arrived(*came)
+    assert behind(readings) == set(range(40, 90))
+    believed = trusted(readings, DEVICES, RULES)
+    assert believed["power_kw"][40:90].null_count() == 50
+    assert "power_kw clock_behind" in believed["doubt"][89]  # long after no instant is told again
+    assert believed["doubt"][:24].null_count() == 24
+
+
+def test_a_clock_that_runs_behind_by_ever_more_is_not_believed_either():
+    jitter = np.random.default_rng(3).uniform(0, 0.4, 60)
+    more = [
+        (quarter - 24 - quarter // 30, quarter + jitter[quarter - 40]) for quarter in range(40, 96)
+    ]
+    assert behind(arrived(*live(0, 40), *more)) == set(range(40, 96))
+
+
+@pytest.mark.parametrize(
+    "came",
+    [
+        [*live(0, 96, late=8)],
+        [*live(0, 40), (50, 50.0), *((quarter, 50.5) for quarter in range(40, 50)), *live(51, 96)],
+        [*live(0, 40), (70, 70.0), *((quarter, 70.5) for quarter in range(40, 70))],
+        [*live(0, 40), (60, 60.0)]
+        + [(quarter, 60.0 + (quarter - 39) * 0.05) for quarter in range(40, 60)],
+        [*live(0, 40), *live(40, 88, late=8)],
+        [*live(0, 40), *((quarter + 24, quarter) for quarter in range(40, 60)), *live(60, 96)],
+        [*live(0, 60), *((quarter, quarter + 20.5) for quarter in range(10, 76)), *live(75, 96)],
+        [*live(20, 60), *((quarter, 60.5) for quarter in range(60)), *live(61, 96)],
+        [*live(0, 50), (20, 50.5), (21, 51.5), *live(52, 96)],
+    ],
+    ids=[
+        "late by habit",
+        "a backlog at once, between live readings",
+        "a backlog at once, and nothing more",
+        "a backlog one by one, faster than it was measured",
+        "readings that wait on their way",
+        "a clock that ran ahead, set right",
+        "corrections while the device itself was silent",
+        "an import of what was known already",
+        "two stragglers",
+    ],
+)
+def test_what_is_late_for_another_reason_is_no_clock_that_runs_behind(came):
+    assert behind(arrived(*came)) == set()

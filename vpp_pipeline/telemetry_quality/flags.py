@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SIGNALS = ("power_kw", "available_power_kw", "energy_kwh", "temperature_c")
 READING = "reading"
-DOUBTS_TIME = ("clock_future", "clock_back")
+DOUBTS_TIME = ("clock_future", "clock_back", "clock_behind")
 """Rules on a reading that leave none of its values in place."""
 
 _CONTEXT: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -97,12 +97,14 @@ def _by_time(ordered: pl.DataFrame, settings: QualitySettings) -> pl.DataFrame:
         "clock_future": row_rules.clock_future(settings),
     }
     held = _broken(ordered, rules)
-    arrived = row_rules.arrival_rules(ordered)
+    came = row_rules.arrivals(ordered)
+    arrived = row_rules.arrival_rules(came)
+    behind = row_rules.clock_behind(came, settings)
     suspects = pl.concat([held, arrived]).filter(pl.col("rule") != "clock_future")
     changed = row_rules.clock_change_rules(
         suspects.join(ordered.select("row", "timezone", "measured_at"), on="row")
     )
-    return _found(pl.concat([held, arrived, changed]), READING)
+    return _found(pl.concat([held, arrived, behind, changed]), READING)
 
 
 def _by_power(told: pl.DataFrame, signal: str, settings: QualitySettings) -> pl.DataFrame:

@@ -17,6 +17,7 @@ ROW_RULES = [
     "out_of_order",
     "clock_future",
     "clock_back",
+    "clock_behind",
     "dst_double",
     "dst_missing",
 ]

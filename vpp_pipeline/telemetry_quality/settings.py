@@ -17,6 +17,14 @@ class QualitySettings:
     """A longer pause between two readings is a gap: quarter-hours may come late, not fail."""
     clock_ahead: timedelta = timedelta(minutes=5)
     """A reading measured so much after it was known has a clock that runs ahead."""
+    clock_behind: timedelta = timedelta(minutes=30)
+    """Readings that begin to be known so much later have a clock that was set back, if they do so"""
+    clock_behind_lasts: timedelta = timedelta(hours=2)
+    """for so long,"""
+    clock_behind_readings: int = 6
+    """so often in a row, after as many that did not,"""
+    clock_behind_before_share: float = 0.1
+    """and if no larger share of those before was known so late: it may also be their way."""
     frozen_after: timedelta = timedelta(hours=3)
     """How long a varying power may stay at one value; hourly data stand still for an hour."""
     frozen_readings: int = 4
