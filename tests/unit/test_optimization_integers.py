@@ -374,6 +374,14 @@ def test_only_devices_that_break_a_rule_are_narrowed():
         assert (narrow <= of.stores.charge_max_kw + of.stores.discharge_max_kw + 1e-9).all()
 
 
+@pytest.mark.parametrize("market", ["peak", "reserve"])
+def test_a_small_fleet_that_shares_more_than_prices_is_proven_with_its_switches(market):
+    of = sample_problem(6, np.random.default_rng(2), steps=8, portfolio=market)
+    made = solve(of, PlanSettings(solvers=("CLARABEL",)))
+    assert_sound(of, made)
+    assert made.proven(1e-3)
+
+
 def test_turns_keep_each_stores_shares():
     of = problem(*(given.battery(f"b{n}") for n in range(3)))
     share = np.broadcast_to([0.5, 0.3, 0.8], (96, 3))

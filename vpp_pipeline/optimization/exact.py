@@ -1,6 +1,6 @@
 """The model with its switches: no device both ways at once, none below its least power.
 
-Belongs here: the mixed-integer form and its bound, for a few sites at a time. Does not: the
+Belongs here: the mixed-integer form and its bound, for a few sites or a small fleet. Does not: the
 mathematics they share (`model`), choosing the sites (`monolith`, `decomposition.fleet`).
 """
 

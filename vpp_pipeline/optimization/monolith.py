@@ -1,4 +1,4 @@
-"""A small fleet solved whole by a cvxpy solver, its switches by integers or site by site.
+"""A small fleet solved whole by a cvxpy solver, its switches by integers, site by site or whole.
 
 Belongs here: the order of solvers, the clean-up after each, and when to stop. Does not: the
 model (`model`), the repair (`repair`), fleets too large for it (`decomposition`).
@@ -43,7 +43,8 @@ def solve_whole(problem: Problem, settings: PlanSettings, deadline: float, best:
     Each solver's answer is repaired. Where sites share nothing but prices, those for whose
     devices it was too loose are solved again with their switches, one by one; where they share
     more, its switches are fixed and the rest is solved again. The next solver is asked, for what
-    is left, only while the gap is not within tolerance.
+    is left, only while the gap is not within tolerance; after the last one, sites that share more
+    than prices are solved all together with their switches.
     """
     progress = _Progress(
         best.setpoints.energy_kwh,
@@ -67,7 +68,24 @@ def solve_whole(problem: Problem, settings: PlanSettings, deadline: float, best:
             best = replace(best, complaints=(*best.complaints, str(error)))
         if best.proven(settings.gap_tolerance) or progress.settled.all():
             break
+    if problem.portfolio.couples and not best.proven(settings.gap_tolerance):
+        return _with_all_switches(problem, best, deadline, settings.gap_tolerance)
     return best
+
+
+def _with_all_switches(problem: Problem, best: Found, deadline: float, gap: float) -> Found:
+    """Solve all sites together with their switches, for what is left of the time."""
+    left_s = deadline - time.perf_counter()
+    if left_s < _LEAST_TIME_S:
+        return best
+    try:
+        with best.stages.timed("switches"):
+            exact = solve_exact(problem, left_s, gap / 4)
+    except SolverError as error:
+        return replace(best, complaints=(*best.complaints, str(error)))
+    return best.bounded(exact.bound_eur).or_better(
+        problem, exact.energy_kwh, exact.source_kw, solver="HIGHS", status="with all switches"
+    )
 
 
 def _improved(
