@@ -287,6 +287,21 @@ def test_a_run_broken_off_at_the_start_is_told_if_its_connection_has_the_power(i
     assert verify(of, made).worst_violation_kw <= 1e-6
 
 
+def test_a_run_that_only_whole_watts_make_too_long_is_not_told_as_broken_off():
+    of = begun(3.51)
+    stores, sites = of.stores, of.sites
+    rated_kw = np.where(stores.charge_max_kw > 0, 2.0009, 0.0)
+    initial = np.where(stores.initial_kwh > 0, 4.0 - 6 * 2.0009 * STEP_H, 0.0)
+    house_kw = np.where(np.arange(52) < 6, 1.5, 3.51)[:, None]
+    of = replace(
+        of,
+        stores=replace(stores, charge_max_kw=rated_kw, initial_kwh=initial),
+        sites=replace(sites, base_kw=-house_kw),
+    )
+    made = verify(of, track(of, stores.ceiling_kwh, np.zeros((52, 0))))
+    assert made.worst_violation_kw <= 1e-6
+
+
 def washer_beside_a_battery():
     """A load of 2 kW and a house of 1.5 kW behind 3.2 kW, and a battery that has the rest."""
     devices = [

@@ -61,7 +61,7 @@ def _store_switches(problem: Problem, model: Model) -> list[cp.Constraint]:
         _one_run(model.charge_kw[:, load], runs_kw) for load, runs_kw in possible_runs(problem)
     ]
     begun_kw = begun_runs_kw(problem)
-    under_way = begun_kw.any(axis=0)
+    under_way = begun_kw[0] > 0
     return [
         model.charge_kw <= cp.multiply(stores.charge_max_kw, charges),
         model.charge_kw >= cp.multiply(least_in, charges),
@@ -69,7 +69,7 @@ def _store_switches(problem: Problem, model: Model) -> list[cp.Constraint]:
         model.discharge_kw >= cp.multiply(least_out, discharges),
         charges[:, np.flatnonzero(two_way)] + discharges <= 1,
         *(law for laws in begins for law in laws),
-        model.charge_kw[:, under_way] >= begun_kw[:, under_way],
+        model.charge_kw[0, under_way] >= begun_kw[0, under_way],
     ]
 
 

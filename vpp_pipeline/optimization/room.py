@@ -79,12 +79,13 @@ def begun_runs_kw(problem: Problem) -> Floats:
     here = np.vstack([np.ones_like(loads.starts[:1]), here])
     need = np.max(loads.ceiling_kwh, axis=0, where=here, initial=0.0)
     energy = loads.initial_kwh[0]
+    rated_kw = np.floor(loads.charge_max_kw * 1000 + 1e-6) / 1000  # whole watts, as it is told
     kw = np.zeros_like(loads.drift_kwh)
     fits = np.ones(len(energy), dtype=np.bool_)
     for t in range(len(kw)):
         idle = loads.retention * energy + loads.drift_kwh[t]
         left = np.where(here[t] & (need - idle > DONE_KWH), need - idle, 0.0)
-        kw[t] = np.minimum(loads.charge_max_kw[t], left / (loads.charge_efficiency * STEP_H))
+        kw[t] = np.minimum(rated_kw[t], left / (loads.charge_efficiency * STEP_H))
         energy = idle + kw[t] * loads.charge_efficiency * STEP_H
         within = (energy >= loads.floor_kwh[t]) & (energy <= loads.ceiling_kwh[t] + _ROUNDING)
         fits &= within | ~here[t]
