@@ -45,9 +45,7 @@ def damage(settings):
     (settings.warehouse_dir / "vpp.duckdb").write_bytes(b"no database" * 1000)
 
 
-@pytest.mark.parametrize(
-    "words", [TARGET, ["collect"], ["why", "alba-battery"], ["replay", "2020-10-01"]]
-)
+@pytest.mark.parametrize("words", [TARGET, ["why", "alba-battery"], ["replay", "2020-10-01"]])
 def test_a_damaged_database_is_told_with_its_remedy(settings, refused, words):
     damage(settings)
     told = refused(*words)
@@ -99,7 +97,7 @@ def test_a_home_that_is_a_file_is_told_with_its_remedy(refused, monkeypatch, tmp
     in_its_place.write_text("a file, not a directory")
     monkeypatch.setenv("VPP_HOME", str(in_its_place))
     told = refused(command)
-    assert f"{in_its_place}/" in told
+    assert str(in_its_place) in told
     assert "name a" in told
 
 

@@ -23,7 +23,9 @@ _WATCH_EVERY_S = 2.0
 @click.command()
 def collect() -> None:
     """Poll every device and land its readings, until stopped."""
-    collector.run(Runtime.of(settings_at(None)), _COLLECT_EVERY, until_stopped())
+    settings = settings_at(None)
+    settings.home.mkdir(parents=True, exist_ok=True)
+    collector.run(Runtime.of(settings), _COLLECT_EVERY, until_stopped())
 
 
 @click.command()

@@ -287,7 +287,8 @@ def _within_site(  # noqa: PLR0917 - one quarter-hour's state
     def take_power() -> None:
         nonlocal power, source
         # Rounding, a solver's and ours, is not to cost a device its least power.
-        spare = np.where(power < 0, np.clip(most_draw + power, 0, _LENT_KW), 0.0)
+        draws = power <= -np.maximum(stores.min_active_kw, _LENT_KW)
+        spare = np.where(draws, np.clip(most_draw + power, 0, _LENT_KW), 0.0)
         power = power - np.minimum(_ceiled(_share(surplus(), spare, at_store)), spare)
         cut = _ceiled(_share(surplus(), np.where(free, source - low, 0.0), at_source))
         source = np.where(cut > 0, np.maximum(source - cut, low), source)
