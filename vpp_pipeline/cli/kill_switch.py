@@ -20,6 +20,8 @@ from vpp_pipeline.dispatch.orders import WORDS_AT_MOST
 from vpp_pipeline.kill_switch import keep_releases, release_stopped
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from vpp_pipeline.dispatch.orders import Order
     from vpp_pipeline.runtime import Runtime
 
@@ -47,13 +49,12 @@ def stop(scope: str, home: Path | None, who: str, why: str, within_s: float) -> 
     database down. Exit code 1 names each device that was not seen at its default.
     """
     runtime = ordering.plant_at(home)
-    if scope != "fleet":
-        scope = _meant(runtime, scope)
+    scope, fleet = ("fleet", None) if scope == "fleet" else _meant(runtime, scope)
     order = ordering.ordered(
         runtime, "stop", scope, who=who[:WORDS_AT_MOST] or "nobody", why=why[:WORDS_AT_MOST] or "?"
     )
     given = _given(runtime, order)
-    devices = ordering.members(ordering.registered(runtime), scope)
+    devices = ordering.members(ordering.registered(runtime) if fleet is None else fleet, scope)
     complaints = Heartbeat(runtime.settings.order_dir).complaints(
         runtime.clock.now(), runtime.clock.rate
     )
@@ -78,15 +79,18 @@ def stop(scope: str, home: Path | None, who: str, why: str, within_s: float) -> 
     sys.exit(0 if given and not left else 1)
 
 
-def _meant(runtime: Runtime, scope: str) -> str:
-    """Return the scope that is meant; a fully spelt one is believed where no fleet is known."""
+def _meant(runtime: Runtime, scope: str) -> tuple[str, pl.DataFrame | None]:
+    """Return the scope that is meant, and the fleet.
+
+    Where no fleet is known there is none, and a fully spelt scope is believed.
+    """
     try:
-        devices = ordering.registered(runtime)
+        fleet = ordering.registered(runtime)
     except click.ClickException:
         if ":" in scope:
-            return scope
+            return scope, None
         raise
-    return ordering.named_scope(scope, devices, _KINDS)
+    return ordering.named_scope(scope, fleet, _KINDS), fleet
 
 
 def _given(runtime: Runtime, order: Order) -> bool:

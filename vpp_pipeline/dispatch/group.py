@@ -293,7 +293,8 @@ async def dispatch_group(
     Each share is an override in the order book and goes the way of all commands: intent, guard,
     send, read-back. A device that takes nothing loses its order, one that takes less than its share
     keeps to that until the target's end, and the others share what is missing, while the interval
-    has time. Later intervals get their shares at their boundary. Raises LookupError (no such group), `ProblemError`, `OrderBookDamaged`, `LeaseHeld`.
+    has time. Later intervals get their shares at their boundary. Raises LookupError (no such
+    group), `ProblemError`, `OrderBookDamaged`, `LeaseHeld`.
     """
     clock, devices = dispatcher.clock, outlook.devices
     start = floor_interval(clock.now())

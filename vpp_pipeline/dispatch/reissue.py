@@ -43,9 +43,10 @@ def changed(
 
     `newest` are rows of `Ledger.newest` of the interval that `now` is in, `devices` is a
     `DeviceFrame`. A device without a command counts where an override asks for one, and where a
-    limit stands against what it does by itself (`_by_itself`); one that is stopped does not: whoever stopped it releases it. An order comes into the book up to ten
-    seconds after its `given_at`: one given that long before a command may have been known to it or
-    not, so both are compared with, and a device may be named although nothing changed.
+    limit stands against what it does by itself (`_by_itself`); one that is stopped does not:
+    whoever stopped it releases it. An order comes into the book up to ten seconds after its
+    `given_at`: one given that long before a command may have been known to it or not, so both are
+    compared with, and a device may be named although nothing changed.
     """
     stands = standing(orders, devices, now)
     compared = pl.concat(
@@ -123,8 +124,9 @@ def reissued(  # noqa: PLR0917 - a frame each
     what it does by itself, for the guard to bound where a limit stands against it; one for which
     neither stands any more gets none: the timer ends what it was told.
     """
-    by_itself = _by_itself(standing(orders, devices, now), devices)
-    overrides = _overrides(orders, devices, now)
+    stands = standing(orders, devices, now)
+    by_itself = _by_itself(stands, devices)
+    overrides = _overrides(orders, stands, devices, now)
     of_plan = newest.filter(pl.col("plan_id") != OPERATOR)
     sequence = interval_number(interval_start)
     commands = (
@@ -212,9 +214,10 @@ def _by_itself(stands: pl.DataFrame, devices: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _overrides(orders: Sequence[Order], devices: pl.DataFrame, now: datetime) -> pl.DataFrame:
+def _overrides(
+    orders: Sequence[Order], stands: pl.DataFrame, devices: pl.DataFrame, now: datetime
+) -> pl.DataFrame:
     """Return a row a device under an override: `override_kw` and `until` when."""
-    stands = standing(orders, devices, now).select("device_id", "override_kw")
     cancelled = {order.cancels for order in orders}
     ends = pl.DataFrame(
         [
@@ -232,7 +235,7 @@ def _overrides(orders: Sequence[Order], devices: pl.DataFrame, now: datetime) ->
         ends.join(scopes(devices), on="scope", maintain_order="left")
         .unique("device_id", keep="last", maintain_order=True)
         .select("device_id", "until")
-        .join(stands, on="device_id", maintain_order="left")
+        .join(stands.select("device_id", "override_kw"), on="device_id", maintain_order="left")
     )
 
 
