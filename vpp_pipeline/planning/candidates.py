@@ -27,6 +27,7 @@ from vpp_pipeline.forecasting.rows import ended_by
 from vpp_pipeline.forecasting.sessions import WEEKDAY, WEEKEND, session_forecast
 from vpp_pipeline.forecasting.stays import past_sessions, words_and_outcomes
 from vpp_pipeline.forecasting.temperature import temperature_forecast
+from vpp_pipeline.planning.records import readings
 from vpp_pipeline.planning.trained import load_model_at, pv_model_at, stay_model_at
 from vpp_pipeline.runtime import Runtime
 from vpp_pipeline.settings import MARKET, MARKET_TZ
@@ -121,20 +122,13 @@ def history(runtime: Runtime, devices: pl.DataFrame, query: str, as_of: datetime
 
     `query` is the named query that reads their readings.
     """
-    with runtime.warehouse.read() as connection:
-        readings = connection.frame(
-            query,
-            {"devices": devices.select("device_id")},
-            start=as_of - HISTORY,
-            end_=as_of,
-            as_of=as_of,
-        )
+    told = readings(runtime, devices, query, as_of - HISTORY, as_of, as_of)
     settings = QualitySettings()
 
     def ended(part: pl.DataFrame) -> pl.DataFrame:
         return ended_by(quarter_hours(trusted(part, devices, settings)), as_of)
 
-    return in_parts(readings, ended)
+    return in_parts(told, ended)
 
 
 def _sessions_like(day_type: pl.Expr, runtime: Runtime, day: date, as_of: datetime) -> pl.DataFrame:

@@ -77,13 +77,25 @@ def measured(  # noqa: PLR0917 - whose readings, which of them, of when, and as 
 
     What is doubted of them is repaired. `query` is the named query that reads their readings.
     """
+    told = readings(runtime, devices, query, start - _BEFORE, end, as_of)
+    settings = QualitySettings()
+    return in_parts(told, lambda part: quarter_hours(trusted(part, devices, settings)))
+
+
+def readings(  # noqa: PLR0917 - as `measured`
+    runtime: Runtime,
+    devices: pl.DataFrame,
+    query: str,
+    start: datetime,
+    end: datetime,
+    as_of: datetime,
+) -> pl.DataFrame:
+    """Return the readings of `devices` in [start, end) known at `as_of`, as `query` reads them."""
     with runtime.warehouse.read() as connection:
-        readings = connection.frame(
+        return connection.frame(
             query,
             {"devices": devices.select("device_id")},
-            start=start - _BEFORE,
+            start=start,
             end_=end,
             as_of=as_of,
         )
-    settings = QualitySettings()
-    return in_parts(readings, lambda part: quarter_hours(trusted(part, devices, settings)))
